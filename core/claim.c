@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * claim.c - the worker's side of a local handle: claim, complete, fail, release.
+ *
+ * A claim takes hints from the queue's ready rings, best priority first, and wins each task with
+ * one CAS on its slot. While a worker spins without work it also watches the slot it
+ * completed last: a producer that submits one task at a time uses the same slot again, and the worker then finds the
+ * task in the line it watches instead of after a second miss by way of the ring. The ring's entry for it is stale by
+ * then and is skipped like any other.
+ *
+ * Failure: a death after the ring's entries were taken and before the CAS leaves READY slots without an entry; a death
+ * with a lease leaves LEASED slots; both are the undertaker's.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include "core/error.h"
+#include "core/local.h"
+#include "core/ring.h"
+
+#define CLAIM_BATCH 64u
+/* Looks at a hole in the ring before it is closed; the producer that made it is a few instructions from
+ * filling it, or not running. */
+#define HOLE_PATIENCE 64
+
+static void bump(_Atomic uint64_t *c, uint64_t n)
+{
+    at_store_rlx(c, at_load_rlx(c) + n); /* our own counter, read by status alone */
+}
+
+/* Copies what the worker needs of a task we hold. False: the slot's numbers make no sense. */
+static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
+                      struct fab_lease *lease)
+{
+    const struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t len = sl->arg_len; /* read once */
+    lease->ref[0] = slot;
+    lease->ref[1] = w;
+    lease->kernel = sl->kernel;
+    lease->len = len;
+    lease->arg = NULL;
+    lease->attempt = (uint16_t)(slot_attempt(w));
+    lease->queue = (uint8_t)meta_queue(meta);
+    lease->priority = (uint8_t)meta_priority(meta);
+    switch (slot_arg_place(len)) {
+    case PLACE_SLOT:
+        lease->small[0] = sl->arg;
+        return true;
+    case PLACE_WIDE:
+        memcpy(lease->small, l->seg->wide[slot].bytes, sizeof lease->small);
+        return true;
+    case PLACE_BLOCK:
+        break;
+    }
+    lease->arg = arena_data(l->seg, sl->arg, len);
+    return lease->arg != NULL;
+}
+
+/* READY -> LEASED(me). */
+static bool win(struct local *l, uint32_t slot, uint32_t queue, uint32_t need_flags,
+                struct fab_lease *lease)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    /* acquire: pairs with the producer's release of READY (submit.c) */
+    uint64_t w = at_load_acq(&sl->state);
+    if (slot_state(w) != SLOT_READY)
+        return false;
+    uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
+    if (meta_queue(meta) != queue || (meta_flags(meta) & need_flags) != need_flags)
+        return false;
+    uint64_t mine = slot_word(slot_epoch(w), l->me, slot_attempt(w) + 1, SLOT_LEASED);
+    if (!at_cas(&sl->state, &w, mine))
+        return false;
+    if (!read_task(l, slot, mine, meta, lease)) {
+        (void)!local_fail(&l->base, lease, "the task's argument was damaged in the segment");
+        return false;
+    }
+    return true;
+}
+
+static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *lease, uint32_t max)
+{
+    uint32_t hint[CLAIM_BATCH], won = 0;
+    for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++) {
+        struct seg_ring *r = segment_ready_ring(l->seg, queue, pr);
+        while (won < max && ring_ready(l->seg, r)) {
+            uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
+            uint32_t n = ring_take(l->seg, r, hint, want);
+            if (n > 1)
+                for (uint32_t i = 0; i < n; i++)
+                    cpu_prefetch_write(&l->seg->slot[hint[i]]);
+            for (uint32_t i = 0; i < n; i++)
+                won += win(l, hint[i], queue, 0, &lease[won]);
+        }
+    }
+    return won;
+}
+
+static bool rings_empty(const struct local *l, uint32_t queue)
+{
+    for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
+        if (ring_depth(segment_ready_ring(l->seg, queue, pr)))
+            return false;
+    return true;
+}
+
+static bool rings_ready(const struct local *l, uint32_t queue)
+{
+    for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
+        if (ring_ready(l->seg, segment_ready_ring(l->seg, queue, pr)))
+            return true;
+    return false;
+}
+
+/* The slot completed last, when it holds a lone new task and nothing older waits. What its producer had published before it made
+ * the slot READY is visible in the rings after the acquire in win(), so the order of submission is kept: look there first. */
+static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
+{
+    uint32_t slot = l->hot;
+    if (slot >= l->seg->slots ||
+        slot_state(at_load_acq(&l->seg->slot[slot].state)) != SLOT_READY)
+        return false;
+    return !rings_ready(l, queue) && win(l, slot, queue, META_SOLO, lease);
+}
+
+/* Something is on its way into a ring but does not arrive: let its producer run, then close the hole. */
+static void wait_at_hole(struct local *l, uint32_t queue, uint32_t *patience)
+{
+    if (++*patience < HOLE_PATIENCE) {
+        sched_yield();
+        return;
+    }
+    *patience = 0;
+    for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
+        ring_close_holes(l->seg, segment_ready_ring(l->seg, queue, pr));
+}
+
+/* Sleeps until somebody submits to the queue; returns 0, or -EPIPE. */
+static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t ns,
+                uint32_t *patience)
+{
+    uint32_t seq = at_load(&q->seq);
+    at_or(&q->parked, QUEUE_PARKED_WORKERS); /* S1 */
+    if (!rings_empty(l, queue)) {            /* S2 */
+        if (!rings_ready(l, queue))
+            wait_at_hole(l, queue, patience);
+        return 0;
+    }
+    if (at_load_rlx(&l->seg->head->state) == SEG_CLOSED) /* one-way flag */
+        return err_set(-EPIPE, "the fabric is closed");
+    int rc = futex_sleep(&q->seq, seq, ns); /* S3 */
+    l->woken = true;
+    if (rc == -ETIMEDOUT && rings_ready(l, queue))
+        wake_net_caught(l->seg, &q->seq, seq);
+    return 0;
+}
+
+static long claimed(struct local *l, uint32_t queue, uint32_t n)
+{
+    struct seg_queue *q = &l->seg->queue[queue];
+    l->claimed_at = clock_ticks();
+    /* one by one every task is timed, in a batch every eighth: see measure() */
+    l->measure_mask = n == 1 ? 0 : 7;
+    if (at_load_rlx(&l->self->queue) != queue)
+        at_store_rlx(&l->self->queue, queue); /* for status */
+    /* Whoever woke us may have had more tasks than sleepers he woke: the next sleeper is ours to wake. */
+    if (l->woken) {
+        l->woken = false;
+        if (rings_ready(l, queue))
+            queue_wake(l->seg, q, &l->out, 1);
+    }
+    return n;
+}
+
+long local_claim(fab_t *f, uint32_t queue, struct fab_lease *lease, size_t max, int64_t timeout_ns)
+{
+    struct local *l = (struct local *)f;
+    uint64_t deadline = 0;
+    uint32_t n, patience = 0, want = max < CLAIM_BATCH ? (uint32_t)max : CLAIM_BATCH;
+    if (queue >= l->seg->queues)
+        return err_set(-EINVAL, "queue %u: the fabric has %u", queue, l->seg->queues);
+    n = claim_rings(l, queue, lease, want);
+    if (n)
+        return claimed(l, queue, n);
+    if (timeout_ns == 0)
+        return deadline_error(0, "no task is waiting");
+    spin_start(&l->spin);
+    for (;;) {
+        if (claim_hot(l, queue, lease))
+            return claimed(l, queue, 1);
+        n = claim_rings(l, queue, lease, want);
+        if (n) {
+            if (deadline == 0)
+                spin_hit(&l->spin);
+            return claimed(l, queue, n);
+        }
+        if (spin_on(&l->spin))
+            continue;
+        if (deadline == 0)
+            deadline = deadline_of(timeout_ns);
+        uint64_t now = clock_ns();
+        if (now >= deadline)
+            return deadline_error(timeout_ns, "no task came");
+        int rc = park(l, &l->seg->queue[queue], queue,
+                      deadline - now < WAKE_NET_NS ? deadline - now : WAKE_NET_NS, &patience);
+        if (rc < 0)
+            return rc;
+        spin_miss(&l->spin);
+        spin_start(&l->spin);
+    }
+}
+
+bool local_arm_queue(struct local *l, uint32_t queue)
+{
+    if (queue >= l->seg->queues)
+        return true;
+    at_or(&l->seg->queue[queue].parked, QUEUE_PARKED_DAEMON); /* S1 */
+    return rings_empty(l, queue);                             /* S2 */
+}
+
+/* ---- the ends of a lease ---- */
+
+/* Puts result bytes where their length says; the slot is ours. */
+static int put_result(struct local *l, uint32_t slot, uint64_t w, const void *res, uint32_t len)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t unit, arg_len = sl->arg_len;
+    int rc;
+    switch (slot_res_place(arg_len, len)) {
+    case PLACE_SLOT:
+        if (len == 8)
+            memcpy(&sl->res, res, 8); /* the common case, one move */
+        else if (len)
+            memcpy(&sl->res, res, len);
+        break;
+    case PLACE_WIDE:
+        memcpy(l->seg->wide[slot].bytes, res, len);
+        break;
+    case PLACE_BLOCK:
+        rc = arena_alloc(l->seg, &l->arena, l->me, len, &unit);
+        if (rc < 0)
+            return rc;
+        memcpy(l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN, res, len);
+        arena_attach(l->seg, unit, BLOCK_RES, l->me, slot, slot_epoch(w));
+        sl->res = unit;
+        break;
+    }
+    sl->res_len = len;
+    return 0;
+}
+
+/* Frees a slot that we hold (word w) with everything attached to it. */
+static void free_task(struct local *l, uint32_t slot, uint64_t w)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
+    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
+    slot_give(l->seg, &l->stock, l->me, slot);
+}
+
+/* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the one before it ended. Stands
+ * behind the publication of the outcome, off the path of whoever waits for it. */
+static void measure(struct local *l, uint64_t stamp)
+{
+    uint64_t now, start, hz = l->seg->ticks_hz;
+    struct seg_latency *h = &l->self->latency;
+    if (l->measured++ & l->measure_mask)
+        return;
+    now = clock_ticks();
+    start = l->finished_at > l->claimed_at ? l->finished_at : l->claimed_at;
+    l->finished_at = l->measure_mask ? 0 : now;
+    /* ticks of another core may be a little behind */
+    if (stamp > start)
+        stamp = start;
+    hist_add(&h->wait, clock_ticks_to_ns(start - stamp, hz));
+    hist_add(&h->run, clock_ticks_to_ns(now - start, hz));
+    hist_add(&h->total, clock_ticks_to_ns(now - stamp, hz));
+}
+
+/* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody wants it. */
+static int finish(struct local *l, const struct fab_lease *lease, enum slot_state as,
+                  const void *res, uint32_t len)
+{
+    uint64_t w = lease->ref[1], expect = w;
+    if (lease->ref[0] >= l->seg->slots)
+        return err_set(-EINVAL, "not a lease of this handle");
+    uint32_t slot = (uint32_t)lease->ref[0];
+    struct seg_slot *sl = &l->seg->slot[slot];
+    /* relaxed: a first look; the CAS below decides */
+    if (slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me || at_load_rlx(&sl->state) != w) {
+        at_add_rlx(&l->seg->head->late_results, 1);
+        return err_set(-ESTALE, "the lease is no longer held");
+    }
+    uint64_t meta = at_load_rlx(&sl->meta), stamp = sl->stamp;
+    uint32_t producer = meta_producer(meta);
+    int rc = put_result(l, slot, w, res, len);
+    if (rc < 0)
+        return rc;
+    if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
+        free_task(l, slot, w);
+        goto counted;
+    }
+    uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
+    /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
+    if (!at_cas(&sl->state, &expect, done)) {
+        at_add_rlx(&l->seg->head->late_results, 1);
+        return err_set(-ESTALE, "the lease is no longer held");
+    }
+    /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it looks at their states, we
+     * look at the mark after we changed the state; one of us frees it. */
+    if (__builtin_expect((meta_flags(at_load(&sl->meta)) & META_ORPHAN) != 0, 0)) {
+        expect = done;
+        if (at_cas(&sl->state, &expect, w))
+            free_task(l, slot, w);
+    } else if (producer < l->seg->participants) {
+        bell_ring(l->seg, &l->seg->participant[producer], &l->out);
+    }
+    l->hot = slot;
+counted:
+    bump(as == SLOT_DONE ? &l->self->counts[lease->queue % SEG_QUEUES_MAX].completed
+                         : &l->self->counts[lease->queue % SEG_QUEUES_MAX].failed,
+         1);
+    measure(l, stamp);
+    return 0;
+}
+
+int local_complete(fab_t *f, const struct fab_lease *lease, const void *res, uint32_t len)
+{
+    return finish((struct local *)f, lease, SLOT_DONE, res, len);
+}
+
+int local_fail(fab_t *f, const struct fab_lease *lease, const char *message)
+{
+    struct local *l = (struct local *)f;
+    size_t len = strnlen(message, 255);
+    int rc = finish(l, lease, SLOT_FAILED, message, (uint32_t)len);
+    if (rc == -ENOSPC || rc == -EMSGSIZE) /* no room for the sentence: the first word of it is better than no outcome */
+        rc = finish(l, lease, SLOT_FAILED, message, len < 8 ? (uint32_t)len : 8);
+    return rc;
+}
+
+int local_release(fab_t *f, const struct fab_lease *lease)
+{
+    struct local *l = (struct local *)f;
+    uint64_t w = lease->ref[1];
+    if (lease->ref[0] >= l->seg->slots || slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me)
+        return err_set(-EINVAL, "not a lease of this handle");
+    uint32_t slot = (uint32_t)lease->ref[0];
+    uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours while we hold the lease */
+    uint64_t ready = slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), SLOT_READY);
+    if (!at_cas(&l->seg->slot[slot].state, &w, ready))
+        return err_set(-ESTALE, "the lease is no longer held");
+    uint32_t q = meta_queue(meta), pr = meta_priority(meta);
+    if (q >= l->seg->queues || pr >= SEG_PRIORITIES)
+        return err_set(-EPROTO, "the task's slot is damaged");
+    if (!ring_put(l->seg, segment_ready_ring(l->seg, q, pr), slot))
+        at_store(&l->seg->head->audit_wanted, 1); /* READY without an entry: fabricd's audit puts it in */
+    queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
+    bump(&l->self->counts[q % SEG_QUEUES_MAX].released, 1);
+    return 0;
+}

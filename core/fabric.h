@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fabric.h - taskfabric's public interface, the same for local and remote fabrics.
+ *
+ * A fabric hands out small tasks to workers and brings every result back. A task
+ * is a kernel (a named function the worker knows) and argument bytes; its
+ * outcome is the result bytes or an error text. A program opens a handle,
+ * submits tasks and waits for their outcomes (a producer), or claims tasks and
+ * completes them (a worker), or both.
+ *
+ *     fab_t *f;
+ *     if (fab_open(&f, NULL, NULL) < 0)
+ *         errx(1, "%s", fab_errmsg());
+ *     int64_t n = 48;
+ *     struct fab_task t = {.kernel = fab_kernel_id("feb"), .arg = &n, .len = sizeof n};
+ *     struct fab_outcome o;
+ *     fab_id id;
+ *     if (fab_submit(f, &t, 1, &id, FAB_FOREVER) == 1 && fab_wait(f, id, &o, FAB_FOREVER) == 0 &&
+ *         o.status == FAB_COMPLETED)
+ *         printf("%llu\n", (unsigned long long)o.small);
+ *     fab_close(f);
+ *
+ * Threads: a handle is used by one thread at a time; threads that work side by
+ * side open a handle each. Handles are independent of one another. A handle does
+ * not survive fork(): the child opens its own and must not touch its parent's.
+ *
+ * Errors: functions return 0 or a positive count, or a negative errno value;
+ * fab_errmsg() then has a sentence for people. Nothing here prints or exits.
+ *
+ * Time-outs are in nanoseconds: 0 tries once, FAB_FOREVER waits without end.
+ * -ETIMEDOUT says that the time ran out, -EAGAIN that a try (0) found nothing.
+ *
+ * Ownership: the library copies arguments before fab_submit() returns and result
+ * bytes before fab_complete() returns. Memory it hands out (fab_data, fab_arg)
+ * has its end of validity written at the function.
+ */
+#ifndef FABRIC_H
+#define FABRIC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FAB_API  __attribute__((visibility("default")))
+#define FAB_MUST __attribute__((warn_unused_result))
+
+#define FAB_FOREVER    (-1)
+#define FAB_NAME_MAX   32 /* queue and participant names, with the terminating NUL */
+#define FAB_PRIORITIES 4  /* 0 (first) .. 3 (last); FAB_PRIORITY_NORMAL when in doubt */
+#define FAB_PRIORITY_NORMAL 1
+#define FAB_ARG_MAX    (1u << 30) /* bytes of one argument or result */
+
+typedef struct fab fab_t;
+typedef uint64_t fab_id; /* names a submitted task within its handle; never 0 */
+
+enum fab_role { FAB_PRODUCER = 1, FAB_WORKER = 2, FAB_TOOL = 4 };
+
+struct fab_options {
+    uint32_t roles;       /* FAB_PRODUCER | FAB_WORKER | FAB_TOOL; 0: producer and worker */
+    const char *name;     /* shown by fabctl status; NULL: the program's name */
+    const char *key_file; /* remote: NULL: $FABRIC_KEY_FILE, else the local fabricd's */
+    int64_t timeout_ns;   /* for connecting; 0: 10 seconds */
+    int64_t spin_ns;      /* how long a wait spins before it sleeps; 0: adaptive, < 0: never spins */
+};
+
+/* Opens a handle. address: "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]", or NULL for
+ * $FABRIC_SERVER, else the local fabricd's socket. Blocks up to opts->timeout_ns.
+ * -ECONNREFUSED, -ENOENT: no fabricd there; -EACCES: not let in; -EPROTO: it speaks another version;
+ * -ENODEV: no device for verbs; -EUSERS: the participant table is full. */
+FAB_API FAB_MUST int fab_open(fab_t **out, const char *address, const struct fab_options *opts);
+
+/* Gives back what the handle holds (unfinished leases go to other workers, tasks without outcome are withdrawn
+ * or finish unobserved) and frees it. NULL is allowed. */
+FAB_API void fab_close(fab_t *f);
+
+/* The thread's last error as one sentence; never NULL, valid until the thread's next failing call. */
+FAB_API const char *fab_errmsg(void);
+
+/* The number that stands for a kernel's name in struct fab_task. Never 0. */
+FAB_API uint64_t fab_kernel_id(const char *name);
+
+/* The number of a queue. -ENOENT with a message that lists the queues there are. */
+FAB_API FAB_MUST int fab_queue(fab_t *f, const char *name, uint32_t *queue);
+
+/* ---- producers ---- */
+
+enum fab_task_flags {
+    FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done */
+};
+
+struct fab_task {
+    uint64_t kernel;  /* fab_kernel_id() */
+    const void *arg;  /* argument bytes; copied */
+    uint32_t len;     /* <= FAB_ARG_MAX, and <= the segment's arena */
+    uint16_t flags;   /* enum fab_task_flags */
+    uint8_t queue;    /* fab_queue(); 0 is the first queue of the configuration */
+    uint8_t priority; /* 0 .. FAB_PRIORITIES-1 */
+    uint64_t tag;     /* comes back in the outcome */
+};
+
+enum fab_status {
+    FAB_COMPLETED = 1, /* data is the result */
+    FAB_FAILED,        /* data is the kernel's error text */
+    FAB_CANCELLED,     /* withdrawn before it was started */
+    FAB_DEAD,          /* its workers died as often as its budget allows; data says so */
+    FAB_LOST,          /* remote only: the link broke; whether it ran is unknown */
+};
+
+struct fab_outcome {
+    fab_id id;
+    uint64_t tag;
+    uint64_t small;   /* the bytes when len <= 8; use fab_data() */
+    const void *data;
+    uint32_t len;
+    uint16_t status;  /* enum fab_status */
+    uint16_t attempts; /* leases it took */
+};
+
+/* The outcome's bytes. Valid until the next fab_wait*(), or fab_close() on the handle (for len <= 8, as
+ * long as *o itself). 8-byte aligned. */
+static inline const void *fab_data(const struct fab_outcome *o)
+{
+    return o->len <= 8 ? (const void *)&o->small : o->data;
+}
+
+/* Submits up to n tasks in order and returns how many the fabric accepted (1..n): from then on they will
+ * be run and their outcome told. ids[i] (ids may be NULL for FAB_NO_WAIT tasks) names task i. Blocks only while the fabric is full, and only
+ * while none of the n is accepted. -EAGAIN (timeout 0), -ETIMEDOUT: full; -EMSGSIZE: an argument can never fit;
+ * -EINVAL: a bad queue, priority or flag in the first task not accepted; -EPIPE: the fabric is gone. */
+FAB_API FAB_MUST long fab_submit(fab_t *f, const struct fab_task *tasks, size_t n, fab_id *ids,
+                                 int64_t timeout_ns);
+
+/* Waits for one task's outcome and takes it. -ENOENT: no such task outstanding (already taken?). */
+FAB_API FAB_MUST int fab_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
+
+/* Waits until some outcome is there, takes up to max of them, in the order they are found; returns how many.
+ * -ENOENT: no task is outstanding. */
+FAB_API FAB_MUST long fab_wait_any(fab_t *f, struct fab_outcome *out, size_t max,
+                                   int64_t timeout_ns);
+
+/* Asks to withdraw a task. 0: it had not been started; its outcome is FAB_CANCELLED. -EBUSY: it has been started;
+ * its outcome comes as usual. The outcome is still to be waited for in both cases. Remote handles
+ * ask the daemon and return 0 when the request is on its way: the outcome tells. */
+FAB_API FAB_MUST int fab_cancel(fab_t *f, fab_id id);
+
+/* Number of tasks submitted on this handle whose outcome has not been taken. */
+FAB_API size_t fab_outstanding(const fab_t *f);
+
+/* ---- workers ---- */
+
+struct fab_lease {
+    uint64_t ref[2];  /* the library's */
+    uint64_t kernel;
+    uint64_t small[8]; /* the argument when len <= 64; use fab_arg() */
+    const void *arg;
+    uint32_t len;
+    uint16_t attempt; /* 1 for the first */
+    uint8_t queue, priority;
+};
+
+/* The argument's bytes, 8-byte aligned, valid until the lease ends (complete, fail, release) or fab_close(). Up to
+ * 64 bytes are a private copy; more may lie in shared memory that another process can alter: read once, then check. */
+static inline const void *fab_arg(const struct fab_lease *l)
+{
+    return l->len <= 64 ? (const void *)l->small : l->arg;
+}
+
+/* Claims up to max tasks of a queue, best priority first; returns how many (>= 1). */
+FAB_API FAB_MUST long fab_claim(fab_t *f, uint32_t queue, struct fab_lease *leases, size_t max,
+                                int64_t timeout_ns);
+
+/* Ends a lease with a result. -ESTALE: the lease was no longer held; the result was dropped. -ENOSPC: no memory in
+ * the segment for a result of this length (still held: complete, fail or release it). Remote handles
+ * gather completions and send them with the next fab_claim() or fab_flush(). */
+FAB_API FAB_MUST int fab_complete(fab_t *f, const struct fab_lease *l, const void *res,
+                                  uint32_t len);
+/* Ends a lease with an error: one sentence for the producer (at most 255 bytes are kept). */
+FAB_API FAB_MUST int fab_fail(fab_t *f, const struct fab_lease *l, const char *message);
+/* Gives a task back unstarted; another worker gets it. */
+FAB_API FAB_MUST int fab_release(fab_t *f, const struct fab_lease *l);
+/* Sends what is gathered (remote); no-op on local handles. */
+FAB_API FAB_MUST int fab_flush(fab_t *f);
+
+/* ---- looking in ---- */
+
+/* A snapshot of the fabric as JSON text (the format of `fabctl status --json`), malloc'ed; the caller frees it. Local
+ * handles read it from the segment and need no living fabricd; remote ones ask fabricd. */
+FAB_API FAB_MUST int fab_status_json(fab_t *f, char **text, int64_t timeout_ns);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * handle.h - what stands behind a fab_t: a table of functions, one for local and one for remote fabrics.
+ *
+ * Each function keeps the promise of the fab_*() of its name in fabric.h.
+ */
+#ifndef FABRIC_HANDLE_H
+#define FABRIC_HANDLE_H
+
+#include "core/fabric.h"
+
+struct fab_ops {
+    void (*close)(fab_t *f);
+    int (*queue)(fab_t *f, const char *name, uint32_t *queue);
+    long (*submit)(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
+    int (*wait)(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
+    long (*wait_any)(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
+    int (*cancel)(fab_t *f, fab_id id);
+    size_t (*outstanding)(const fab_t *f);
+    long (*claim)(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
+    int (*complete)(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
+    int (*fail)(fab_t *f, const struct fab_lease *l, const char *message);
+    int (*release)(fab_t *f, const struct fab_lease *l);
+    int (*flush)(fab_t *f);
+    int (*status_json)(fab_t *f, char **text, int64_t timeout_ns);
+};
+
+struct fab {
+    const struct fab_ops *ops;
+};
+
+/* A deadline for a time-out as fabric.h defines it: 0 now, UINT64_MAX never. */
+uint64_t deadline_of(int64_t timeout_ns);
+/* -EAGAIN for a try, -ETIMEDOUT for a wait, with message "what". */
+int deadline_error(int64_t timeout_ns, const char *what);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * layout.h - every struct that lives in shared memory, and the local attach messages.
+ *
+ * The segment is position independent: offsets and indices, never pointers. All
+ * of it may be read and written by every participant, so nothing read from it
+ * is trusted: who maps it validates the header once and keeps a private copy
+ * (segment.h); indices, lengths and states are read into locals and checked
+ * each time.
+ *
+ * Words that different cores write have HOT_LINE (128) bytes to themselves.
+ *
+ *   header | queues | participants | free ring | ready rings (queue-major, priority-minor) |
+ *   slots | wides | chunk words | block words | arena
+ *
+ * A change of any struct here is a change of SEG_LAYOUT.
+ */
+#ifndef FABRIC_LAYOUT_H
+#define FABRIC_LAYOUT_H
+
+#include <assert.h>
+#include "core/atomic.h"
+#include "core/hist.h"
+
+#define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
+#define SEG_LAYOUT 1u
+
+#define SEG_QUEUES_MAX       64
+#define SEG_PRIORITIES       4
+#define SEG_NAME             32
+#define SEG_SLOTS_MIN        64u
+#define SEG_SLOTS_MAX        (1u << 24)
+#define SEG_PARTICIPANTS_MAX 16384u
+
+/* No participant: the owner of what is free. Ownership words store owner + 1, so that zeroed memory is free. */
+#define NOBODY 0xffffu
+
+enum seg_state { SEG_STARTING = 0, SEG_RUNNING, SEG_DRAINING, SEG_CLOSED };
+
+struct seg_header {
+    uint64_t magic; /* written last by the creator */
+    uint32_t layout;
+    uint32_t header_bytes; /* sizeof(struct seg_header) of the creator */
+    uint64_t total_bytes;
+    uint64_t segment_id; /* random: tells this segment from the one before it */
+    uint32_t slots;      /* power of two */
+    uint32_t ring_cells; /* power of two, 2 * slots: see ring.h */
+    uint32_t queues;
+    uint32_t participants;
+    uint32_t chunks;
+    uint32_t pad0;
+    uint64_t off_queues, off_participants, off_free_ring, off_ready_rings, off_slots, off_wides,
+        off_chunk_words, off_block_words, off_arena;
+    uint64_t ticks_hz; /* of clock_ticks() on this host */
+    uint64_t created_unix_ns;
+    char name[64];
+    char version[16];
+
+    /* The daemon's live words. */
+    _Alignas(HOT_LINE) _Atomic uint32_t state; /* enum seg_state */
+    _Atomic uint32_t daemon_pid;
+    _Atomic uint64_t daemon_started_unix_ns;
+    /* 1 while fabricd sleeps in its loop and wants the doorbell descriptor to be written for work of its links. */
+    _Alignas(HOT_LINE) _Atomic uint32_t daemon_parked;
+    /* How often a time-limited sleep found work that no wake-up had announced. Must stay 0. */
+    _Alignas(HOT_LINE) _Atomic uint64_t net_catches;
+    /* Somebody could not put a READY slot into its ring: fabricd audits within a second. */
+    _Atomic uint32_t audit_wanted;
+    _Atomic uint64_t recovered_leases, dead_participants, requeued_hints, late_results;
+};
+
+/* Latency of tasks, written by one thread: a participant's own, or the daemon's sums of those that left. */
+struct seg_latency {
+    struct hist wait;  /* submitted -> claimed, by the worker */
+    struct hist run;   /* claimed -> completed, by the worker */
+    struct hist total; /* submitted -> completed, by the worker */
+};
+
+struct seg_counts {
+    _Atomic uint64_t submitted, completed, failed, cancelled, released;
+};
+
+struct seg_queue {
+    char name[SEG_NAME];
+    /* Sleep and wake of workers (wake.h). */
+    _Alignas(HOT_LINE) _Atomic uint32_t parked; /* QUEUE_PARKED_* bits: who may be asleep */
+    _Atomic uint32_t seq;                       /* futex */
+    /* Sums of participants that left; written by the daemon only. */
+    _Alignas(HOT_LINE) struct seg_counts past;
+    struct seg_latency past_latency;
+};
+
+#define QUEUE_PARKED_WORKERS 1u
+#define QUEUE_PARKED_DAEMON  2u
+
+enum life { LIFE_FREE = 0, LIFE_LIVE, LIFE_DEAD };
+enum bell_kind { BELL_FUTEX = 0, BELL_DAEMON };
+
+/* What fabricd tells of a link, for `fabctl links`. Written by fabricd alone. */
+struct seg_link {
+    char peer[64];
+    char provider[16];
+    char mode[8];
+    _Atomic uint32_t credits;   /* lane cells that may be sent */
+    _Atomic uint32_t window;    /* most leases (worker) or tasks (producer) it may hold */
+    _Atomic uint32_t in_flight; /* leases or tasks it holds */
+    _Atomic uint64_t tx_batches, tx_records, rx_batches, rx_records;
+};
+
+struct seg_participant {
+    /* One line, mostly read: whose outcome is published looks here for a sleeper. */
+    _Alignas(HOT_LINE) _Atomic uint64_t life; /* participant_word(): generation << 32 | enum life */
+    _Atomic uint32_t bell_parked; /* its owner sleeps, or is about to */
+    _Atomic uint32_t bell_seq;    /* futex */
+    _Atomic uint32_t bell_kind;   /* enum bell_kind */
+
+    _Alignas(HOT_LINE) uint32_t pid;
+    uint32_t uid;
+    uint64_t start_ticks; /* of the process, /proc/PID/stat field 22: tells a reused pid */
+    uint32_t roles;       /* enum fab_role bits */
+    uint32_t remote;      /* 1: a link of fabricd's, `link` is filled in */
+    _Atomic uint32_t queue; /* the queue it last claimed from: where its latency belongs */
+    char name[SEG_NAME];
+    struct seg_link link;
+
+    /* Own counters, by queue; written by the participant alone. */
+    _Alignas(HOT_LINE) struct seg_counts counts[SEG_QUEUES_MAX];
+    struct seg_latency latency;
+};
+
+/* A lock-free ring of slot indices (ring.h). */
+struct seg_ring {
+    _Alignas(HOT_LINE) _Atomic uint64_t tail;
+    _Alignas(HOT_LINE) _Atomic uint64_t head;
+    _Alignas(HOT_LINE) _Atomic uint64_t cell[];
+};
+
+/* A task's home from submit to taken: one cache line (slot.h). */
+struct seg_slot {
+    _Atomic uint64_t state; /* slot_word(): epoch, owner, attempt, state: the truth */
+    _Atomic uint64_t meta;  /* slot_meta(): producer, queue, priority, flags, crashes */
+    uint64_t kernel;
+    uint32_t arg_len;
+    uint32_t res_len;
+    uint64_t tag;
+    uint64_t stamp; /* clock_ticks() at submit */
+    uint64_t arg;   /* the argument when arg_len <= 8; its block when > 64 */
+    uint64_t res;   /* the result likewise */
+};
+
+/* A slot's second line: an argument of 9..64 bytes, or else a result of that size. */
+struct seg_wide {
+    uint8_t bytes[64];
+};
+
+static_assert(sizeof(struct seg_slot) == CACHE_LINE, "a slot is one line");
+static_assert(sizeof(struct seg_wide) == CACHE_LINE, "a wide is one line");
+static_assert(sizeof(struct seg_header) <= 4096, "the header is one page");
+static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
+              "shared words must not need a lock");
+
+/* ---- arena ---- */
+
+#define ARENA_CHUNK      65536u
+#define ARENA_CLASSES    4u /* blocks of 256 B, 1 KiB, 4 KiB, 16 KiB; more is whole chunks */
+#define ARENA_BLOCK_MIN  256u
+#define ARENA_CHUNK_BLOCKS (ARENA_CHUNK / ARENA_BLOCK_MIN)
+
+/* ---- attaching over the UNIX socket (SOCK_SEQPACKET): one message each way ---- */
+
+#define ATTACH_MAGIC   0x48544146u /* "FATH" */
+#define ATTACH_VERSION 1u
+#define ATTACH_BYE     0x45594246u /* "FBYE": magic of the last message of a client that leaves */
+
+struct attach_hello {
+    uint32_t magic, version;
+    uint32_t layout; /* SEG_LAYOUT of the client */
+    uint32_t roles;
+    char name[SEG_NAME];
+};
+
+/* With error == 0 two descriptors come along: the segment and the daemon's doorbell (eventfd). */
+struct attach_welcome {
+    uint32_t magic, version;
+    int32_t error; /* 0 or a negative errno; text says why */
+    uint32_t participant, generation;
+    uint32_t pad;
+    uint64_t segment_id;
+    char text[224];
+};
+
+#endif

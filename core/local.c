@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * local.c - opening and closing a local handle, queue names, the operations table.
+ *
+ * Failure: close() gives nothing back itself. It stops touching the segment, then closes the socket to fabricd after
+ * a word of farewell; the undertaker does the rest, as it would after a death.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "core/error.h"
+#include "core/local.h"
+#include "core/status.h"
+
+#define STOCK 512u
+
+static void local_close(fab_t *f)
+{
+    struct local *l = (struct local *)f;
+    int sock = l->sock, bell = l->out.daemon_fd;
+    slot_stock_free(&l->stock);
+    free(l->tasks.at);
+    free(l->held);
+    if (l->own.base)
+        segment_unmap(&l->own);
+    free(l);
+    if (sock >= 0) {
+        /* If it does not arrive, the closed socket and in the end our pidfd say the same. */
+        struct attach_hello bye = {.magic = ATTACH_BYE, .version = ATTACH_VERSION};
+        (void)!send(sock, &bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT);
+        close(sock);
+        close(bell); /* with a socket, the descriptor came with it and is ours */
+    }
+}
+
+int local_open(struct local **out, const struct segment *seg, uint32_t me, uint32_t generation,
+               int daemon_fd, int sock, int64_t spin_ns)
+{
+    struct local *l = calloc(1, sizeof *l);
+    uint32_t stock = seg->slots / 4 < STOCK ? seg->slots / 4 : STOCK;
+    if (!l)
+        return err_set(-ENOMEM, "no memory for a handle");
+    l->base.ops = &local_ops;
+    l->seg = seg;
+    l->me = me;
+    l->generation = generation;
+    l->self = &seg->participant[me];
+    l->out.daemon_fd = daemon_fd;
+    l->sock = -1; /* the caller's until we succeed */
+    l->own.fd = -1;
+    l->hot = seg->slots;
+    spin_init(&l->spin, seg->ticks_hz, spin_ns);
+    l->tasks.at = calloc((size_t)seg->slots + 1, sizeof *l->tasks.at);
+    l->held = calloc(LOCAL_HELD_MAX, sizeof *l->held);
+    if (!l->tasks.at || !l->held || slot_stock_init(&l->stock, stock) < 0) {
+        local_close(&l->base);
+        return err_set(-ENOMEM, "no memory for a handle on %u slots", seg->slots);
+    }
+    l->tasks.at[seg->slots].prev = l->tasks.at[seg->slots].next = seg->slots;
+    l->tasks.cursor = seg->slots;
+    l->sock = sock;
+    *out = l;
+    return 0;
+}
+
+static int local_queue(fab_t *f, const char *name, uint32_t *queue)
+{
+    const struct segment *s = ((struct local *)f)->seg;
+    char list[512] = "";
+    for (uint32_t i = 0; i < s->queues; i++) {
+        char have[SEG_NAME];
+        memcpy(have, s->queue[i].name, sizeof have); /* read once; terminated by us */
+        have[SEG_NAME - 1] = 0;
+        if (strcmp(have, name) == 0) {
+            *queue = i;
+            return 0;
+        }
+        size_t at = strlen(list);
+        snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", have);
+    }
+    return err_set(-ENOENT, "no queue \"%s\" (there is: %s); add [[queue]] to fabricd's configuration",
+                   name, list);
+}
+
+static size_t local_outstanding(const fab_t *f)
+{
+    return ((const struct local *)f)->tasks.n;
+}
+
+static int local_flush(fab_t *f)
+{
+    (void)f;
+    return 0;
+}
+
+static int local_status(fab_t *f, char **text, int64_t timeout_ns)
+{
+    (void)timeout_ns;
+    return status_json(((struct local *)f)->seg, text);
+}
+
+const struct fab_ops local_ops = {
+    .close = local_close,
+    .queue = local_queue,
+    .submit = local_submit,
+    .wait = local_wait,
+    .wait_any = local_wait_any,
+    .cancel = local_cancel,
+    .outstanding = local_outstanding,
+    .claim = local_claim,
+    .complete = local_complete,
+    .fail = local_fail,
+    .release = local_release,
+    .flush = local_flush,
+    .status_json = local_status,
+};

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * local.h - a handle on a segment mapped in this process: what unix: addresses open, and what fabricd's links
+ * use inside the daemon.
+ *
+ * Submit, claim, complete and take are loads, stores and CAS on the segment; the only system calls are those of
+ * sleeping and waking.
+ *
+ * Threads: one thread a handle; many handles may share a struct segment.
+ */
+#ifndef FABRIC_LOCAL_H
+#define FABRIC_LOCAL_H
+
+#include "core/arena.h"
+#include "core/handle.h"
+#include "core/slot.h"
+#include "core/wake.h"
+
+/* A producer's outstanding tasks: a list through the slots' numbers, oldest first. */
+struct outstanding {
+    struct {
+        uint32_t prev, next; /* slot numbers; slots (= the number of slots) is the list's head */
+        uint32_t epoch;      /* of our task there; 0: none */
+    } *at;
+    uint32_t n;
+    uint32_t cursor; /* where the last partial look ended */
+};
+
+struct local {
+    struct fab base;
+    const struct segment *seg;
+    struct segment own; /* when this handle mapped it itself */
+    uint32_t me, generation;
+    struct seg_participant *self;
+    struct wake_out out;
+    int sock; /* to fabricd: its closing tells of our end; -1 inside fabricd */
+    struct slot_stock stock;
+    struct arena_cache arena;
+    struct spin spin;
+    struct outstanding tasks;
+    uint32_t *held; /* slots whose outcome bytes the caller may still read */
+    uint32_t held_n;
+    uint32_t hot;   /* slot completed last: its producer is likely to use it next (claim.c) */
+    bool woken;     /* the last claim slept */
+    uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
+    uint32_t measured, measure_mask;
+};
+
+#define LOCAL_HELD_MAX 256
+
+/* A handle on a mapped segment as participant `me` (LIVE). seg outlives it. sock: see above. */
+int local_open(struct local **out, const struct segment *seg, uint32_t me, uint32_t generation,
+               int daemon_fd, int sock, int64_t spin_ns) __attribute__((warn_unused_result));
+extern const struct fab_ops local_ops;
+
+/* ---- the operations, also called by fabricd's links ---- */
+long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
+int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
+long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
+int local_cancel(fab_t *f, fab_id id);
+long local_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
+int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
+int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
+int local_release(fab_t *f, const struct fab_lease *l);
+
+/* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the daemon's doorbell will be rung; false:
+ * there is work, do not sleep. */
+bool local_arm_queue(struct local *l, uint32_t queue);
+bool local_arm_bell(struct local *l);
+
+#endif

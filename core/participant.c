@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * participant.c - giving out and taking back entries of the participant table.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "core/error.h"
+#include "core/participant.h"
+
+uint64_t participant_start_ticks(uint32_t pid)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = 0;
+    /* the second field is the name in parentheses and may hold anything: count from the last ')' */
+    char *at = strrchr(text, ')');
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+int participant_add(const struct segment *s, const struct participant_info *info,
+                    uint32_t *generation)
+{
+    for (uint32_t i = 0; i < s->participants; i++) {
+        struct seg_participant *p = &s->participant[i];
+        uint64_t w = at_load(&p->life);
+        if (participant_life(w) != LIFE_FREE)
+            continue;
+        p->pid = info->pid;
+        p->uid = info->uid;
+        p->start_ticks = info->remote ? 0 : participant_start_ticks(info->pid);
+        p->roles = info->roles;
+        p->remote = info->remote;
+        memset(p->name, 0, sizeof p->name);
+        snprintf(p->name, sizeof p->name, "%s", info->name);
+        memset(&p->link, 0, sizeof p->link);
+        memset(p->counts, 0, sizeof p->counts);
+        memset(&p->latency, 0, sizeof p->latency);
+        at_store(&p->queue, 0);
+        at_store(&p->bell_parked, 0);
+        at_store(&p->bell_kind, info->remote ? BELL_DAEMON : BELL_FUTEX);
+        *generation = participant_generation(w) + 1;
+        at_store(&p->life, participant_word(*generation, LIFE_LIVE));
+        return (int)i;
+    }
+    return err_set(-EUSERS,
+                   "all %u participant entries are taken: raise segment.participants in fabricd's "
+                   "configuration",
+                   s->participants);
+}
+
+void participant_dead(const struct segment *s, uint32_t id)
+{
+    uint64_t w = at_load(&s->participant[id].life);
+    at_store(&s->participant[id].life, participant_word(participant_generation(w), LIFE_DEAD));
+}
+
+static void add_counts(struct seg_counts *to, struct seg_counts *from)
+{
+    /* relaxed: sums for people; the owner of `from` is gone */
+    at_add_rlx(&to->submitted, at_load_rlx(&from->submitted));
+    at_add_rlx(&to->completed, at_load_rlx(&from->completed));
+    at_add_rlx(&to->failed, at_load_rlx(&from->failed));
+    at_add_rlx(&to->cancelled, at_load_rlx(&from->cancelled));
+    at_add_rlx(&to->released, at_load_rlx(&from->released));
+}
+
+void participant_remove(const struct segment *s, uint32_t id)
+{
+    struct seg_participant *p = &s->participant[id];
+    uint64_t w = at_load(&p->life);
+    uint32_t q = at_load_rlx(&p->queue);
+    for (uint32_t i = 0; i < s->queues; i++)
+        add_counts(&s->queue[i].past, &p->counts[i]);
+    if (q < s->queues) {
+        hist_merge(&s->queue[q].past_latency.wait, &p->latency.wait);
+        hist_merge(&s->queue[q].past_latency.run, &p->latency.run);
+        hist_merge(&s->queue[q].past_latency.total, &p->latency.total);
+    }
+    at_store(&p->life, participant_word(participant_generation(w), LIFE_FREE));
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * participant.h - the table of participants.
+ *
+ * Entries are given out and taken back by fabricd's loop thread alone; the entry's owner
+ * writes its counters and bell, everybody reads. A generation in the life word tells an entry's owner from the one
+ * before it.
+ *
+ *   FREE --participant_add--> LIVE --participant_dead--> DEAD --(undertaker)--> participant_remove: FREE
+ */
+#ifndef FABRIC_PARTICIPANT_H
+#define FABRIC_PARTICIPANT_H
+
+#include "core/segment.h"
+
+struct participant_info {
+    uint32_t pid, uid, roles;
+    const char *name;
+    bool remote; /* a link: its bell rings the daemon */
+};
+
+static inline uint64_t participant_word(uint32_t generation, enum life life)
+{
+    return (uint64_t)generation << 32 | (uint64_t)life;
+}
+static inline enum life participant_life(uint64_t w)
+{
+    return (enum life)((uint32_t)w & 3);
+}
+static inline uint32_t participant_generation(uint64_t w)
+{
+    return (uint32_t)(w >> 32);
+}
+
+/* Returns the entry's number and its generation, or -EUSERS with a message that names the remedy. */
+int participant_add(const struct segment *s, const struct participant_info *info,
+                    uint32_t *generation) __attribute__((warn_unused_result));
+/* LIVE -> DEAD: from here on others know that nobody is behind it. */
+void participant_dead(const struct segment *s, uint32_t id);
+/* DEAD -> FREE, its counts and latencies added to its queues' past. */
+void participant_remove(const struct segment *s, uint32_t id);
+/* Start time of a process in clock ticks since boot, 0 when it is gone or /proc does not tell. */
+uint64_t participant_start_ticks(uint32_t pid);
+
+#endif

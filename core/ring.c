@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ring.c - putting, taking, closing holes. Lock-free: any thread may stop at any instruction and the others go on.
+ */
+#include "core/ring.h"
+
+/* Closed positions a put meets before it gives up. One is rare; so many mean a damaged tail. */
+#define TRIES_MAX 64u
+
+static inline uint32_t lap_of(const struct segment *s, uint64_t pos)
+{
+    return (uint32_t)(pos >> s->ring_shift);
+}
+
+/* P2. False: somebody closed the position. */
+static bool publish(const struct segment *s, struct seg_ring *r, uint64_t pos, uint32_t value)
+{
+    _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)];
+    uint32_t lap = lap_of(s, pos);
+    uint64_t old = at_load_rlx(cell); /* a guess for the CAS, which checks it */
+    do {
+        if ((int32_t)((uint32_t)(old >> 32) - lap) >= 0)
+            return false;
+        /* seq_cst: besides publishing to T1 it orders this put before the putter's look for
+         * sleepers (wake.h) */
+    } while (!at_cas(cell, &old, ring_cell_word(lap, value)));
+    return true;
+}
+
+static bool has_room(const struct segment *s, struct seg_ring *r, uint64_t tail, uint32_t n)
+{
+    /* relaxed: an old head only makes the ring look fuller */
+    uint64_t head = at_load_rlx(&r->head);
+    return tail + n <= head + s->ring_cells / 2;
+}
+
+bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot)
+{
+    return ring_put_many(s, r, &slot, 1) == 1;
+}
+
+uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, const uint32_t *slot,
+                       uint32_t n)
+{
+    uint32_t done = 0;
+    for (uint32_t tries = 0; done < n && tries < TRIES_MAX; tries++) {
+        uint32_t k = n - done;
+        uint64_t tail = at_load_rlx(&r->tail);
+        if (!has_room(s, r, tail, k)) {
+            k = 1;
+            if (!has_room(s, r, tail, k))
+                break;
+        }
+        uint64_t pos = at_add(&r->tail, k); /* P1 for k at once */
+        /* A position closed under us is skipped: the slot takes the next one, the last slots come round again. */
+        for (uint32_t i = 0; i < k; i++)
+            if (publish(s, r, pos + i, slot[done]))
+                done++;
+    }
+    return done;
+}
+
+uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, uint32_t max)
+{
+    uint32_t mask = s->ring_cells - 1;
+    for (;;) {
+        uint64_t head = at_load_acq(&r->head); /* pairs with T2 of other consumers */
+        uint32_t seen = 0, n = 0;
+        while (seen < max) {
+            /* acquire: T1, synchronises with P2: the slot's content is visible */
+            uint64_t cell = at_load_acq(&r->cell[(head + seen) & mask]);
+            if ((uint32_t)(cell >> 32) != lap_of(s, head + seen))
+                break;
+            seen++;
+            if ((uint32_t)cell < s->slots) /* else a tombstone, or damage */
+                slot[n++] = (uint32_t)cell;
+        }
+        if (seen == 0)
+            return 0;
+        if (!at_cas(&r->head, &head, head + seen)) { /* T2 */
+            cpu_relax();
+            continue;
+        }
+        if (n)
+            return n;
+        /* only tombstones: look further */
+    }
+}
+
+uint32_t ring_close_holes(const struct segment *s, struct seg_ring *r)
+{
+    uint64_t head = at_load(&r->head), tail = at_load(&r->tail);
+    uint32_t closed = 0;
+    if (tail < head || tail - head > s->ring_cells) /* damage, or head ran on meanwhile */
+        return 0;
+    for (uint64_t pos = head; pos < tail; pos++)
+        closed += publish(s, r, pos, RING_TOMB);
+    return closed;
+}
+
+void ring_scan(const struct segment *s, struct seg_ring *r, void (*see)(void *, uint32_t),
+               void *arg)
+{
+    uint64_t head = at_load(&r->head), tail = at_load(&r->tail);
+    if (tail < head || tail - head > s->ring_cells)
+        return;
+    for (uint64_t pos = head; pos < tail; pos++) {
+        uint64_t cell = at_load_acq(&r->cell[pos & (s->ring_cells - 1)]); /* T1 */
+        if ((uint32_t)(cell >> 32) == lap_of(s, pos) && (uint32_t)cell < s->slots)
+            see(arg, (uint32_t)cell);
+    }
+}

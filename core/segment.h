@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * segment.h - making, mapping and checking the shared segment.
+ *
+ * struct segment is a process's private view: the header's numbers, checked once
+ * and copied, and pointers made from them. Code uses these, never the header's
+ * own copies, which any participant can overwrite.
+ *
+ * Threads: a view is read-only after segment_map(); threads may share one.
+ *
+ * Failure: segment_map() refuses what it can't prove sound and says what.
+ */
+#ifndef FABRIC_SEGMENT_H
+#define FABRIC_SEGMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include "core/layout.h"
+
+enum segment_huge { SEGMENT_HUGE_AUTO, SEGMENT_HUGE_NEVER, SEGMENT_HUGE_REQUIRE };
+
+struct segment_params {
+    const char *name;    /* the fabric's, for people */
+    const char *version; /* the program's */
+    uint32_t slots;      /* rounded up to a power of two */
+    uint32_t participants;
+    uint64_t arena_bytes; /* multiple of ARENA_CHUNK; 0: only small tasks */
+    uint32_t queues;
+    const char *const *queue_names;
+    enum segment_huge huge;
+    int numa_node; /* -1: wherever it is touched first */
+};
+
+struct segment {
+    uint8_t *base;
+    size_t bytes;
+    int fd; /* the memfd; owned */
+    bool huge;
+    uint64_t id;
+    uint32_t slots, slot_mask, ring_cells, ring_shift, queues, participants, chunks;
+    uint64_t ticks_hz;
+    struct seg_header *head;
+    struct seg_queue *queue;
+    struct seg_participant *participant;
+    struct seg_ring *free_ring;
+    uint8_t *ready_rings;
+    size_t ring_stride;
+    struct seg_slot *slot;
+    struct seg_wide *wide;
+    _Atomic uint64_t *chunk_word;
+    _Atomic uint64_t *block_word;
+    uint8_t *arena;
+    uint64_t arena_bytes;
+};
+
+static inline struct seg_ring *segment_ready_ring(const struct segment *s, uint32_t queue,
+                                                  uint32_t priority)
+{
+    return (struct seg_ring *)(s->ready_rings +
+                               s->ring_stride * (queue * SEG_PRIORITIES + priority));
+}
+
+/* Makes a sealed memfd with an empty, running segment in it and maps it. -ENOMEM, -EINVAL with message. */
+int segment_create(struct segment *out, const struct segment_params *p)
+    __attribute__((warn_unused_result));
+/* Maps an existing one: checks seals, size and every number of the header. Takes fd over on success only. */
+int segment_map(struct segment *out, int fd) __attribute__((warn_unused_result));
+void segment_unmap(struct segment *s);
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slot.c - where free slots are and how they move between the free ring and a participant's stock.
+ *
+ * Threads: a stock belongs to one thread; the ring and the slots to all.
+ * Failure: a death between taking a hint and the CAS leaves a FREE slot that no ring entry leads to; the
+ * undertaker's audit puts it back (undertaker.c).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "core/ring.h"
+#include "core/slot.h"
+
+#define BATCH 64u
+
+int slot_stock_init(struct slot_stock *st, uint32_t cap)
+{
+    st->n = 0;
+    st->cap = cap;
+    st->slot = calloc(cap, sizeof *st->slot);
+    return st->slot ? 0 : -ENOMEM;
+}
+
+void slot_stock_free(struct slot_stock *st)
+{
+    free(st->slot);
+    st->slot = NULL;
+    st->n = st->cap = 0;
+}
+
+uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint32_t me,
+                           uint32_t want)
+{
+    uint32_t hint[BATCH];
+    if (want > st->cap)
+        want = st->cap;
+    while (st->n < want) {
+        uint32_t n = want - st->n < BATCH ? want - st->n : BATCH;
+        n = ring_take(s, s->free_ring, hint, n);
+        if (n == 0)
+            break;
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t slot = hint[i];
+            uint64_t w = at_load(&s->slot[slot].state);
+            /* A hint may be stale: only a slot that is FREE becomes ours. The epoch grows here, so an id of
+             * the slot's former task can't name the next one. */
+            if (slot_state(w) == SLOT_FREE &&
+                at_cas(&s->slot[slot].state, &w, slot_word(slot_epoch(w) + 1, me, 0, SLOT_FILLING)))
+                st->slot[st->n++] = slot;
+        }
+    }
+    return st->n;
+}
+
+bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
+{
+    uint64_t expect = w;
+    if (!at_cas(&s->slot[slot].state, &expect,
+                slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
+        return false;
+    /* The free ring has room for twice the slots: this can fail only while damaged or swamped with repeated hints; the
+     * audit finds the slot then. */
+    (void)!ring_put(s, s->free_ring, slot);
+    return true;
+}
+
+void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep)
+{
+    while (st->n > keep) {
+        uint32_t slot = st->slot[--st->n];
+        uint64_t w = at_load(&s->slot[slot].state);
+        if (slot_state(w) == SLOT_FILLING && slot_owner(w) == me)
+            (void)slot_to_free(s, slot, w);
+    }
+}
+
+void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot)
+{
+    uint64_t w = at_load_rlx(&s->slot[slot].state); /* ours: only we change it */
+    if (st->n == st->cap)
+        slot_stock_shrink(s, st, me, st->cap / 2);
+    /* release: pairs with the claimer's CAS of the next task in this slot; what we read of the old
+     * task stays before it */
+    at_store_rel(&s->slot[slot].state, slot_word(slot_epoch(w) + 1, me, 0, SLOT_FILLING));
+    st->slot[st->n++] = slot;
+}
+
+void slot_fill_free_ring(const struct segment *s)
+{
+    for (uint32_t i = 0; i < s->slots; i++)
+        (void)!ring_put(s, s->free_ring, i);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * slot.h - the slot's state word: the truth about a task.
+ *
+ *          alloc                submit               claim
+ *   FREE ---------> FILLING ------------> READY ---------------> LEASED
+ *     ^              ^   |                 ^  |                   |  |  |
+ *     | free         |   | (owner dies:    |  | cancel            |  |  | complete / fail
+ *     +--------------+---+  FREE)          |  v                   |  |  v
+ *     ^              |                     |  CANCELLED           |  | DONE / FAILED
+ *     |              | take (outcome taken by its producer)       |  |   |
+ *     |              +---------------------+----------<-----------+--+---+
+ *     |                                    +-- release, or owner dies (attempt + 1) --+
+ *     +-- DEAD (crash budget spent) is an outcome like DONE; a task without waiter goes from LEASED to FREE
+ *
+ * The word is {epoch:32, owner:16, attempt:8, state:8}. Every transition that
+ * another live participant could contend for is a CAS of the whole word; a word that
+ * names a live owner is changed by that owner alone, or by the undertaker after its death.
+ * owner + 1 is stored, so that 0 means nobody.
+ *
+ * epoch counts the tasks that lived in this slot: it grows when a slot is filled
+ * anew, and a fab_id names {epoch, slot}. attempt counts the leases of one task: the
+ * fencing token of a lease is {epoch, attempt}.
+ *
+ * A participant keeps a stock of FILLING slots of its own (struct slot_stock), so
+ * that a steady producer reuses the slots whose outcomes it has taken without
+ * touching shared rings. Free slots beyond that lie in the free ring; its entries
+ * are hints, and the CAS FREE -> FILLING decides.
+ *
+ * Failure: whatever dies where, the undertaker finds a dead owner's slots by a scan for its number.
+ */
+#ifndef FABRIC_SLOT_H
+#define FABRIC_SLOT_H
+
+#include "core/segment.h"
+
+enum slot_state {
+    SLOT_FREE = 0,
+    SLOT_FILLING,
+    SLOT_READY,
+    SLOT_LEASED,
+    SLOT_DONE, /* from here on: outcomes, to be taken by the producer */
+    SLOT_FAILED,
+    SLOT_CANCELLED,
+    SLOT_DEAD,
+    SLOT_STATES
+};
+
+
+static inline uint64_t slot_word(uint32_t epoch, uint32_t owner, uint32_t attempt,
+                                 enum slot_state state)
+{
+    return (uint64_t)epoch << 32 | (uint64_t)((owner + 1) & 0xffff) << 16 |
+           (uint64_t)(attempt & 0xff) << 8 | (uint64_t)state;
+}
+static inline uint32_t slot_epoch(uint64_t w)
+{
+    return (uint32_t)(w >> 32);
+}
+static inline uint32_t slot_owner(uint64_t w)
+{
+    return (((uint32_t)w >> 16) - 1) & 0xffff;
+}
+static inline uint32_t slot_attempt(uint64_t w)
+{
+    return ((uint32_t)w >> 8) & 0xff;
+}
+static inline uint32_t slot_state(uint64_t w)
+{
+    return (uint32_t)w & 0xff;
+}
+static inline bool slot_is_outcome(uint64_t w)
+{
+    return slot_state(w) >= SLOT_DONE && slot_state(w) < SLOT_STATES;
+}
+
+/* meta {producer:16, queue:8, priority:8, flags:16, crashes:8}: written by the producer while FILLING (crashes
+ * also by the undertaker), read by anyone: relaxed, the state word's CAS tells whether what was read still holds. */
+static inline uint64_t slot_meta(uint32_t producer, uint32_t queue, uint32_t priority,
+                                 uint32_t flags)
+{
+    return (uint64_t)(producer & 0xffff) << 48 | (uint64_t)(queue & 0xff) << 40 |
+           (uint64_t)(priority & 0xff) << 32 | (uint64_t)(flags & 0xffff) << 16;
+}
+static inline uint32_t meta_producer(uint64_t m)
+{
+    return (uint32_t)(m >> 48);
+}
+static inline uint32_t meta_queue(uint64_t m)
+{
+    return (uint32_t)(m >> 40) & 0xff;
+}
+static inline uint32_t meta_priority(uint64_t m)
+{
+    return (uint32_t)(m >> 32) & 0xff;
+}
+static inline uint32_t meta_flags(uint64_t m)
+{
+    return (uint32_t)(m >> 16) & 0xffff;
+}
+static inline uint32_t meta_crashes(uint64_t m)
+{
+    return (uint32_t)m & 0xff;
+}
+#define META_CRASH_ONE 1u
+#define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
+#define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
+#define META_SOLO      4u /* flags: submitted alone, may be found without the ring (claim.c) */
+
+#define SLOT_CRASH_BUDGET 3u /* worker deaths a task survives less one */
+
+/* Where an argument or a result lies: a function of the two lengths alone. */
+enum slot_place { PLACE_SLOT, PLACE_WIDE, PLACE_BLOCK };
+static inline enum slot_place slot_arg_place(uint32_t arg_len)
+{
+    return arg_len <= 8 ? PLACE_SLOT : arg_len <= 64 ? PLACE_WIDE : PLACE_BLOCK;
+}
+static inline enum slot_place slot_res_place(uint32_t arg_len, uint32_t res_len)
+{
+    if (res_len <= 8)
+        return PLACE_SLOT;
+    /* the wide is the argument's, which a later attempt may need again */
+    return res_len <= 64 && slot_arg_place(arg_len) != PLACE_WIDE ? PLACE_WIDE : PLACE_BLOCK;
+}
+
+/* A participant's private stock of FILLING slots: last in, first out, so that the next task uses the line
+ * that is hot. cap is the most it keeps. */
+struct slot_stock {
+    uint32_t *slot;
+    uint32_t n, cap;
+};
+
+int slot_stock_init(struct slot_stock *st, uint32_t cap) __attribute__((warn_unused_result));
+void slot_stock_free(struct slot_stock *st);
+/* Refills an empty stock from the free ring with up to want slots; returns how many it has now. */
+uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint32_t me,
+                           uint32_t want);
+/* Gives slots back to the free ring until the stock has at most keep. */
+void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep);
+/* Gives one slot, which me owns in any state, back: to the stock, or half of a full stock to the free ring.
+ * The slot's blocks have been freed before. */
+void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot);
+/* FILLING or an outcome with word w -> FREE and into the free ring. False when the word was no longer w. */
+bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w);
+/* At creation: all slots into the free ring. */
+void slot_fill_free_ring(const struct segment *s);
+
+#endif

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * status.c - counting up what the segment shows: the fabric, its queues, participants and links.
+ *
+ * Numbers are read one by one while others write them: each is whole, together they are of nearly one moment.
+ * Names come from shared memory: copied, terminated, and given to the JSON library only when they are UTF-8.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/fabric.h"
+#include "core/participant.h"
+#include "core/ring.h"
+#include "core/slot.h"
+#include "core/status.h"
+
+struct queue_sum {
+    uint64_t ready, leased, outcomes;
+    uint64_t submitted, completed, failed, cancelled, released;
+    struct seg_latency latency;
+};
+
+struct tally {
+    uint64_t free, filling;
+    struct queue_sum *queue;
+    uint32_t *held; /* leases, by participant */
+};
+
+static json_t *text_of(const char *from, size_t cap)
+{
+    char text[64];
+    size_t n = cap < sizeof text ? cap : sizeof text;
+    memcpy(text, from, n);
+    text[n - 1] = 0;
+    json_t *j = json_string(text);
+    return j ? j : json_string("(damaged)");
+}
+
+static void count_slots(const struct segment *s, struct tally *t)
+{
+    for (uint32_t i = 0; i < s->slots; i++) {
+        uint64_t w = at_load_rlx(&s->slot[i].state), m; /* statistics */
+        switch (slot_state(w)) {
+        case SLOT_FREE:
+            t->free++;
+            continue;
+        case SLOT_FILLING:
+            t->filling++;
+            continue;
+        default:
+            break;
+        }
+        m = at_load_rlx(&s->slot[i].meta);
+        if (meta_queue(m) >= s->queues)
+            continue;
+        struct queue_sum *q = &t->queue[meta_queue(m)];
+        q->ready += slot_state(w) == SLOT_READY;
+        q->leased += slot_state(w) == SLOT_LEASED;
+        q->outcomes += slot_is_outcome(w);
+        if (slot_state(w) == SLOT_LEASED && slot_owner(w) < s->participants)
+            t->held[slot_owner(w)]++;
+    }
+}
+
+static void add_counts(struct queue_sum *q, const struct seg_counts *c)
+{
+    q->submitted += at_load_rlx(&c->submitted);
+    q->completed += at_load_rlx(&c->completed);
+    q->failed += at_load_rlx(&c->failed);
+    q->cancelled += at_load_rlx(&c->cancelled);
+    q->released += at_load_rlx(&c->released);
+}
+
+static void add_latency(struct seg_latency *to, const struct seg_latency *from)
+{
+    hist_merge(&to->wait, &from->wait);
+    hist_merge(&to->run, &from->run);
+    hist_merge(&to->total, &from->total);
+}
+
+static bool is_live(const struct segment *s, uint32_t i)
+{
+    return participant_life(at_load(&s->participant[i].life)) == LIFE_LIVE;
+}
+
+static void count_participants(const struct segment *s, struct tally *t)
+{
+    for (uint32_t q = 0; q < s->queues; q++) {
+        add_counts(&t->queue[q], &s->queue[q].past);
+        add_latency(&t->queue[q].latency, &s->queue[q].past_latency);
+    }
+    for (uint32_t i = 0; i < s->participants; i++) {
+        if (!is_live(s, i))
+            continue;
+        const struct seg_participant *p = &s->participant[i];
+        for (uint32_t q = 0; q < s->queues; q++)
+            add_counts(&t->queue[q], &p->counts[q]);
+        uint32_t q = at_load_rlx(&p->queue);
+        if (q < s->queues)
+            add_latency(&t->queue[q].latency, &p->latency);
+    }
+}
+
+static json_t *fabric_json(const struct segment *s, const struct tally *t)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    double start = (double)at_load_rlx(&s->head->daemon_started_unix_ns) / 1e9;
+    static const char *const states[] = {"starting", "running", "draining", "closed"};
+    uint32_t st = at_load(&s->head->state), live = 0;
+    for (uint32_t i = 0; i < s->participants; i++)
+        live += is_live(s, i);
+    return json_pack(
+        "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "name", text_of(s->head->name, sizeof s->head->name), "version",
+        text_of(s->head->version, sizeof s->head->version), "state",
+        st < 4 ? states[st] : "(damaged)", "pid", (json_int_t)at_load_rlx(&s->head->daemon_pid),
+        "uptime_s", (double)now.tv_sec + (double)now.tv_nsec / 1e9 - start, "segment_bytes",
+        (json_int_t)s->bytes, "huge_pages", s->huge, "slots", (json_int_t)s->slots, "slots_free",
+        (json_int_t)t->free, "slots_stocked", (json_int_t)t->filling, "arena_bytes",
+        (json_int_t)s->arena_bytes, "arena_free", (json_int_t)arena_bytes_free(s), "participants",
+        (json_int_t)live, "participants_max", (json_int_t)s->participants, "recovered_leases",
+        (json_int_t)at_load_rlx(&s->head->recovered_leases), "dead_participants",
+        (json_int_t)at_load_rlx(&s->head->dead_participants), "late_results",
+        (json_int_t)at_load_rlx(&s->head->late_results), "requeued",
+        (json_int_t)at_load_rlx(&s->head->requeued_hints), "net_catches",
+        (json_int_t)at_load_rlx(&s->head->net_catches));
+}
+
+static void put_quantiles(json_t *j, const char *name, const struct hist *h)
+{
+    static const struct {
+        const char *suffix;
+        double q;
+    } qs[] = {{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}};
+    char key[32];
+    for (size_t i = 0; i < sizeof qs / sizeof *qs; i++) {
+        snprintf(key, sizeof key, "%s_%s", name, qs[i].suffix);
+        json_object_set_new(j, key, json_integer((json_int_t)hist_quantile(h, qs[i].q)));
+    }
+}
+
+static json_t *queue_json(const struct segment *s, uint32_t i, const struct queue_sum *q)
+{
+    json_t *lat = json_object();
+    put_quantiles(lat, "wait", &q->latency.wait);
+    put_quantiles(lat, "run", &q->latency.run);
+    put_quantiles(lat, "total", &q->latency.total);
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+                     text_of(s->queue[i].name, SEG_NAME), "ready", (json_int_t)q->ready, "leased",
+                     (json_int_t)q->leased, "outcomes", (json_int_t)q->outcomes, "submitted",
+                     (json_int_t)q->submitted, "completed", (json_int_t)q->completed, "failed",
+                     (json_int_t)q->failed, "cancelled", (json_int_t)q->cancelled, "released",
+                     (json_int_t)q->released, "latency_ns", lat);
+}
+
+static const char *kind_of(uint32_t roles)
+{
+    if ((roles & (FAB_PRODUCER | FAB_WORKER)) == (FAB_PRODUCER | FAB_WORKER))
+        return "both";
+    return roles & FAB_WORKER ? "worker" : roles & FAB_PRODUCER ? "producer" : "tool";
+}
+
+static json_t *participant_json(const struct segment *s, uint32_t i, uint32_t held)
+{
+    const struct seg_participant *p = &s->participant[i];
+    uint64_t tasks = 0, submitted = 0;
+    for (uint32_t q = 0; q < s->queues; q++) {
+        tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed);
+        submitted += at_load_rlx(&p->counts[q].submitted);
+    }
+    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I}", "id", (json_int_t)i, "name",
+                     text_of(p->name, SEG_NAME), "kind", kind_of(p->roles), "pid",
+                     (json_int_t)p->pid, "remote", p->remote != 0, "tasks", (json_int_t)tasks,
+                     "submitted", (json_int_t)submitted, "held", (json_int_t)held);
+}
+
+static json_t *link_json(const struct segment *s, uint32_t i)
+{
+    const struct seg_participant *p = &s->participant[i];
+    const struct seg_link *l = &p->link;
+    uint64_t tasks = 0;
+    for (uint32_t q = 0; q < s->queues; q++)
+        tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed) +
+                 at_load_rlx(&p->counts[q].submitted);
+    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
+                     text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME),
+                     "provider", text_of(l->provider, sizeof l->provider), "mode",
+                     text_of(l->mode, sizeof l->mode), "role", kind_of(p->roles), "state", "up",
+                     "credits", (json_int_t)at_load_rlx(&l->credits), "window",
+                     (json_int_t)at_load_rlx(&l->window), "in_flight",
+                     (json_int_t)at_load_rlx(&l->in_flight), "tasks", (json_int_t)tasks,
+                     "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches), "tx_records",
+                     (json_int_t)at_load_rlx(&l->tx_records), "rx_batches",
+                     (json_int_t)at_load_rlx(&l->rx_batches), "rx_records",
+                     (json_int_t)at_load_rlx(&l->rx_records));
+}
+
+int status_json(const struct segment *s, char **text)
+{
+    struct tally t = {.queue = calloc(s->queues, sizeof *t.queue),
+                      .held = calloc(s->participants, sizeof *t.held)};
+    json_t *top = json_object(), *queues = json_array(), *parts = json_array(),
+           *links = json_array();
+    int rc = -ENOMEM;
+    if (!t.queue || !t.held || !top || !queues || !parts || !links)
+        goto out;
+    count_slots(s, &t);
+    count_participants(s, &t);
+    for (uint32_t q = 0; q < s->queues; q++)
+        json_array_append_new(queues, queue_json(s, q, &t.queue[q]));
+    for (uint32_t i = 0; i < s->participants; i++) {
+        if (!is_live(s, i))
+            continue;
+        json_array_append_new(parts, participant_json(s, i, t.held[i]));
+        if (s->participant[i].remote)
+            json_array_append_new(links, link_json(s, i));
+    }
+    json_object_set_new(top, "fabric", fabric_json(s, &t));
+    json_object_set(top, "queues", queues);
+    json_object_set(top, "participants", parts);
+    json_object_set(top, "links", links);
+    *text = json_dumps(top, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    rc = *text ? 0 : -ENOMEM;
+out:
+    json_decref(queues);
+    json_decref(parts);
+    json_decref(links);
+    json_decref(top);
+    free(t.queue);
+    free(t.held);
+    return rc < 0 ? err_set(rc, "no memory for the status") : 0;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * undertaker.c - recovery after a death, in this order, each step relying on those before:
+ *
+ *   1  mark the entry DEAD
+ *   2  mark its tasks as orphans (META_ORPHAN), so that workers free them when they complete
+ *   3  blocks it held or had attached without publishing them
+ *   4  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or DEAD;
+ *      outcomes nobody can take any more -> FREE
+ *   5  holes it may have left in rings: all unpublished positions (a live producer takes another)
+ *   6  the audit: READY and FREE slots that stand in no ring are put in again
+ *   7  wake sleepers: one that it was woken for may sleep on
+ *   8  free the entry
+ *
+ * Cost: a scan of the slots (64 bytes each) and of the rings between head and tail.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "core/arena.h"
+#include "core/participant.h"
+#include "core/ring.h"
+#include "core/slot.h"
+#include "core/undertaker.h"
+
+struct job {
+    const struct segment *s;
+    const struct wake_out *out;
+    uint32_t me, dead;
+    bool crashed;
+    struct undertaker_report *report;
+};
+
+/* ---- blocks ---- */
+
+/* A block owned by the dead is kept when a task still needs it: an argument of a task that goes on, a published result. */
+static bool block_needed(const struct job *j, uint64_t w)
+{
+    if (block_state(w) == BLOCK_HELD || block_slot(w) >= j->s->slots)
+        return false;
+    uint64_t sw = at_load(&j->s->slot[block_slot(w)].state);
+    if ((slot_epoch(sw) & 0xfffff) != block_epoch(w))
+        return false;
+    uint32_t st = slot_state(sw);
+    if (block_state(w) == BLOCK_ARG)
+        return st == SLOT_READY || st == SLOT_LEASED || slot_is_outcome(sw);
+    return slot_is_outcome(sw);
+}
+
+static void recover_blocks(const struct job *j)
+{
+    for (uint32_t c = 0; c < j->s->chunks; c++) {
+        uint32_t st = chunk_state(at_load(&j->s->chunk_word[c]));
+        if (st != CHUNK_CLASS && st != CHUNK_RUN && st != CHUNK_HELD)
+            continue;
+        for (uint32_t u = c * ARENA_CHUNK_BLOCKS; u < (c + 1) * ARENA_CHUNK_BLOCKS; u++) {
+            uint64_t w = at_load(&j->s->block_word[u]);
+            if (block_state(w) == BLOCK_FREE || block_owner(w) != j->dead || block_needed(j, w))
+                continue;
+            arena_reap(j->s, j->me, u, w);
+            j->report->blocks++;
+        }
+    }
+    arena_reap_chunks(j->s, j->dead);
+}
+
+/* ---- slots ---- */
+
+static void free_blocks_of(const struct job *j, uint32_t slot, uint64_t w)
+{
+    const struct seg_slot *sl = &j->s->slot[slot];
+    if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
+        arena_free(j->s, NULL, j->me, sl->arg, slot, slot_epoch(w));
+    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+        arena_free(j->s, NULL, j->me, sl->res, slot, slot_epoch(w));
+}
+
+static void requeue(const struct job *j, uint32_t slot, uint64_t meta)
+{
+    uint32_t q = meta_queue(meta), pr = meta_priority(meta);
+    if (q >= j->s->queues || pr >= SEG_PRIORITIES)
+        return; /* damaged: nobody could claim it */
+    if (ring_put(j->s, segment_ready_ring(j->s, q, pr), slot))
+        queue_wake(j->s, &j->s->queue[q], j->out, 1);
+    else
+        at_store(&j->s->head->audit_wanted, 1);
+}
+
+/* The result of a task whose workers died too often: a sentence in place of a result. */
+static void put_dead_text(const struct job *j, uint32_t slot, uint32_t crashes)
+{
+    struct seg_slot *sl = &j->s->slot[slot];
+    char text[64] = {0};
+    int len = snprintf(text, sizeof text, "its worker died %u times while running it", crashes);
+    if (slot_arg_place(sl->arg_len) == PLACE_WIDE) { /* the wide is taken; 8 bytes are always there */
+        memcpy(&sl->res, "crashed", 8);
+        sl->res_len = 7;
+        return;
+    }
+    memcpy(j->s->wide[slot].bytes, text, sizeof text);
+    sl->res_len = (uint32_t)len;
+}
+
+static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
+{
+    struct seg_slot *sl = &j->s->slot[slot];
+    uint64_t meta = at_load(&sl->meta);
+    uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
+    if (j->crashed) {
+        crashes++;
+        at_add(&sl->meta, META_CRASH_ONE);
+    }
+    if (crashes >= SLOT_CRASH_BUDGET) {
+        if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
+            free_blocks_of(j, slot, w);
+            (void)slot_to_free(j->s, slot, w);
+        } else {
+            put_dead_text(j, slot, crashes);
+            if (at_cas(&sl->state, &w,
+                       slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_DEAD)) &&
+                producer < j->s->participants)
+                bell_ring(j->s, &j->s->participant[producer], j->out);
+        }
+        j->report->dead++;
+        return;
+    }
+    if (at_cas(&sl->state, &w, slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_READY))) {
+        j->report->leases++;
+        requeue(j, slot, meta);
+    }
+}
+
+static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
+{
+    if (slot_state(w) == SLOT_FILLING) {
+        if (slot_to_free(j->s, slot, w))
+            j->report->filling++;
+    } else if (slot_state(w) == SLOT_LEASED) {
+        recover_lease(j, slot, w);
+    }
+}
+
+/* A task whose producer is the dead. Its mark comes first: a worker that completes it looks at the mark after it has changed the
+ * state, we look at the state after the mark. */
+static void recover_task(const struct job *j, uint32_t slot)
+{
+    struct seg_slot *sl = &j->s->slot[slot];
+    uint64_t w = at_load(&sl->state);
+    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
+        return;
+    at_or(&sl->meta, (uint64_t)META_ORPHAN << 16);
+    w = at_load(&sl->state);
+    if (slot_is_outcome(w)) {
+        free_blocks_of(j, slot, w);
+        if (slot_to_free(j->s, slot, w))
+            j->report->outcomes++;
+    } else if (slot_state(w) == SLOT_READY || slot_state(w) == SLOT_LEASED) {
+        j->report->orphans++;
+    }
+}
+
+static void recover_slots(const struct job *j)
+{
+    for (uint32_t i = 0; i < j->s->slots; i++) {
+        struct seg_slot *sl = &j->s->slot[i];
+        uint64_t w = at_load(&sl->state);
+        if (slot_state(w) == SLOT_FREE)
+            continue;
+        if (slot_owner(w) == j->dead &&
+            (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED))
+            recover_own(j, i, w);
+        if (meta_producer(at_load(&sl->meta)) == j->dead)
+            recover_task(j, i);
+    }
+}
+
+/* ---- rings ---- */
+
+struct seen {
+    uint64_t *bits;
+};
+
+static void mark(void *arg, uint32_t slot)
+{
+    ((struct seen *)arg)->bits[slot / 64] |= 1ull << (slot % 64);
+}
+
+void undertaker_audit(const struct segment *s, const struct wake_out *out,
+                      struct undertaker_report *report)
+{
+    struct job j = {.s = s, .out = out, .report = report};
+    struct seen ready = {calloc(s->slots / 64, 8)}, freed = {calloc(s->slots / 64, 8)};
+    if (!ready.bits || !freed.bits) {
+        at_store(&s->head->audit_wanted, 1); /* no memory now: again in a second */
+        goto out;
+    }
+    for (uint32_t q = 0; q < s->queues; q++)
+        for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
+            ring_scan(s, segment_ready_ring(s, q, pr), mark, &ready);
+    ring_scan(s, s->free_ring, mark, &freed);
+    for (uint32_t i = 0; i < s->slots; i++) {
+        uint64_t w = at_load(&s->slot[i].state);
+        bool in_ready = ready.bits[i / 64] >> (i % 64) & 1, in_free = freed.bits[i / 64] >> (i % 64) & 1;
+        if (slot_state(w) == SLOT_READY && !in_ready) {
+            requeue(&j, i, at_load(&s->slot[i].meta));
+            report->requeued++;
+        } else if (slot_state(w) == SLOT_FREE && !in_free) {
+            report->requeued += ring_put(s, s->free_ring, i);
+        }
+    }
+    at_add(&s->head->requeued_hints, report->requeued);
+out:
+    free(ready.bits);
+    free(freed.bits);
+}
+
+void undertaker_recover(const struct segment *s, const struct wake_out *out, uint32_t me,
+                        uint32_t dead, bool crashed, struct undertaker_report *report)
+{
+    struct job j = {.s = s, .out = out, .me = me, .dead = dead, .crashed = crashed, .report = report};
+    memset(report, 0, sizeof *report);
+    participant_dead(s, dead);
+    recover_blocks(&j);
+    recover_slots(&j);
+    for (uint32_t q = 0; q < s->queues; q++)
+        for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
+            report->holes += ring_close_holes(s, segment_ready_ring(s, q, pr));
+    report->holes += ring_close_holes(s, s->free_ring);
+    undertaker_audit(s, out, report);
+    for (uint32_t q = 0; q < s->queues; q++)
+        queue_wake(s, &s->queue[q], out, 1);
+    at_add(&s->head->recovered_leases, report->leases);
+    at_add(&s->head->dead_participants, crashed);
+    participant_remove(s, dead);
+}

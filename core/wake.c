@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * wake.c - the side of waiting that costs a system call.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "core/wake.h"
+
+int futex_sleep(_Atomic uint32_t *word, uint32_t expect, uint64_t ns)
+{
+    struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    /* not FUTEX_PRIVATE: the word is shared between processes */
+    if (syscall(SYS_futex, word, FUTEX_WAIT, expect, &t, NULL, 0) < 0 && errno == ETIMEDOUT)
+        return -ETIMEDOUT;
+    return 0;
+}
+
+int futex_wake(_Atomic uint32_t *word, int n)
+{
+    long woken = syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0);
+    return woken > 0 ? (int)woken : 0;
+}
+
+void wake_net_caught(const struct segment *s, _Atomic uint32_t *seq, uint32_t expect)
+{
+    if (futex_sleep(seq, expect, 1000000) == -ETIMEDOUT && at_load(seq) == expect)
+        at_add_rlx(&s->head->net_catches, 1); /* a statistic */
+}
+
+static void ring_daemon(const struct segment *s, const struct wake_out *out)
+{
+    /* The daemon sets daemon_parked before its last look and clears it when it wakes: one write for a sleep. */
+    if (out->daemon_fd >= 0 && at_load(&s->head->daemon_parked) &&
+        at_swap(&s->head->daemon_parked, 0)) {
+        uint64_t one = 1;
+        /* the counter is full (EAGAIN): it has been rung then */
+        if (write(out->daemon_fd, &one, sizeof one) < 0)
+            return;
+    }
+}
+
+void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct wake_out *out,
+                     uint32_t tasks)
+{
+    uint32_t was = at_swap(&q->parked, 0);
+    uint32_t woken = 0;
+    if (was & QUEUE_PARKED_WORKERS) {
+        int want = tasks < INT_MAX ? (int)tasks : INT_MAX;
+        at_add(&q->seq, 1);
+        woken = (uint32_t)futex_wake(&q->seq, want);
+        if (woken == (uint32_t)want)
+            at_or(&q->parked, QUEUE_PARKED_WORKERS); /* more may sleep */
+    }
+    if (was & QUEUE_PARKED_DAEMON) {
+        if (woken < tasks)
+            ring_daemon(s, out);
+        else
+            at_or(&q->parked, QUEUE_PARKED_DAEMON);
+    }
+}
+
+void bell_ring_slow(const struct segment *s, struct seg_participant *p, const struct wake_out *out)
+{
+    if (!at_swap(&p->bell_parked, 0))
+        return;
+    if (at_load_rlx(&p->bell_kind) == BELL_DAEMON) { /* written once, before the participant is LIVE */
+        ring_daemon(s, out);
+        return;
+    }
+    at_add(&p->bell_seq, 1);
+    futex_wake(&p->bell_seq, 1);
+}
+
+void spin_init(struct spin *sp, uint64_t ticks_hz, int64_t ns)
+{
+    sp->round = 0;
+    sp->until = 0;
+    if (ns == 0) {
+        sp->ticks_min = ticks_hz / 1000000;
+        sp->ticks_max = ticks_hz / 20000;
+    } else {
+        sp->ticks_min = sp->ticks_max =
+            ns < 0 ? 0 : (uint64_t)((unsigned __int128)(uint64_t)ns * ticks_hz / 1000000000u);
+    }
+    sp->ticks = sp->ticks_max;
+}
+
+void spin_hit(struct spin *sp)
+{
+    sp->ticks = sp->ticks * 2 < sp->ticks_max ? sp->ticks * 2 : sp->ticks_max;
+}
+
+void spin_miss(struct spin *sp)
+{
+    sp->ticks = sp->ticks / 2 > sp->ticks_min ? sp->ticks / 2 : sp->ticks_min;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lane.h - a lane pair: batches of records to and from one peer, in order, by credit.
+ *
+ * Each direction is a single-producer single-consumer ring of `cells` cells of
+ * `cell` bytes. The sender builds a batch in a cell of its own registered
+ * memory and posts it; the receiver reads it in place and releases the cell;
+ * released cells travel back as credits in the header of the next batch the
+ * other way, or in an empty batch once half of the cells are owed and nothing else goes that way. A
+ * sender without credit posts nothing, so a receiver is never overrun and holds
+ * a fixed amount of memory.
+ *
+ * Two ways to move a batch, same protocol: SEND into receive buffers that are
+ * the receiver's cells; WRITE one-sidedly into the receiver's cell (the n-th batch into cell n mod cells), announced by
+ * immediate data (or by a following small send where the provider has none).
+ *
+ * Threads: one thread a lane pair, that of its transport domain.
+ *
+ * Trust: a batch header comes from the peer. Length, sequence, incarnation and credits are checked; a
+ * batch that fails closes the lane with -EPROTO. The records inside are the next layer's to check.
+ *
+ * Failure: after lane_on_event returned < 0 the lane is closed: tx returns -ENOTCONN, rx gives nothing.
+ */
+#ifndef FABRIC_LANE_H
+#define FABRIC_LANE_H
+
+#include "transport/transport.h"
+
+enum lane_mode { LANE_AUTO, LANE_WRITE, LANE_SEND };
+
+/* Front of every cell, on the wire little-endian. */
+struct lane_head {
+    uint32_t seq;         /* batch number in this direction, from 0 */
+    uint32_t len;         /* bytes behind the head, 0 for a bare credit return */
+    uint32_t incarnation; /* the link's, agreed on the control channel */
+    uint16_t credits;     /* cells released since the last batch the same way */
+    uint16_t records;     /* number of records, for the next layer */
+};
+
+struct lane_params {
+    enum lane_mode mode; /* not LANE_AUTO: decided before (lane_choose) */
+    uint32_t cell;       /* bytes, multiple of 64 */
+    uint32_t cells;      /* power of two, each direction */
+    uint32_t incarnation;
+};
+
+struct lane;
+
+/* The mode for wanted on caps: AUTO is SEND on tcp, WRITE on verbs (with write_imm); -ENOTSUP with a message when
+ * the provider cannot do what was asked. */
+int lane_choose(enum lane_mode wanted, const struct tr_caps *caps);
+
+/* Makes a lane pair in dom: allocates and registers memory, nothing is posted. *exported is what the peer needs to
+ * write to us (sent to it on the control channel). -ENOMEM names RLIMIT_MEMLOCK when that is why. */
+int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
+             const struct lane_params *p, struct tr_remote *exported);
+/* What the peer exported to us (WRITE mode). -EPROTO when it is too small for the agreed cells. */
+int lane_peer(struct lane *l, const struct tr_remote *to);
+/* Binds the endpoint and posts the receives. For the accepting side: right after accept. */
+int lane_bind(struct lane *l, struct tr_ep *ep);
+/* Frees it; the endpoint has been freed before. */
+void lane_free(struct lane *l);
+
+/* Feeds one event of this lane's endpoint. 0, or < 0: the lane is closed for this reason. */
+int lane_on_event(struct lane *l, const struct tr_event *ev);
+
+/* Room in the batch being built: pointer to `len` bytes, 8-byte aligned, or NULL when this batch has no room (post it, try
+ * again) or no cell or credit is free (wait for events). lane_tx_add() makes them part of the batch. */
+void *lane_tx_room(struct lane *l, uint32_t len);
+void lane_tx_add(struct lane *l, uint32_t len);
+/* Most bytes one batch can hold. */
+uint32_t lane_tx_max(const struct lane *l);
+/* Posts the batch being built, if it has records (or credits are due). Returns 1 posted, 0 nothing to post, -EAGAIN: poll
+ * first (the batch is kept), < 0: closed. */
+int lane_tx_flush(struct lane *l);
+
+/* The next batch received: its bytes, length and record count in *len, *records; NULL when there is none. The bytes are the caller's to read
+ * until lane_rx_release(), which must be called for each batch in order. The peer can still write to them
+ * in WRITE mode: read once, then check. */
+const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records);
+void lane_rx_release(struct lane *l);
+
+struct lane_stats {
+    uint64_t tx_batches, tx_records, tx_bytes, rx_batches, rx_records, rx_bytes;
+    uint64_t tx_stalls; /* lane_tx_room() refused for want of credit */
+    uint32_t credits;   /* cells we may still send */
+};
+void lane_stats(const struct lane *l, struct lane_stats *out);
+bool lane_tx_idle(const struct lane *l); /* no batch being built, none in flight */
+
+#endif
