@@ -22,6 +22,10 @@
 /* Looks at a hole in the ring before it is closed; the producer that made it is a few instructions from
  * filling it, or not running. */
 #define HOLE_PATIENCE 64
+/* Looks at the watched slot before the rings are looked at again (about half a microsecond), and tasks found there in a row
+ * before their stale entries are cleared away. */
+#define HOT_ROUNDS 32
+#define HOT_STREAK 32
 
 static void bump(_Atomic uint64_t *c, uint64_t n)
 {
@@ -112,15 +116,26 @@ static bool rings_ready(const struct local *l, uint32_t queue)
     return false;
 }
 
-/* The slot completed last, when it holds a lone new task and nothing older waits. What its producer had published before it made
- * the slot READY is visible in the rings after the acquire in win(), so the order of submission is kept: look there first. */
+/* The slot completed last, when it holds a new task that has nothing of its producer's before it (META_SOLO). */
 static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
-    uint32_t slot = l->hot;
-    if (slot >= l->seg->slots ||
-        slot_state(at_load_acq(&l->seg->slot[slot].state)) != SLOT_READY)
+    return l->hot < l->seg->slots && win(l, l->hot, queue, META_SOLO, lease);
+}
+
+/* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at them would take away the
+ * line it publishes in. But not for long: others may submit, and each such task leaves a stale entry behind. */
+static bool stay_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
+{
+    if (l->streak == 0 || l->streak >= HOT_STREAK)
         return false;
-    return !rings_ready(l, queue) && win(l, slot, queue, META_SOLO, lease);
+    for (uint32_t i = 0; i < HOT_ROUNDS; i++) {
+        if (claim_hot(l, queue, lease)) {
+            l->streak++;
+            return true;
+        }
+        cpu_relax();
+    }
+    return false;
 }
 
 /* Something is on its way into a ring but does not arrive: let its producer run, then close the hole. */
@@ -179,6 +194,9 @@ long local_claim(fab_t *f, uint32_t queue, struct fab_lease *lease, size_t max, 
     uint32_t n, patience = 0, want = max < CLAIM_BATCH ? (uint32_t)max : CLAIM_BATCH;
     if (queue >= l->seg->queues)
         return err_set(-EINVAL, "queue %u: the fabric has %u", queue, l->seg->queues);
+    if (timeout_ns != 0 && stay_hot(l, queue, lease))
+        return claimed(l, queue, 1);
+    l->streak = 0;
     n = claim_rings(l, queue, lease, want);
     if (n)
         return claimed(l, queue, n);
@@ -186,8 +204,10 @@ long local_claim(fab_t *f, uint32_t queue, struct fab_lease *lease, size_t max, 
         return deadline_error(0, "no task is waiting");
     spin_start(&l->spin);
     for (;;) {
-        if (claim_hot(l, queue, lease))
+        if (claim_hot(l, queue, lease)) {
+            l->streak = 1;
             return claimed(l, queue, 1);
+        }
         n = claim_rings(l, queue, lease, want);
         if (n) {
             if (deadline == 0)
@@ -264,7 +284,7 @@ static void free_task(struct local *l, uint32_t slot, uint64_t w)
  * behind the publication of the outcome, off the path of whoever waits for it. */
 static void measure(struct local *l, uint64_t stamp)
 {
-    uint64_t now, start, hz = l->seg->ticks_hz;
+    uint64_t now, start;
     struct seg_latency *h = &l->self->latency;
     if (l->measured++ & l->measure_mask)
         return;
@@ -274,9 +294,9 @@ static void measure(struct local *l, uint64_t stamp)
     /* ticks of another core may be a little behind */
     if (stamp > start)
         stamp = start;
-    hist_add(&h->wait, clock_ticks_to_ns(start - stamp, hz));
-    hist_add(&h->run, clock_ticks_to_ns(now - start, hz));
-    hist_add(&h->total, clock_ticks_to_ns(now - stamp, hz));
+    hist_add(&h->wait, segment_ticks_to_ns(l->seg, start - stamp));
+    hist_add(&h->run, segment_ticks_to_ns(l->seg, now - start));
+    hist_add(&h->total, segment_ticks_to_ns(l->seg, now - stamp));
 }
 
 /* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody wants it. */

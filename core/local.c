@@ -40,7 +40,9 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
                int daemon_fd, int sock, int64_t spin_ns)
 {
     struct local *l = calloc(1, sizeof *l);
-    uint32_t stock = seg->slots / 4 < STOCK ? seg->slots / 4 : STOCK;
+    /* All stocks together hold at most half of the slots: a handle that sits on its own never stops the others. */
+    uint32_t stock = seg->slots / seg->participants / 2;
+    stock = stock < 1 ? 1 : stock > STOCK ? STOCK : stock;
     if (!l)
         return err_set(-ENOMEM, "no memory for a handle");
     l->base.ops = &local_ops;

@@ -27,28 +27,25 @@ static bool publish(const struct segment *s, struct seg_ring *r, uint64_t pos, u
     return true;
 }
 
-static bool has_room(const struct segment *s, struct seg_ring *r, uint64_t tail, uint32_t n)
+static bool has_room(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
+                     uint64_t tail, uint32_t n)
 {
-    /* relaxed: an old head only makes the ring look fuller */
-    uint64_t head = at_load_rlx(&r->head);
-    return tail + n <= head + s->ring_cells / 2;
+    if (tail + n <= *known_head + s->ring_cells / 2)
+        return true;
+    *known_head = at_load_rlx(&r->head); /* relaxed: an old head only makes the ring look fuller */
+    return tail + n <= *known_head + s->ring_cells / 2;
 }
 
-bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot)
-{
-    return ring_put_many(s, r, &slot, 1) == 1;
-}
-
-uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, const uint32_t *slot,
-                       uint32_t n)
+uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
+                       const uint32_t *slot, uint32_t n)
 {
     uint32_t done = 0;
     for (uint32_t tries = 0; done < n && tries < TRIES_MAX; tries++) {
         uint32_t k = n - done;
         uint64_t tail = at_load_rlx(&r->tail);
-        if (!has_room(s, r, tail, k)) {
+        if (!has_room(s, r, known_head, tail, k)) {
             k = 1;
-            if (!has_room(s, r, tail, k))
+            if (!has_room(s, r, known_head, tail, k))
                 break;
         }
         uint64_t pos = at_add(&r->tail, k); /* P1 for k at once */
@@ -58,6 +55,12 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, const uint32
                 done++;
     }
     return done;
+}
+
+bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot)
+{
+    uint64_t head = at_load_rlx(&r->head); /* as in has_room() */
+    return ring_put_many(s, r, &head, &slot, 1) == 1;
 }
 
 uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, uint32_t max)

@@ -64,11 +64,12 @@ static inline uint64_t ring_depth(struct seg_ring *r)
     return tail > head ? tail - head : 0;
 }
 
-/* Puts one slot. False: no room. */
+/* Puts n slots in order; returns how many fitted (the first so many). known_head: what the caller last saw of head, kept by
+ * it from put to put and read anew only when the ring looks full by it: head's line belongs to the consumers. */
+uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
+                       const uint32_t *slot, uint32_t n);
+/* Puts one slot, head read anew. False: no room. */
 bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot);
-/* Puts n slots in order; returns how many fitted (the first so many). */
-uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, const uint32_t *slot,
-                       uint32_t n);
 /* Takes up to max entries in order, tombstones left out, values checked to be slot numbers. 0: nothing is
  * published at head. */
 uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, uint32_t max);

@@ -81,6 +81,7 @@ static void view(struct segment *s, const struct seg_header *h)
     s->participants = h->participants;
     s->chunks = h->chunks;
     s->ticks_hz = h->ticks_hz;
+    s->ns_per_tick = (uint64_t)(((unsigned __int128)1000000000u << 32) / h->ticks_hz);
     s->queue = (struct seg_queue *)(s->base + h->off_queues);
     s->participant = (struct seg_participant *)(s->base + h->off_participants);
     s->free_ring = (struct seg_ring *)(s->base + h->off_free_ring);

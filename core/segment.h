@@ -39,6 +39,7 @@ struct segment {
     uint64_t id;
     uint32_t slots, slot_mask, ring_cells, ring_shift, queues, participants, chunks;
     uint64_t ticks_hz;
+    uint64_t ns_per_tick; /* in 2^-32 ns */
     struct seg_header *head;
     struct seg_queue *queue;
     struct seg_participant *participant;
@@ -52,6 +53,11 @@ struct segment {
     uint8_t *arena;
     uint64_t arena_bytes;
 };
+
+static inline uint64_t segment_ticks_to_ns(const struct segment *s, uint64_t ticks)
+{
+    return (uint64_t)(((unsigned __int128)ticks * s->ns_per_tick) >> 32);
+}
 
 static inline struct seg_ring *segment_ready_ring(const struct segment *s, uint32_t queue,
                                                   uint32_t priority)

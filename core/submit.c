@@ -123,7 +123,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
 static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot, uint32_t n)
 {
     const struct segment *s = l->seg;
-    uint32_t done = ring_put_many(s, segment_ready_ring(s, t->queue, t->priority), slot, n);
+    uint32_t done = ring_put_many(s, segment_ready_ring(s, t->queue, t->priority),
+                                  &l->known_head[t->queue][t->priority], slot, n);
     for (uint32_t i = n; i > done; i--) {
         uint64_t w = at_load(&s->slot[slot[i - 1]].state);
         if (slot_state(w) != SLOT_READY ||
@@ -146,6 +147,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
 {
     uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], k = 0;
     uint64_t now;
+    bool solo;
     int rc = check_task(l, t);
     if (rc < 0)
         return rc;
@@ -153,14 +155,14 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         n = PUBLISH_BATCH;
     if (l->stock.n < n && slot_stock_refill(l->seg, &l->stock, l->me, (uint32_t)n) == 0)
         return 0;
-    if (n == 1) /* both lines are fetched at once, while the stamp is taken */
-        cpu_prefetch_write(&l->seg->slot[l->stock.slot[l->stock.n - 1]]);
+    /* A task with none before it that could be overtaken may be found without the ring (claim.c). */
+    solo = n == 1 && l->tasks.n == 0 && !l->unwaited;
     now = clock_ticks();
     while (k < n && l->stock.n > 0 && t[k].queue == t[0].queue && t[k].priority == t[0].priority) {
         uint32_t sl = l->stock.slot[l->stock.n - 1];
         if (k > 0 && check_task(l, &t[k]) < 0)
             break;
-        rc = fill_slot(l, sl, &t[k], now, n == 1, &epoch[k]);
+        rc = fill_slot(l, sl, &t[k], now, solo, &epoch[k]);
         if (rc < 0)
             break;
         l->stock.n--;
@@ -170,7 +172,9 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         return rc == -ENOSPC ? 0 : rc;
     k = publish(l, t, slot, k);
     for (uint32_t i = 0; i < k; i++) {
-        if (!(t[i].flags & FAB_NO_WAIT))
+        if (t[i].flags & FAB_NO_WAIT)
+            l->unwaited = true;
+        else
             tasks_add(l, slot[i], epoch[i]);
         if (ids)
             ids[i] = (fab_id)epoch[i] << 32 | slot[i];
@@ -296,6 +300,16 @@ static uint64_t outcome_of(struct local *l, uint32_t slot)
     return slot_is_outcome(w) && slot_epoch(w) == l->tasks.at[slot].epoch ? w : 0;
 }
 
+/* After a wait. A wake-up too many is all that an old 1 would cost; the line is left alone when nothing was set, since
+ * every worker that completes a task of ours reads it. */
+static void unpark(struct local *l)
+{
+    if (!l->parked)
+        return;
+    l->parked = false;
+    at_store_rlx(&l->self->bell_parked, 0); /* nobody relies on when it is seen */
+}
+
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
 {
     struct local *l = (struct local *)f;
@@ -321,6 +335,7 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
         if (deadline - now < net)
             net = deadline - now;
         uint32_t seq = at_load(&l->self->bell_seq);
+        l->parked = true;
         at_store(&l->self->bell_parked, 1);             /* S1 */
         if ((w = outcome_of(l, slot)))                  /* S2 */
             break;
@@ -332,7 +347,7 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     }
     if (deadline == 0)
         spin_hit(&l->spin);
-    at_store_rlx(&l->self->bell_parked, 0); /* a needless wake-up is all that an old 1 costs */
+    unpark(l);
     take(l, slot, w, out);
     return 0;
 }
@@ -395,6 +410,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
         if (deadline - now < net)
             net = deadline - now;
         uint32_t seq = at_load(&l->self->bell_seq);
+        l->parked = true;
         at_store(&l->self->bell_parked, 1); /* S1 */
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end); /* S2: all of them */
         if (n > 0)
@@ -410,7 +426,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
     }
     if (deadline == 0)
         spin_hit(&l->spin);
-    at_store_rlx(&l->self->bell_parked, 0); /* as in local_wait */
+    unpark(l);
     return (long)n;
 }
 

@@ -62,6 +62,13 @@ void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct 
     }
 }
 
+void queue_wake_all(struct seg_queue *q)
+{
+    at_store(&q->parked, 0);
+    at_add(&q->seq, 1);
+    futex_wake(&q->seq, INT_MAX);
+}
+
 void bell_ring_slow(const struct segment *s, struct seg_participant *p, const struct wake_out *out)
 {
     if (!at_swap(&p->bell_parked, 0))

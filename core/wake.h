@@ -48,6 +48,8 @@ void wake_net_caught(const struct segment *s, _Atomic uint32_t *seq, uint32_t ex
 
 void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct wake_out *out,
                      uint32_t tasks);
+/* Wakes every worker that sleeps on q: the fabric's state has changed. */
+void queue_wake_all(struct seg_queue *q);
 void bell_ring_slow(const struct segment *s, struct seg_participant *p, const struct wake_out *out);
 
 /* After tasks were published in q (W2, W3). */

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * daemon.c - start-up, the loop, draining and the end of fabricd.
+ *
+ * The loop: control events, then links, until there is nothing to do; then a short spin while links are
+ * busy; then sleep in io_uring on all descriptors and the doorbell. daemon_parked is set
+ * before the last look (S1, S2 of core/wake.h), so that no submit or completion that concerns a link is missed.
+ *
+ * Failure: what can't be opened at start ends fabricd with one message that names the configuration key. Later
+ * failures concern single peers and are logged.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "apps/fabricd/daemon.h"
+#include "apps/fabricd/doorman.h"
+#include "apps/fabricd/gate.h"
+#include "core/error.h"
+#include "core/fabric.h"
+#include "core/participant.h"
+#include "core/paths.h"
+#include "core/ring.h"
+#include "core/undertaker.h"
+
+#define TICK_NS 1000000000u
+
+void daemon_report(const char *who, const char *how, const void *undertaker_report)
+{
+    const struct undertaker_report *r = undertaker_report;
+    if (r->leases || r->dead || r->requeued || r->orphans)
+        log_info("%s %s: %u tasks returned, %u given up, %u go on without a waiter, %u put back into rings",
+                 who, how, r->leases, r->dead, r->orphans, r->requeued);
+    else
+        log_debug("%s %s", who, how);
+}
+
+void daemon_notify(const char *text)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (!path || strlen(path) >= sizeof a.sun_path)
+        return;
+    strcpy(a.sun_path, path);
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (a.sun_path[0] == '@')
+        a.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    (void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
+    close(fd);
+}
+
+/* ---- sources ---- */
+
+static void on_bell(struct loop_src *src, int result)
+{
+    struct daemon *d = src->owner;
+    uint64_t n;
+    (void)result;
+    (void)!read(d->out.daemon_fd, &n, sizeof n);
+    d->stirred = true;
+}
+
+static void on_signal(struct loop_src *src, int result)
+{
+    struct daemon *d = src->owner;
+    struct signalfd_siginfo si;
+    (void)result;
+    while (read(d->signal_fd, &si, sizeof si) == sizeof si)
+        daemon_drain(d);
+}
+
+static bool fabric_idle(const struct daemon *d)
+{
+    for (uint32_t i = 0; i < d->seg.slots; i++) {
+        uint32_t st = slot_state(at_load(&d->seg.slot[i].state));
+        if (st == SLOT_READY || st == SLOT_LEASED || (st >= SLOT_DONE && st < SLOT_STATES))
+            return false;
+    }
+    return true;
+}
+
+static void on_tick(struct loop_src *src, int result)
+{
+    struct daemon *d = src->owner;
+    uint64_t now = clock_ns();
+    (void)result;
+    doorman_tick(d->doorman, now);
+    if (d->gate)
+        gate_tick(d->gate, now);
+    if (at_load(&d->seg.head->audit_wanted) && at_swap(&d->seg.head->audit_wanted, 0)) {
+        struct undertaker_report rep = {0};
+        undertaker_audit(&d->seg, &d->out, &rep);
+        log_info("audit: %u slots put back into rings", rep.requeued);
+    }
+    if (d->draining && fabric_idle(d))
+        d->stop = true;
+    d->stirred = true;
+}
+
+void daemon_drain(struct daemon *d)
+{
+    if (d->draining) {
+        log_info("second signal: stopping at once");
+        d->stop = true;
+        return;
+    }
+    d->draining = true;
+    at_store(&d->seg.head->state, SEG_DRAINING);
+    daemon_notify("STOPPING=1");
+    doorman_refuse(d->doorman);
+    if (d->gate)
+        gate_refuse(d->gate);
+    log_info("draining: no new tasks; stops when the present ones are done and taken (a second signal stops "
+             "at once)");
+    if (fabric_idle(d))
+        d->stop = true;
+}
+
+/* ---- start ---- */
+
+static int make_segment(struct daemon *d)
+{
+    const struct conf *c = d->conf;
+    const char *names[SEG_QUEUES_MAX];
+    char host[64];
+    struct segment_params p = {.name = c->name,
+                               .version = FABRIC_VERSION,
+                               .slots = c->slots,
+                               .participants = c->participants,
+                               .arena_bytes = c->arena_bytes,
+                               .queues = c->queues,
+                               .queue_names = names,
+                               .huge = (enum segment_huge)c->huge_pages,
+                               .numa_node = c->numa_node};
+    if (!c->name[0]) {
+        gethostname(host, sizeof host);
+        host[sizeof host - 1] = 0;
+        p.name = host;
+    }
+    for (uint32_t i = 0; i < c->queues; i++)
+        names[i] = c->queue[i];
+    int rc = segment_create(&d->seg, &p);
+    if (rc < 0)
+        return rc;
+    struct participant_info self = {
+        .pid = (uint32_t)getpid(), .uid = getuid(), .roles = FAB_TOOL, .name = "fabricd"};
+    uint32_t generation;
+    rc = participant_add(&d->seg, &self, &generation);
+    if (rc < 0)
+        return rc;
+    d->me = (uint32_t)rc;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    at_store(&d->seg.head->daemon_pid, (uint32_t)getpid());
+    at_store(&d->seg.head->daemon_started_unix_ns,
+             (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+    return 0;
+}
+
+static int make_sources(struct daemon *d)
+{
+    sigset_t set;
+    d->out.daemon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (d->out.daemon_fd < 0)
+        return err_set(-errno, "eventfd: %s", strerror(errno));
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return err_set(-errno, "sigprocmask: %s", strerror(errno));
+    d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (d->signal_fd < 0)
+        return err_set(-errno, "signalfd: %s", strerror(errno));
+    d->bell_src.owner = d->signal_src.owner = d->tick_src.owner = d;
+    int rc = loop_watch(d->loop, &d->bell_src, d->out.daemon_fd, POLLIN, false, on_bell);
+    if (rc == 0)
+        rc = loop_watch(d->loop, &d->signal_src, d->signal_fd, POLLIN, false, on_signal);
+    if (rc == 0)
+        rc = loop_timer(d->loop, &d->tick_src, TICK_NS, TICK_NS, on_tick);
+    return rc;
+}
+
+static int choose_socket(struct daemon *d)
+{
+    char dir[108];
+    if (d->conf->socket[0]) {
+        snprintf(d->socket_path, sizeof d->socket_path, "%s", d->conf->socket);
+        return 0;
+    }
+    if (d->conf->runtime_dir[0])
+        snprintf(dir, sizeof dir, "%s", d->conf->runtime_dir);
+    else if (paths_runtime_dir(dir, sizeof dir) < 0)
+        return -ENOENT;
+    int rc = paths_make_dir(dir, 0755);
+    if (rc < 0)
+        return rc;
+    if ((size_t)snprintf(d->socket_path, sizeof d->socket_path, "%s/fabricd.sock", dir) >=
+        sizeof d->socket_path)
+        return err_set(-ENAMETOOLONG, "node.runtime_dir: %s is too long for a UNIX socket", dir);
+    return 0;
+}
+
+int daemon_open(struct daemon *d, const struct conf *conf)
+{
+    memset(d, 0, sizeof *d);
+    d->conf = conf;
+    d->signal_fd = d->out.daemon_fd = d->seg.fd = -1;
+    int rc = loop_open(&d->loop, 4096 + 2 * conf->participants + 4 * conf->links);
+    if (rc == 0)
+        rc = make_segment(d);
+    if (rc == 0)
+        rc = make_sources(d);
+    if (rc == 0)
+        rc = choose_socket(d);
+    if (rc == 0)
+        rc = doorman_open(&d->doorman, d);
+    if (rc == 0)
+        rc = gate_open(&d->gate, d);
+    if (rc < 0) {
+        log_error("%s", err_text(rc));
+        daemon_close(d);
+        return rc;
+    }
+    spin_init(&d->spin, d->seg.ticks_hz,
+              conf->poll_mode == CONF_POLL_EVENT ? -1 : (int64_t)conf->spin_ns);
+    return 0;
+}
+
+/* ---- the loop ---- */
+
+/* S1 and S2: after this the doorbell rings for whatever concerns a link. False: there is work. */
+static bool arm(struct daemon *d)
+{
+    at_store(&d->seg.head->daemon_parked, 1);
+    return !d->gate || gate_arm(d->gate);
+}
+
+static int work(struct daemon *d)
+{
+    d->stirred = false;
+    int events = loop_run(d->loop, 0);
+    if (events < 0)
+        return events;
+    long moved = d->gate ? gate_work(d->gate) : 0;
+    return moved > 0 || d->stirred;
+}
+
+int daemon_run(struct daemon *d)
+{
+    bool busy_poll = d->conf->poll_mode == CONF_POLL_BUSY;
+    spin_start(&d->spin);
+    while (!d->stop) {
+        int rc = work(d);
+        if (rc < 0) {
+            log_error("the event loop failed: %s", err_text(rc));
+            return rc;
+        }
+        if (rc > 0) {
+            spin_start(&d->spin);
+            continue;
+        }
+        if (d->gate && gate_busy(d->gate) && (busy_poll || spin_on(&d->spin)))
+            continue;
+        if (arm(d) && !d->stop) {
+            rc = loop_run(d->loop, -1);
+            if (rc < 0)
+                return rc;
+        }
+        at_store(&d->seg.head->daemon_parked, 0);
+        spin_start(&d->spin);
+    }
+    return 0;
+}
+
+void daemon_close(struct daemon *d)
+{
+    if (d->gate)
+        gate_close(d->gate);
+    if (d->doorman)
+        doorman_close(d->doorman);
+    if (d->seg.base) {
+        /* sleepers notice within WAKE_NET_NS, or now */
+        at_store(&d->seg.head->state, SEG_CLOSED);
+        for (uint32_t q = 0; q < d->seg.queues; q++)
+            queue_wake_all(&d->seg.queue[q]);
+        for (uint32_t i = 0; i < d->seg.participants; i++)
+            bell_ring(&d->seg, &d->seg.participant[i], &d->out);
+    }
+    if (d->loop) {
+        loop_stop(d->loop, &d->bell_src);
+        loop_stop(d->loop, &d->signal_src);
+        loop_stop(d->loop, &d->tick_src);
+        loop_close(d->loop);
+    }
+    if (d->signal_fd >= 0)
+        close(d->signal_fd);
+    if (d->out.daemon_fd >= 0)
+        close(d->out.daemon_fd);
+    if (d->seg.base)
+        segment_unmap(&d->seg);
+}

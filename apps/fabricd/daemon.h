@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * daemon.h - fabricd put together: one loop thread that owns the segment, the doorman, the gate and the links.
+ *
+ *   doorman  local participants: the UNIX socket, pidfds, the undertaker
+ *   gate     remote peers: the TCP control listener, handshakes, control frames, tickets
+ *   links    the near ends of remote peers' lanes (link.h)
+ *
+ * Everything here belongs to the loop thread.
+ */
+#ifndef FABRICD_DAEMON_H
+#define FABRICD_DAEMON_H
+
+#include "core/conf.h"
+#include "core/local.h"
+#include "core/log.h"
+#include "transport/loop.h"
+#include "transport/transport.h"
+
+struct doorman;
+struct gate;
+
+/* A domain that listens for data connections: one a provider. */
+struct carrier {
+    const struct tr_ops *tr;
+    struct tr_domain *dom;
+    struct tr_listener *listener;
+    struct tr_caps caps;
+    uint8_t addr[TR_ADDR_MAX];
+    uint32_t addr_len;
+    struct loop_src src[2];
+};
+
+struct daemon {
+    const struct conf *conf;
+    struct segment seg;
+    struct loop *loop;
+    struct wake_out out; /* daemon_fd: the doorbell, an eventfd that every participant gets */
+    uint32_t me;         /* the daemon's own participant number */
+    struct doorman *doorman;
+    struct gate *gate;
+    struct carrier carrier[2];
+    uint32_t carriers;
+    struct loop_src bell_src, signal_src, tick_src;
+    int signal_fd;
+    struct spin spin;
+    bool draining, stop;
+    bool stirred; /* something happened: look at the links before sleeping */
+    char socket_path[108];
+    char address[80]; /* where the gate listens, "" when it does not */
+};
+
+/* Makes everything and announces readiness. < 0: the reason has been logged. */
+int daemon_open(struct daemon *d, const struct conf *conf) __attribute__((warn_unused_result));
+/* Runs until stopped by signals. 0, or < 0. */
+int daemon_run(struct daemon *d) __attribute__((warn_unused_result));
+void daemon_close(struct daemon *d);
+/* No new work; ends when nothing is ready, leased or outstanding. A second call stops at once. */
+void daemon_drain(struct daemon *d);
+/* Tells systemd (READY=1 and the like); nothing when it did not start us. */
+void daemon_notify(const char *text);
+/* Logs what an undertaker's run found. */
+void daemon_report(const char *who, const char *how, const void *undertaker_report);
+
+#endif

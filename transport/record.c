@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * record.c - encoding and decoding of lane records. No state.
+ *
+ * A head is three little-endian words: {type:5 flags:3 queue:8 priority:8 attempts:8} | len:32 | ref:64.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+#include "core/error.h"
+#include "transport/record.h"
+
+static uint32_t put_word(const struct record *r)
+{
+    uint32_t attempts = r->attempts < 255 ? r->attempts : 255;
+    return (uint32_t)(r->type & 31) | (uint32_t)(r->flags & 7) << 5 | (uint32_t)r->queue << 8 |
+           (uint32_t)r->priority << 16 | attempts << 24;
+}
+
+void rec_put(uint8_t *to, const struct record *r)
+{
+    uint32_t word = htole32(put_word(r)), len = htole32(r->len);
+    uint64_t ref = htole64(r->ref), kernel = htole64(r->kernel);
+    memcpy(to, &word, 4);
+    memcpy(to + 4, &len, 4);
+    memcpy(to + 8, &ref, 8);
+    to += REC_HEAD;
+    if (rec_has_kernel(r->type)) {
+        memcpy(to, &kernel, 8);
+        to += REC_KERNEL;
+    }
+    if (!r->payload)
+        return;
+    if (r->len == 8) {
+        memcpy(to, r->payload, 8); /* the common case, one move */
+        return;
+    }
+    memcpy(to, r->payload, r->len);
+    memset(to + r->len, 0, REC_PAD(r->len) - r->len); /* nothing of ours leaks in the padding */
+}
+
+static bool has_payload(const struct record *r)
+{
+    return !(r->flags & REC_BIG) && r->type != REC_WANT && r->type != REC_CANCEL &&
+           r->type != REC_RELEASE;
+}
+
+int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
+{
+    uint32_t left = len - *at, need = REC_HEAD, word, rlen;
+    const uint8_t *p = batch + *at;
+    if (left == 0)
+        return 0;
+    if (left < REC_HEAD)
+        return err_set(-EPROTO, "a lane record is cut off");
+    memcpy(&word, p, 4);
+    memcpy(&rlen, p + 4, 4);
+    memcpy(&r->ref, p + 8, 8);
+    word = le32toh(word);
+    r->type = word & 31;
+    r->flags = word >> 5 & 7;
+    r->queue = (uint8_t)(word >> 8);
+    r->priority = (uint8_t)(word >> 16);
+    r->attempts = (uint16_t)(word >> 24);
+    r->len = le32toh(rlen);
+    r->ref = le64toh(r->ref);
+    r->kernel = 0;
+    r->payload = NULL;
+    if (r->type == 0 || r->type >= REC_TYPE_MAX)
+        return err_set(-EPROTO, "lane record of unknown type %u", r->type);
+    if (rec_has_kernel(r->type)) {
+        if (left < need + REC_KERNEL)
+            return err_set(-EPROTO, "a lane record is cut off");
+        memcpy(&r->kernel, p + need, 8);
+        r->kernel = le64toh(r->kernel);
+        need += REC_KERNEL;
+    }
+    if (has_payload(r)) {
+        if (r->len > left - need || REC_PAD(r->len) > left - need)
+            return err_set(-EPROTO, "a lane record of %u bytes does not fit its batch", r->len);
+        r->payload = p + need;
+        need += REC_PAD(r->len);
+    }
+    *at += need;
+    return 1;
+}

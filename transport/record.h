@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * record.h - what travels in a lane: tasks, leases, results.
+ *
+ * A batch is records one after another, each a 16-byte head, for some types 8
+ * bytes more (the kernel), then `len` payload bytes padded to 8. All
+ * little-endian. Pure functions over bytes; no allocation, no I/O.
+ *
+ *   to the daemon                          to the peer
+ *   SUBMIT  ref, queue, priority, kernel   OUTCOME ref, status, attempts
+ *   CANCEL  ref                            LEASE   ref, queue, priority, attempts, kernel
+ *   WANT    queue, len = leases wanted
+ *   DONE    ref, status
+ *   RELEASE ref
+ *
+ * A payload over what one batch holds is announced by a record with REC_BIG set, whose len is
+ * the whole length and which carries no payload, and follows in DATA records of the same ref,
+ * in order; one such transfer at a time in each direction, small records may stand between its parts.
+ *
+ * ref is the number of whoever made it (a submit's is the producer's, a lease's the daemon's), opaque to the
+ * other side.
+ *
+ * Trust: rec_next() checks that a record lies within its batch and that its type is known; everything else
+ * (refs, queues, lengths over limits) is for the reader to check.
+ */
+#ifndef FABRIC_RECORD_H
+#define FABRIC_RECORD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum rec_type {
+    REC_SUBMIT = 1,
+    REC_OUTCOME,
+    REC_LEASE,
+    REC_DONE,
+    REC_RELEASE,
+    REC_WANT,
+    REC_CANCEL,
+    REC_DATA,
+    REC_TYPE_MAX
+};
+
+#define REC_NO_WAIT 1u /* SUBMIT: no outcome is wanted */
+#define REC_BIG     2u
+
+#define REC_HEAD   16u
+#define REC_KERNEL 8u
+/* Bytes of a small record with len payload bytes. */
+#define REC_PAD(len) (((uint32_t)(len) + 7u) & ~7u)
+
+struct record {
+    uint8_t type;     /* enum rec_type */
+    uint8_t flags;
+    uint8_t queue;
+    uint8_t priority; /* SUBMIT, LEASE; in OUTCOME and DONE the status (enum fab_status) */
+    uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more */
+    uint32_t len;     /* payload, or with REC_BIG the whole length, or for WANT the number */
+    uint64_t ref;
+    uint64_t kernel;  /* SUBMIT, LEASE */
+    const uint8_t *payload; /* NULL with REC_BIG and WANT */
+};
+
+static inline bool rec_has_kernel(uint8_t type)
+{
+    return type == REC_SUBMIT || type == REC_LEASE;
+}
+
+/* Bytes that rec_put() will write. */
+static inline uint32_t rec_size(const struct record *r)
+{
+    uint32_t n = REC_HEAD + (rec_has_kernel(r->type) ? REC_KERNEL : 0);
+    return r->payload ? n + REC_PAD(r->len) : n;
+}
+
+/* Writes r at `to` (8-byte aligned, rec_size(r) bytes). */
+void rec_put(uint8_t *to, const struct record *r);
+/* Reads the record at *at, advances *at. 1: there; 0: the batch is at its end; -EPROTO: it makes no sense. Payload points
+ * into the batch. */
+int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
+    __attribute__((warn_unused_result));
+
+#endif

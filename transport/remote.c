@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * remote.c - opening, progress, waiting and closing of a remote handle; its halves are remote_submit.c and
+ * remote_claim.c.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "core/clock.h"
+#include "core/error.h"
+#include "transport/remote.h"
+
+#define EVENTS 32
+#define SPIN_MAX_NS 100000
+
+int remote_broken(struct remote *r, int why)
+{
+    if (!r->broken) {
+        r->broken = why < 0 ? why : -EPIPE;
+        snprintf(r->why, sizeof r->why, "%s", err_text(why));
+        remote_lose_all(r);
+    }
+    return err_set(-EPIPE, "the link to %s is gone: %s", session_info(r->session)->server, r->why);
+}
+
+static int take_record(struct remote *r, const struct record *rec)
+{
+    int rc;
+    if (rec->flags & REC_BIG || rec->type == REC_DATA) {
+        rc = big_feed(&r->big_in, rec, FAB_ARG_MAX);
+        if (rc != 1)
+            return rc;
+        struct record whole = r->big_in.head;
+        uint8_t *data = big_take(&r->big_in);
+        return whole.type == REC_LEASE     ? remote_lease(r, &whole, data)
+               : whole.type == REC_OUTCOME ? remote_outcome(r, &whole, data)
+                                           : (free(data), err_set(-EPROTO, "a large payload of no use"));
+    }
+    if (rec->type == REC_LEASE)
+        return remote_lease(r, rec, NULL);
+    if (rec->type == REC_OUTCOME)
+        return remote_outcome(r, rec, NULL);
+    return err_set(-EPROTO, "a record of type %u is not for this side", rec->type);
+}
+
+static int take_batches(struct remote *r)
+{
+    uint32_t len, records;
+    const uint8_t *batch;
+    int n = 0, rc;
+    while ((batch = lane_rx_next(r->lane, &len, &records))) {
+        struct record rec;
+        uint32_t at = 0;
+        while ((rc = rec_next(batch, len, &at, &rec)) == 1) {
+            rc = take_record(r, &rec);
+            if (rc < 0)
+                return rc;
+            n++;
+        }
+        if (rc < 0)
+            return rc;
+        lane_rx_release(r->lane);
+    }
+    return n;
+}
+
+static int take_events(struct remote *r)
+{
+    struct tr_event ev[EVENTS];
+    int n = r->tr->poll(r->dom, ev, EVENTS);
+    for (int i = 0; i < n; i++) {
+        int rc = session_on_event(r->session, &ev[i]);
+        if (rc < 0)
+            return rc;
+    }
+    return n;
+}
+
+int remote_progress(struct remote *r)
+{
+    if (r->broken)
+        return remote_broken(r, r->broken);
+    int events = take_events(r);
+    if (events < 0)
+        return remote_broken(r, events);
+    int records = take_batches(r);
+    if (records < 0)
+        return remote_broken(r, records);
+    long put = big_pump(&r->big_out, r->lane);
+    if (put < 0)
+        return remote_broken(r, (int)put);
+    /* also sends the credits that are due */
+    int sent = lane_tx_idle(r->lane) || put ? remote_flush(r) : 0;
+    if (sent < 0)
+        return sent;
+    return events + records + (put > 0);
+}
+
+int remote_flush(struct remote *r)
+{
+    int rc = lane_tx_flush(r->lane);
+    if (rc == -EAGAIN) /* the batch is kept; progress sends it */
+        return 0;
+    return rc < 0 ? remote_broken(r, rc) : rc;
+}
+
+static void on_readable(struct loop_src *src, int result)
+{
+    (void)src;
+    (void)result; /* what is readable is found by polling */
+}
+
+static void on_control(struct loop_src *src, int result)
+{
+    struct remote *r = src->owner;
+    (void)result;
+    int rc = session_progress(r->session);
+    if (rc < 0)
+        (void)remote_broken(r, rc);
+}
+
+/* Sleeps in the loop until something is readable or ns are over. */
+static int sleep_on_fds(struct remote *r, int64_t ns)
+{
+    int fd[2], n = r->tr->fds(r->dom, fd), rc = 0;
+    if (r->tr->arm(r->dom) != 0) /* events wait already */
+        return 0;
+    for (int i = 0; i < n && rc == 0; i++)
+        rc = loop_watch(r->loop, &r->src[i], fd[i], POLLIN, true, on_readable);
+    if (rc == 0)
+        rc = loop_run(r->loop, ns);
+    for (int i = 0; i < n; i++)
+        loop_stop(r->loop, &r->src[i]);
+    return rc < 0 ? remote_broken(r, rc) : 0;
+}
+
+int remote_wait(struct remote *r, uint64_t deadline)
+{
+    int rc = remote_progress(r);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    if (spin_on(&r->spin))
+        return 0;
+    uint64_t now = clock_ns();
+    if (now >= deadline)
+        return -ETIMEDOUT;
+    rc = remote_flush(r);
+    if (rc < 0)
+        return rc;
+    spin_miss(&r->spin);
+    rc = sleep_on_fds(r, deadline == UINT64_MAX || deadline - now > INT64_MAX
+                             ? -1
+                             : (int64_t)(deadline - now));
+    spin_start(&r->spin);
+    return rc;
+}
+
+int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
+{
+    uint32_t size = rec_size(rec);
+    bool waited = false;
+    for (;;) {
+        if (r->broken)
+            return remote_broken(r, r->broken);
+        uint8_t *room = lane_tx_room(r->lane, size);
+        if (room) {
+            rec_put(room, rec);
+            lane_tx_add(r->lane, size);
+            return 0;
+        }
+        int rc = remote_flush(r);
+        if (rc < 0)
+            return rc;
+        if (rc == 1)
+            continue;
+        if (!waited) {
+            spin_start(&r->spin);
+            waited = true;
+        }
+        rc = remote_wait(r, deadline);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int remote_put_any(struct remote *r, struct record *rec, const void *data, uint64_t deadline)
+{
+    uint32_t small = lane_tx_max(r->lane) - REC_HEAD - REC_KERNEL;
+    rec->payload = data;
+    if (rec->len <= small)
+        return remote_put(r, rec, deadline);
+    int rc = big_send(&r->big_out, rec, data, NULL);
+    if (rc < 0)
+        return rc;
+    /* The bytes are the caller's: they must be out before we return. No deadline: half a payload can't be taken back. */
+    spin_start(&r->spin);
+    while (r->big_out.first) {
+        rc = remote_wait(r, UINT64_MAX);
+        if (rc < 0) {
+            big_drop(&r->big_out);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* ---- the rest of the table ---- */
+
+static int remote_queue(fab_t *f, const char *name, uint32_t *queue)
+{
+    const struct session_info *in = session_info(((struct remote *)f)->session);
+    char list[512] = "";
+    for (uint32_t i = 0; i < in->queues; i++) {
+        if (strcmp(in->queue[i], name) == 0) {
+            *queue = i;
+            return 0;
+        }
+        size_t at = strlen(list);
+        snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", in->queue[i]);
+    }
+    return err_set(-ENOENT, "no queue \"%s\" (there is: %s); add [[queue]] to fabricd's configuration",
+                   name, list);
+}
+
+static size_t remote_outstanding(const fab_t *f)
+{
+    return ((const struct remote *)f)->outstanding;
+}
+
+static int remote_flush_op(fab_t *f)
+{
+    struct remote *r = (struct remote *)f;
+    int rc = remote_progress(r);
+    if (rc >= 0)
+        rc = remote_flush(r);
+    return rc < 0 ? rc : 0;
+}
+
+static int remote_status(fab_t *f, char **text, int64_t timeout_ns)
+{
+    struct remote *r = (struct remote *)f;
+    return session_status(r->session, text, timeout_ns);
+}
+
+static void remote_close(fab_t *f)
+{
+    struct remote *r = (struct remote *)f;
+    if (r->lane && !r->broken) {
+        /* what was completed is worth a last moment */
+        uint64_t until = clock_ns() + 200000000u;
+        spin_start(&r->spin);
+        while (!r->broken && remote_flush(r) >= 0 && !lane_tx_idle(r->lane))
+            if (remote_wait(r, until) < 0)
+                break;
+    }
+    for (int i = 0; i < 3 && r->loop; i++)
+        loop_stop(r->loop, &r->src[i]);
+    if (r->loop)
+        loop_close(r->loop);
+    if (r->session)
+        session_close(r->session);
+    big_drop(&r->big_out);
+    big_in_drop(&r->big_in);
+    for (uint32_t i = 0; r->task && i < r->window; i++)
+        free(r->task[i].data);
+    for (uint32_t i = 0; r->lease && i < r->lease_n; i++)
+        free(r->lease[(r->lease_head + i) % r->lease_cap].data);
+    while (r->held_n > 0)
+        free(r->held[--r->held_n]);
+    free(r->held);
+    free(r->task);
+    free(r->lease);
+    free(r);
+}
+
+static const struct fab_ops remote_ops = {
+    .close = remote_close,
+    .queue = remote_queue,
+    .submit = remote_submit,
+    .wait = remote_wait_one,
+    .wait_any = remote_wait_any,
+    .cancel = remote_cancel,
+    .outstanding = remote_outstanding,
+    .claim = remote_claim,
+    .complete = remote_complete,
+    .fail = remote_fail,
+    .release = remote_release,
+    .flush = remote_flush_op,
+    .status_json = remote_status,
+};
+
+static int make_tables(struct remote *r)
+{
+    const struct session_info *in = session_info(r->session);
+    r->window = in->submit_window;
+    r->lease_cap = in->lease_window;
+    r->task = calloc(r->window, sizeof *r->task);
+    r->lease = calloc(r->lease_cap, sizeof *r->lease);
+    if (!r->task || !r->lease)
+        return err_set(-ENOMEM, "no memory for a window of %u tasks", r->window);
+    for (uint32_t i = 0; i < r->window; i++)
+        r->task[i].next = i + 1 < r->window ? i + 1 : REMOTE_NONE;
+    r->done_first = r->done_last = REMOTE_NONE;
+    r->want_queue = REMOTE_NONE;
+    return 0;
+}
+
+int remote_open(fab_t **out, const char *scheme, const char *host, const char *port,
+                const struct fab_options *opts)
+{
+    struct remote *r = calloc(1, sizeof *r);
+    bool with_data = opts->roles == 0 || opts->roles & (FAB_PRODUCER | FAB_WORKER);
+    int rc;
+    if (!r)
+        return err_set(-ENOMEM, "no memory for a handle");
+    r->base.ops = &remote_ops;
+    r->tr = &tr_ofi;
+    r->ticks_hz = clock_ticks_hz();
+    spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
+    if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */
+        r->spin.ticks = r->spin.ticks_max = r->ticks_hz / (1000000000 / SPIN_MAX_NS);
+    rc = session_open(&r->session, scheme, host, port, opts, with_data, &r->dom, &r->lane);
+    if (rc < 0)
+        goto fail;
+    rc = loop_open(&r->loop, 8);
+    if (rc < 0)
+        goto fail;
+    r->src[2].owner = r;
+    rc = loop_watch(r->loop, &r->src[2], session_fd(r->session), POLLIN, false, on_control);
+    if (rc < 0)
+        goto fail;
+    rc = make_tables(r);
+    if (rc < 0)
+        goto fail;
+    *out = &r->base;
+    return 0;
+fail:
+    r->broken = rc; /* nothing to flush */
+    remote_close(&r->base);
+    return rc;
+}

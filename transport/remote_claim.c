@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * remote_claim.c - the worker's side of a remote handle.
+ *
+ * The worker tells the daemon how many leases it wants to have at hand (WANT); the daemon keeps that many
+ * on their way or with us. The number follows the measured time per task: as much as PREFETCH_NS of work, at least what one
+ * claim takes, so that microsecond tasks come in large batches and a task of a second holds none behind it.
+ *
+ * Completions gather in the lane's batch and go out when it is full, when no more leases are at hand, or after
+ * FLUSH_NS of further work.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "core/clock.h"
+#include "core/error.h"
+#include "transport/remote.h"
+
+#define PREFETCH_NS 500000.0
+#define FLUSH_NS    50000.0
+
+int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
+{
+    if (r->lease_n == r->lease_cap) {
+        free(data);
+        return err_set(-EPROTO, "more leases than this side ever wanted");
+    }
+    struct rlease *own = &r->lease[(r->lease_head + r->lease_n) % r->lease_cap];
+    struct fab_lease *l = &own->lease;
+    own->data = data;
+    l->ref[0] = rec->ref;
+    l->ref[1] = 0;
+    l->kernel = rec->kernel;
+    l->len = rec->len;
+    l->attempt = rec->attempts;
+    l->queue = rec->queue;
+    l->priority = rec->priority;
+    if (rec->len <= 8) {
+        l->small[0] = 0;
+        memcpy(l->small, rec->payload, rec->len);
+    } else if (rec->len <= 64) {
+        memcpy(l->small, data ? data : rec->payload, rec->len);
+    } else if (!data) {
+        own->data = malloc(REC_PAD(rec->len));
+        if (!own->data)
+            return err_set(-ENOMEM, "no memory for an argument of %u bytes", rec->len);
+        memcpy(own->data, rec->payload, rec->len);
+    }
+    l->arg = own->data;
+    r->lease_n++;
+    return 0;
+}
+
+/* Smoothed time per task, from the time the caller took for the leases it was given last. */
+static void measure(struct remote *r)
+{
+    uint64_t now = clock_ticks();
+    if (r->handed) {
+        double per = (double)(now - r->handed_at) / r->handed;
+        r->task_ticks = r->task_ticks == 0 ? per : r->task_ticks * 0.75 + per * 0.25;
+    }
+    r->handed = 0;
+}
+
+static uint32_t wanted(const struct remote *r, size_t max)
+{
+    double work = r->task_ticks > 0 ? PREFETCH_NS * (double)r->ticks_hz / 1e9 / r->task_ticks : 0;
+    uint32_t n = work > r->lease_cap ? r->lease_cap : (uint32_t)work;
+    if (n < max)
+        n = max < r->lease_cap ? (uint32_t)max : r->lease_cap;
+    return n;
+}
+
+/* Tells the daemon when the number has changed by a quarter or more. */
+static int tell_want(struct remote *r, uint32_t queue, size_t max)
+{
+    uint32_t n = wanted(r, max), gap = n > r->want ? n - r->want : r->want - n;
+    if (queue == r->want_queue && gap <= r->want / 4)
+        return 0;
+    struct record rec = {.type = REC_WANT, .queue = (uint8_t)queue, .len = n};
+    int rc = remote_put(r, &rec, UINT64_MAX);
+    if (rc < 0)
+        return rc;
+    r->want = n;
+    r->want_queue = queue;
+    return 0;
+}
+
+static long hand_over(struct remote *r, struct fab_lease *l, size_t max)
+{
+    size_t n = 0;
+    while (n < max && r->lease_n > 0) {
+        struct rlease *own = &r->lease[r->lease_head];
+        l[n] = own->lease;
+        /* a large argument goes with the lease: its memory is found again by ref[1] */
+        l[n].ref[1] = (uint64_t)(uintptr_t)own->data;
+        own->data = NULL;
+        r->lease_head = (r->lease_head + 1) % r->lease_cap;
+        r->lease_n--;
+        n++;
+    }
+    r->handed = (uint32_t)n;
+    r->handed_at = clock_ticks();
+    return (long)n;
+}
+
+long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns)
+{
+    struct remote *r = (struct remote *)f;
+    uint64_t deadline = 0;
+    int rc;
+    if (r->broken)
+        return remote_broken(r, r->broken);
+    if (!r->lane)
+        return err_set(-EPERM, "this handle was opened as a tool and claims nothing");
+    if (queue >= session_info(r->session)->queues)
+        return err_set(-EINVAL, "queue %u: the fabric has %u", queue,
+                       session_info(r->session)->queues);
+    measure(r);
+    rc = tell_want(r, queue, max);
+    if (rc < 0)
+        return rc;
+    if (r->lease_n > 0) {
+        uint64_t now = clock_ticks();
+        if ((double)(now - r->flushed_at) * 1e9 > FLUSH_NS * (double)r->ticks_hz) {
+            r->flushed_at = now;
+            rc = remote_flush(r);
+            if (rc >= 0)
+                rc = remote_progress(r);
+            if (rc < 0)
+                return rc;
+        }
+        return hand_over(r, l, max);
+    }
+    rc = remote_flush(r);
+    if (rc >= 0)
+        rc = remote_progress(r);
+    if (rc < 0)
+        return rc;
+    spin_start(&r->spin);
+    while (r->lease_n == 0) {
+        if (timeout_ns == 0)
+            return deadline_error(0, "no task is waiting");
+        if (deadline == 0)
+            deadline = deadline_of(timeout_ns);
+        rc = remote_wait(r, deadline);
+        if (rc == -ETIMEDOUT)
+            return deadline_error(timeout_ns, "no task came");
+        if (rc < 0)
+            return rc;
+    }
+    spin_hit(&r->spin);
+    return hand_over(r, l, max);
+}
+
+/* The end of a lease: its large argument's memory is freed whatever happens. */
+static int end(struct remote *r, const struct fab_lease *l, struct record *rec, const void *data)
+{
+    int rc = r->broken ? remote_broken(r, r->broken) : 0;
+    if (rc == 0)
+        rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
+    free((void *)(uintptr_t)l->ref[1]);
+    return rc;
+}
+
+int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
+{
+    struct record rec = {
+        .type = REC_DONE, .priority = FAB_COMPLETED, .queue = l->queue, .len = len, .ref = l->ref[0]};
+    return end((struct remote *)f, l, &rec, len ? res : "");
+}
+
+int remote_fail(fab_t *f, const struct fab_lease *l, const char *message)
+{
+    struct record rec = {.type = REC_DONE,
+                         .priority = FAB_FAILED,
+                         .queue = l->queue,
+                         .len = (uint32_t)strnlen(message, 255),
+                         .ref = l->ref[0]};
+    return end((struct remote *)f, l, &rec, message);
+}
+
+int remote_release(fab_t *f, const struct fab_lease *l)
+{
+    struct record rec = {.type = REC_RELEASE, .queue = l->queue, .ref = l->ref[0]};
+    return end((struct remote *)f, l, &rec, NULL);
+}
