@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* fab_kernel_id() of fabric.h gives the hash. */
+
 /* What one worker thread lends to the kernel it runs: a result buffer that
  * grows as needed and is reused from task to task. Zeroed at the start. */
 struct kernel_ctx {

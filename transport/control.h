@@ -24,8 +24,10 @@
 #ifndef FABRIC_CONTROL_H
 #define FABRIC_CONTROL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "transport/transport.h"
 
 #define CTL_MAGIC     0x42414654u /* "TFAB" */
 #define CTL_VERSION   1
@@ -39,8 +41,8 @@ enum ctl_type {
     CTL_PROOF,
     CTL_WELCOME,
     CTL_REFUSE,     /* {u32 errno, text} */
-    CTL_LANE_OFFER, /* struct ctl_lane: the client's side of the lane pair */
-    CTL_LANE_READY, /* struct ctl_lane: the server's; the client may connect */
+    CTL_LANE_OFFER, /* struct tr_remote: where the server may write; zero in SEND mode */
+    CTL_LANE_READY, /* struct tr_remote: where the client may; it connects with its ticket now */
     CTL_PING,       /* {u64 token} */
     CTL_PONG,
     CTL_STATUS,     /* request, empty body; answer: CTL_STATUS_REPLY */
@@ -49,3 +51,121 @@ enum ctl_type {
     CTL_BYE,
     CTL_TYPE_MAX
 };
+
+/* ---- frames ---- */
+
+struct ctl_frame {
+    uint16_t version, type;
+    uint32_t len;
+    uint8_t body[CTL_BODY_MAX];
+};
+
+/* Collects bytes into frames; its memory is one frame. Zeroed at the start. */
+struct ctl_reader {
+    uint8_t buf[CTL_HEAD + CTL_BODY_MAX];
+    uint32_t have;
+};
+
+/* Where to put the next bytes received, and how many at most. */
+uint8_t *ctl_reader_room(struct ctl_reader *r, uint32_t *room);
+void ctl_reader_add(struct ctl_reader *r, uint32_t n);
+/* 1: *f is the next frame; 0: more bytes are needed; -EPROTO: these are no frames of ours. */
+int ctl_reader_next(struct ctl_reader *r, struct ctl_frame *f) __attribute__((warn_unused_result));
+
+/* Bytes being written or read, with bounds: an overrun sets bad and writes or reads nothing more. */
+struct ctl_buf {
+    uint8_t *p;
+    uint32_t at, cap;
+    bool bad;
+};
+void ctl_put(struct ctl_buf *b, const void *bytes, uint32_t n);
+void ctl_put_u32(struct ctl_buf *b, uint32_t v);
+void ctl_put_u64(struct ctl_buf *b, uint64_t v);
+void ctl_get(struct ctl_buf *b, void *bytes, uint32_t n);
+uint32_t ctl_get_u32(struct ctl_buf *b);
+uint64_t ctl_get_u64(struct ctl_buf *b);
+
+/* A frame of this type with the bytes of body, into out (CTL_HEAD + len bytes); returns its length. */
+uint32_t ctl_frame_put(uint8_t *out, enum ctl_type type, const uint8_t *body, uint32_t len);
+
+/* ---- bodies ---- */
+
+#define CTL_NONCE    32
+#define CTL_MAC      32
+#define CTL_NAME     64
+#define CTL_QUEUES   64
+
+struct ctl_hello {
+    uint32_t version_min, version_max;
+    uint8_t nonce[CTL_NONCE];
+    uint32_t roles; /* enum fab_role bits */
+    char name[CTL_NAME];
+    char provider[16]; /* "" for a tool that needs no data connection */
+};
+
+struct ctl_challenge {
+    uint8_t nonce[CTL_NONCE];
+    uint32_t version;
+};
+
+struct ctl_welcome {
+    uint8_t ticket[CTL_TICKET];
+    uint32_t incarnation;
+    uint32_t lane_mode; /* enum lane_mode */
+    uint32_t cell, cells;
+    uint32_t lease_window, submit_window;
+    char server[CTL_NAME];
+    uint32_t addr_len;
+    uint8_t addr[TR_ADDR_MAX]; /* where to connect the data endpoint */
+    uint32_t queues;
+    char queue[CTL_QUEUES][32];
+};
+
+struct ctl_refuse {
+    int32_t error; /* positive errno */
+    char text[256];
+};
+
+/* Each put returns the body's length; each get 0 or -EPROTO. Texts are terminated and made printable by get. */
+uint32_t ctl_put_hello(uint8_t *body, const struct ctl_hello *h);
+int ctl_get_hello(const struct ctl_frame *f, struct ctl_hello *h) __attribute__((warn_unused_result));
+uint32_t ctl_put_challenge(uint8_t *body, const struct ctl_challenge *c);
+int ctl_get_challenge(const struct ctl_frame *f, struct ctl_challenge *c)
+    __attribute__((warn_unused_result));
+/* Without the leading MAC, which the handshake adds. */
+uint32_t ctl_put_welcome(uint8_t *body, const struct ctl_welcome *w);
+int ctl_get_welcome(const uint8_t *body, uint32_t len, struct ctl_welcome *w)
+    __attribute__((warn_unused_result));
+uint32_t ctl_put_refuse(uint8_t *body, const struct ctl_refuse *r);
+int ctl_get_refuse(const struct ctl_frame *f, struct ctl_refuse *r) __attribute__((warn_unused_result));
+uint32_t ctl_put_remote(uint8_t *body, const struct tr_remote *r);
+int ctl_get_remote(const struct ctl_frame *f, struct tr_remote *r) __attribute__((warn_unused_result));
+
+/* ---- handshake ---- */
+
+/* The transcript's hash state, on either side. */
+struct ctl_handshake {
+    uint8_t key[32];
+    uint8_t hello[512], challenge[64];
+    uint32_t hello_len, challenge_len;
+    uint8_t proof[CTL_MAC];
+};
+
+void hs_init(struct ctl_handshake *h, const uint8_t key[32]);
+/* Both sides note the bodies of HELLO and CHALLENGE as they pass. -EPROTO: over their size. */
+int hs_note_hello(struct ctl_handshake *h, const uint8_t *body, uint32_t len)
+    __attribute__((warn_unused_result));
+int hs_note_challenge(struct ctl_handshake *h, const uint8_t *body, uint32_t len)
+    __attribute__((warn_unused_result));
+/* The client's proof; also what the server compares with. */
+void hs_client_proof(struct ctl_handshake *h, uint8_t mac[CTL_MAC]);
+/* 0 or -EACCES, in constant time. */
+int hs_check_client(struct ctl_handshake *h, const uint8_t *mac, uint32_t len)
+    __attribute__((warn_unused_result));
+/* The server's proof over the welcome body that follows it. */
+void hs_server_proof(struct ctl_handshake *h, const uint8_t *welcome, uint32_t len,
+                     uint8_t mac[CTL_MAC]);
+int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *welcome, uint32_t len)
+    __attribute__((warn_unused_result));
+
+#endif

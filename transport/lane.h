@@ -12,7 +12,8 @@
  *
  * Two ways to move a batch, same protocol: SEND into receive buffers that are
  * the receiver's cells; WRITE one-sidedly into the receiver's cell (the n-th batch into cell n mod cells), announced by
- * immediate data (or by a following small send where the provider has none).
+ * a send of the head alone. (Not by immediate data: with one completion queue for all links it could not be told whose
+ * it is, and one peer could disturb another's lane.)
  *
  * Threads: one thread a lane pair, that of its transport domain.
  *
@@ -46,8 +47,8 @@ struct lane_params {
 
 struct lane;
 
-/* The mode for wanted on caps: AUTO is SEND on tcp, WRITE on verbs (with write_imm); -ENOTSUP with a message when
- * the provider cannot do what was asked. */
+/* The mode for wanted on caps: AUTO is SEND on tcp, WRITE on verbs; -ENOTSUP with a message when the provider cannot do
+ * what was asked. */
 int lane_choose(enum lane_mode wanted, const struct tr_caps *caps);
 
 /* Makes a lane pair in dom: allocates and registers memory, nothing is posted. *exported is what the peer needs to

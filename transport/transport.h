@@ -52,8 +52,6 @@ struct tr_caps {
     const char *provider;  /* "tcp", "verbs" */
     char device[64];       /* domain name */
     bool one_sided;        /* post_write works */
-    bool write_imm;        /* post_write can carry immediate data (TR_IMM at the target) */
-    bool imm_takes_recv;   /* an arriving immediate consumes a posted receive */
     uint32_t inject_max;   /* sends up to this many bytes may be posted TR_INJECT */
     uint64_t msg_max;      /* largest send or write */
 };
@@ -70,7 +68,6 @@ enum tr_event_kind {
     TR_CONNECTED, /* ep: posts may begin */
     TR_CLOSED,    /* ep: the peer went, refused, or the link broke; ev.error says which (-errno) */
     TR_RECV,      /* ep: a message arrived in the receive buffer ctx; ev.len bytes */
-    TR_IMM,       /* ep: a write with immediate arrived; ev.imm; ctx is the receive consumed, or NULL */
     TR_SENT,      /* ep: the send or write ctx is done with its buffer; ev.error 0 or -errno */
 };
 
@@ -81,7 +78,6 @@ struct tr_event {
     void *ep_ctx;     /* what tr_ep_context() set */
     void *ctx;        /* the operation's */
     uint32_t len;
-    uint64_t imm;
     void *request;    /* TR_CONNREQ: to be handed to accept or reject, exactly once */
     uint8_t data[TR_PRIVATE_MAX];
     uint32_t data_len;
@@ -127,11 +123,10 @@ struct tr_ops {
     int (*post_recv)(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr, void *ctx);
     int (*post_send)(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr, void *ctx,
                      uint32_t flags);
-    /* Optional (caps.one_sided, caps.write_imm), else -ENOSYS. with_imm: imm arrives as TR_IMM at the
-     * target after the bytes are there; at least 32 bits of it are carried. */
+    /* Optional (caps.one_sided), else -ENOSYS. Writes into the peer's exported memory, offset bytes behind its start. The
+     * target gets no event: a send posted to the same endpoint after it arrives after the bytes do. */
     int (*post_write)(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr,
-                      const struct tr_remote *to, uint64_t offset, bool with_imm, uint64_t imm,
-                      void *ctx);
+                      const struct tr_remote *to, uint64_t offset, void *ctx);
 
     /* Progress, and up to max events. Bounded work, no blocking, no allocation. */
     int (*poll)(struct tr_domain *dom, struct tr_event *ev, int max);

@@ -14,6 +14,7 @@
 #define FIRST_NS 1000000000u
 #define EVERY_NS 100000000u
 #define BAR      24
+#define FEW      100
 
 void progress_open(struct progress *p, bool wanted, int fd, uint64_t total, uint64_t now_ns)
 {

@@ -111,6 +111,14 @@ void text_json(struct text *t, const void *p, size_t len)
     const uint8_t *s = p;
     text_putc(t, '"');
     for (size_t i = 0, n; i < len; i += n) {
+        size_t run = 0; /* what needs nothing done goes over in one piece */
+        while (i + run < len && s[i + run] >= 0x20 && s[i + run] < 0x7f && s[i + run] != '"' &&
+               s[i + run] != '\\')
+            run++;
+        text_add(t, s + i, run);
+        i += run;
+        if (i == len)
+            break;
         n = 1;
         if (s[i] == '"' || s[i] == '\\') {
             text_putc(t, '\\');
@@ -119,10 +127,8 @@ void text_json(struct text *t, const void *p, size_t len)
             text_puts(t, "\\n");
         } else if (s[i] == '\t') {
             text_puts(t, "\\t");
-        } else if (s[i] < 0x20 || s[i] == 0x7f) {
-            put_hex(t, "\\u00", s[i]);
         } else if (s[i] < 0x80) {
-            text_putc(t, (char)s[i]);
+            put_hex(t, "\\u00", s[i]);
         } else if ((n = utf8_sequence(s + i, len - i)) > 0) {
             text_add(t, s + i, n);
         } else {

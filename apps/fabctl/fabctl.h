@@ -2,8 +2,8 @@
  *
  * fabctl.h - fabctl's subcommands.
  *
- * Each takes the words after its own name and returns the exit status: 0, 1 (something failed), 2 (usage), or
- * 128 + the signal that ended it.
+ * Each takes the words after its own name and returns the exit status: 0, 1 (something failed), 2
+ * (usage), or 128 + the signal that ended it.
  */
 #ifndef FABRIC_FABCTL_H
 #define FABRIC_FABCTL_H

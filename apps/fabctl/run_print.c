@@ -11,7 +11,8 @@
 
 #define SHOWN_MAX 120 /* of an argument in a failure's line */
 
-/* The result's text: the kernel's own, or the bytes themselves. NULL with *why set: it can't be read. */
+/* The result's text: the kernel's own, or the bytes themselves. NULL with *why set: it can't be
+ * read. */
 static const char *result_text(struct run *r, const void *data, size_t len, size_t *text_len,
                                const char **why)
 {
@@ -53,7 +54,8 @@ static void print_failed(struct run *r, const struct entry *e, const char *why, 
     text_safe(t, blob_data(&e->text), e->text.len < SHOWN_MAX ? e->text.len : SHOWN_MAX);
     text_puts(t, e->text.len > SHOWN_MAX ? "...: " : ": ");
     /* kernels begin their messages with their name; once is enough */
-    if (len > name + 2 && memcmp(why, r->o->kernel, name) == 0 && memcmp(why + name, ": ", 2) == 0) {
+    if (len > name + 2 && memcmp(why, r->o->kernel, name) == 0 &&
+        memcmp(why + name, ": ", 2) == 0) {
         why += name + 2;
         len -= name + 2;
     }
@@ -72,21 +74,28 @@ static void print_json(struct run *r, const struct entry *e, uint16_t status, ui
     const char *name = status == RUN_REFUSED ? "refused"
                        : status == RUN_LEFT  ? "running"
                                              : names[status];
+    char number[24];
     struct text *t = screen_out(&r->screen);
     text_puts(t, "{\"arg\":");
     text_json(t, blob_data(&e->text), e->text.len);
-    text_printf(t, ",\"status\":\"%s\"", name);
+    text_puts(t, ",\"status\":\"");
+    text_puts(t, name);
+    text_putc(t, '"');
     if (text) {
         text_puts(t, status == FAB_COMPLETED ? ",\"result\":" : ",\"error\":");
         text_json(t, text, len);
     }
-    text_printf(t, ",\"attempts\":%u}\n", attempts);
+    text_puts(t, ",\"attempts\":");
+    text_add(t, number, text_int(number, attempts));
+    text_puts(t, "}\n");
 }
 
 void run_print(struct run *r, const struct entry *e, uint16_t status, uint16_t attempts,
                const void *data, size_t len)
 {
     const char *text = data, *why = NULL;
+    if (status == RUN_UNSENT)
+        return;
     if (status == FAB_COMPLETED && !r->o->quiet) {
         text = result_text(r, data, len, &len, &why);
         if (why) {
@@ -151,11 +160,10 @@ static void summary_quiet(struct run *r, double seconds)
                 text_count(rate, seconds > 0 ? (double)r->completed / seconds : 0));
 }
 
-void run_print_summary(struct run *r, int exit_status)
+void run_print_summary(struct run *r)
 {
     double seconds = (double)(clock_ns() - r->start_ns) / 1e9;
     char span[TEXT_NUMBER];
-    (void)exit_status;
     if (r->o->json && (r->o->quiet || r->o->no_wait))
         summary_json(r, seconds);
     else if (r->o->no_wait)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * screen.h - what fabctl writes: results on stdout, failures on stderr, a progress line on the terminal.
+ * screen.h - what fabctl writes: results on stdout, failures on stderr, a progress line on the
+ * terminal.
  *
- * Both streams are gathered in memory and written in large pieces. When they are the same file (a terminal, or 2>&1),
- * their lines keep the order in which they were added. The progress line is taken off the terminal before anything else
- * is written there.
+ * Both streams are gathered in memory and written in large pieces. When they are the same file (a
+ * terminal, or 2>&1), their lines keep the order in which they were added. The progress line is
+ * taken off the terminal before anything else is written there.
  *
  * Threads: one.
  *
- * Failure: a write that fails sets error once and drops what follows; the caller decides what to stop. SIGPIPE is to
- * be ignored, so that a closed pipe shows as EPIPE. A signal during a write to a full pipe (EINTR) ends the attempt and keeps
- * the rest, so that the caller can look at what it means.
+ * Failure: a write that fails sets error once and drops what follows; the caller decides what to
+ * stop. SIGPIPE is to be ignored, so that a closed pipe shows as EPIPE. A signal during a write to
+ * a full pipe (EINTR) ends the attempt and keeps the rest, so that the caller can look at what it
+ * means.
  */
 #ifndef FABRIC_FABCTL_SCREEN_H
 #define FABRIC_FABCTL_SCREEN_H

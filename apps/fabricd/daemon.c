@@ -192,7 +192,7 @@ static int make_sources(struct daemon *d)
 
 static int choose_socket(struct daemon *d)
 {
-    char dir[108];
+    char dir[256];
     if (d->conf->socket[0]) {
         snprintf(d->socket_path, sizeof d->socket_path, "%s", d->conf->socket);
         return 0;

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * status_view.c - a fabric's status as tables, and rates. See status_view.h.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include "apps/fabctl/status_view.h"
+#include "apps/fabctl/table.h"
+
+/* ---- rates ---- */
+
+/* What identifies an entry from one snapshot to the next, NULL-terminated. */
+static const char *const queue_key[] = {"name", NULL};
+static const char *const participant_key[] = {"id", "pid", "name", NULL};
+static const char *const link_key[] = {"peer", "name", "role", NULL};
+
+static bool same_entry(const json_t *a, const json_t *b, const char *const *key)
+{
+    for (; *key; key++) {
+        const json_t *x = json_object_get(a, *key), *y = json_object_get(b, *key);
+        if ((x || y) && !json_equal(x, y))
+            return false;
+    }
+    return true;
+}
+
+/* Tasks that have ended, by whichever fields the entry has. */
+static double ended(const json_t *entry)
+{
+    const json_t *tasks = json_object_get(entry, "tasks");
+    if (tasks)
+        return json_number_value(tasks);
+    return json_number_value(json_object_get(entry, "completed")) +
+           json_number_value(json_object_get(entry, "failed"));
+}
+
+static void rate_array(json_t *now, const json_t *before, const char *const *key, double seconds)
+{
+    size_t i, j;
+    json_t *entry, *old;
+    json_array_foreach(now, i, entry)
+    {
+        json_array_foreach(before, j, old)
+        {
+            if (!same_entry(entry, old, key))
+                continue;
+            double rate = (ended(entry) - ended(old)) / seconds;
+            json_object_set_new(entry, "rate", json_real(rate > 0 ? rate : 0));
+            break;
+        }
+    }
+}
+
+void status_rates(json_t *now, const json_t *before, double seconds)
+{
+    if (!(seconds > 0))
+        return;
+    rate_array(json_object_get(now, "queues"), json_object_get(before, "queues"), queue_key,
+               seconds);
+    rate_array(json_object_get(now, "participants"), json_object_get(before, "participants"),
+               participant_key, seconds);
+    rate_array(json_object_get(now, "links"), json_object_get(before, "links"), link_key, seconds);
+}
+
+/* ---- cells ---- */
+
+static void cell_text(struct table *t, const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    table_cell(t, s && *s ? s : NULL);
+}
+
+static void cell_whole(struct table *t, const json_t *o, const char *key)
+{
+    char buf[TEXT_NUMBER];
+    const json_t *v = json_object_get(o, key);
+    snprintf(buf, sizeof buf, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+    table_cell(t, json_is_integer(v) ? buf : NULL);
+}
+
+static void cell_rate(struct table *t, const json_t *o, const char *key)
+{
+    char buf[TEXT_NUMBER], all[TEXT_NUMBER + 2];
+    const json_t *v = json_object_get(o, key);
+    snprintf(all, sizeof all, "%s/s", text_count(buf, json_number_value(v)));
+    table_cell(t, json_is_number(v) ? all : NULL);
+}
+
+static void cell_nanos(struct table *t, const json_t *o, const char *key)
+{
+    char buf[TEXT_NUMBER];
+    const json_t *v = json_object_get(o, key);
+    /* 0: nothing has been measured yet */
+    table_cell(t, json_number_value(v) > 0 ? text_nanos(buf, json_number_value(v)) : NULL);
+}
+
+/* ---- the parts ---- */
+
+static void put_text(struct text *to, const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    text_safe(to, s ? s : "-", s ? strlen(s) : 1);
+}
+
+static void put_whole(struct text *to, const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    if (json_is_integer(v))
+        text_printf(to, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+    else
+        text_putc(to, '-');
+}
+
+static void put_bytes(struct text *to, const json_t *o, const char *key)
+{
+    char buf[TEXT_NUMBER];
+    const json_t *v = json_object_get(o, key);
+    text_puts(to, json_is_number(v) ? text_bytes(buf, json_number_value(v)) : "-");
+}
+
+static void view_fabric(const json_t *f, struct text *to)
+{
+    char buf[TEXT_NUMBER];
+    const json_t *up = json_object_get(f, "uptime_s");
+    text_puts(to, "Fabric ");
+    put_text(to, f, "name");
+    text_puts(to, ": ");
+    if (json_object_get(f, "state")) {
+        put_text(to, f, "state");
+        text_puts(to, ", ");
+    }
+    text_puts(to, "version ");
+    put_text(to, f, "version");
+    text_puts(to, ", pid ");
+    put_whole(to, f, "pid");
+    text_printf(to, ", up %s\n", json_is_number(up) ? text_span(buf, json_number_value(up)) : "-");
+    text_puts(to, "Segment ");
+    put_bytes(to, f, "segment_bytes");
+    text_puts(to, json_is_true(json_object_get(f, "huge_pages")) ? " in huge pages" : "");
+    text_puts(to, "; free: ");
+    put_whole(to, f, "slots_free");
+    text_puts(to, " of ");
+    put_whole(to, f, "slots");
+    text_puts(to, " slots, ");
+    put_bytes(to, f, "arena_free");
+    text_puts(to, " of ");
+    put_bytes(to, f, "arena_bytes");
+    text_puts(to, " arena; participants: ");
+    put_whole(to, f, "participants");
+    if (json_object_get(f, "participants_max")) {
+        text_puts(to, " of ");
+        put_whole(to, f, "participants_max");
+    }
+    text_putc(to, '\n');
+}
+
+static void view_queues(const json_t *queues, struct text *to)
+{
+    static const char *const latency[] = {"wait_p50", "wait_p99",  "run_p50",
+                                          "run_p99",  "total_p50", "total_p99"};
+    static const char *const whole[] = {"ready", "leased", "submitted", "completed", "failed"};
+    char head[] = "<queue|ready|leased|submitted|completed|failed|rate|wait p50|p99|run p50|p99|"
+                  "total p50|p99";
+    struct table t;
+    size_t i;
+    json_t *q;
+    table_open(&t, "Queues", head);
+    json_array_foreach(queues, i, q)
+    {
+        cell_text(&t, q, "name");
+        for (size_t k = 0; k < sizeof whole / sizeof *whole; k++)
+            cell_whole(&t, q, whole[k]);
+        cell_rate(&t, q, "rate");
+        for (size_t k = 0; k < sizeof latency / sizeof *latency; k++)
+            cell_nanos(&t, json_object_get(q, "latency_ns"), latency[k]);
+    }
+    table_print(&t, to);
+    table_close(&t);
+}
+
+static void view_participants(const json_t *participants, struct text *to)
+{
+    char head[] = "id|<name|<kind|pid|submitted|tasks|rate|held";
+    struct table t;
+    size_t i;
+    json_t *p;
+    table_open(&t, "Participants", head);
+    json_array_foreach(participants, i, p)
+    {
+        cell_whole(&t, p, "id");
+        cell_text(&t, p, "name");
+        cell_text(&t, p, "kind");
+        cell_whole(&t, p, "pid");
+        cell_whole(&t, p, "submitted");
+        cell_whole(&t, p, "tasks");
+        cell_rate(&t, p, "rate");
+        cell_whole(&t, p, "held");
+    }
+    table_print(&t, to);
+    table_close(&t);
+}
+
+static void view_links(const json_t *links, struct text *to)
+{
+    char head[] = "<peer|<name|<role|<provider|<lane|<state|credits|in flight|tasks|rate";
+    struct table t;
+    size_t i;
+    json_t *l;
+    table_open(&t, "Links", head);
+    json_array_foreach(links, i, l)
+    {
+        cell_text(&t, l, "peer");
+        cell_text(&t, l, "name");
+        cell_text(&t, l, "role");
+        cell_text(&t, l, "provider");
+        cell_text(&t, l, "mode");
+        cell_text(&t, l, "state");
+        cell_whole(&t, l, "credits");
+        cell_whole(&t, l, "in_flight");
+        cell_whole(&t, l, "tasks");
+        cell_rate(&t, l, "rate");
+    }
+    table_print(&t, to);
+    table_close(&t);
+}
+
+void status_view(const json_t *status, unsigned parts, struct text *to)
+{
+    if (parts & PART_FABRIC)
+        view_fabric(json_object_get(status, "fabric"), to);
+    if (parts & PART_QUEUES)
+        view_queues(json_object_get(status, "queues"), to);
+    if (parts & PART_PARTICIPANTS)
+        view_participants(json_object_get(status, "participants"), to);
+    if (parts & PART_LINKS)
+        view_links(json_object_get(status, "links"), to);
+}

@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lane.c - batches in cells, credits, the two ways to move a batch; see lane.h.
+ *
+ * Memory of one side, one registered region:
+ *   tx cells   [cells]  batches are built here and stay until the transport is done with them
+ *   rx cells   [cells]  SEND: receive buffers; WRITE: where the peer writes
+ *   notes      [cells + NOTES]  small receives: WRITE's announcements and both modes' bare credit heads
+ *
+ * In SEND mode a bare head may land in any posted receive. Its receive is posted again at once and takes no
+ * credit; NOTES more receives than cells are posted so that one always fits. (Were there none, both providers hold the message
+ * back and lose nothing.)
+ */
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "core/error.h"
+#include "transport/lane.h"
+
+#define NOTES 2u
+#define HEAD  ((uint32_t)sizeof(struct lane_head))
+
+struct cell_ref { /* an operation's context */
+    uint8_t kind;
+    uint32_t index;
+};
+enum { REF_TX, REF_RX };
+
+struct ready { /* a received batch, not yet released */
+    const uint8_t *data;
+    uint32_t len, records, rx;
+};
+
+struct lane {
+    const struct tr_ops *tr;
+    struct tr_domain *dom;
+    struct tr_ep *ep;
+    struct lane_params p;
+    struct tr_mr *mr, *rx_mr; /* all of it for us; the rx cells for the peer's writes */
+    struct tr_remote to;
+    uint8_t *mem;
+    size_t mem_len;
+    uint8_t *tx, *rx, *notes;
+    struct cell_ref *refs;
+    uint32_t nrefs, receives;
+    uint32_t inject_max;
+    int closed;
+
+    uint32_t tx_seq;      /* of the batch being built, or the next one */
+    uint32_t tx_next;     /* its cell */
+    uint8_t *tx_busy;     /* operations of each tx cell that are open */
+    uint32_t used;        /* bytes in the batch being built, HEAD included; 0: none */
+    uint32_t records;
+    bool written;         /* WRITE: the batch is written, its announcement is not yet posted */
+    uint32_t credits;     /* cells of the peer's we may fill */
+    uint32_t in_flight;
+
+    uint32_t rx_seq;
+    struct ready *ready;  /* ring of cells entries */
+    uint32_t ready_head, ready_n;
+    uint32_t owed;        /* credits to give back */
+    struct lane_stats st;
+};
+
+int lane_choose(enum lane_mode wanted, const struct tr_caps *caps)
+{
+    if (wanted == LANE_AUTO)
+        return strcmp(caps->provider, "verbs") == 0 && caps->one_sided ? LANE_WRITE : LANE_SEND;
+    if (wanted == LANE_WRITE && !caps->one_sided)
+        return err_set(-ENOTSUP, "%s has no one-sided writes: set fabric.lane = \"send\"",
+                       caps->provider);
+    return wanted;
+}
+
+static bool params_sound(const struct lane_params *p)
+{
+    return (p->mode == LANE_WRITE || p->mode == LANE_SEND) && p->cell >= 1024 && p->cell % 64 == 0 &&
+           p->cell <= 1u << 20 && p->cells >= 2 && p->cells <= 256 && !(p->cells & (p->cells - 1));
+}
+
+int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
+             const struct lane_params *p, struct tr_remote *exported)
+{
+    struct lane *l = NULL;
+    struct tr_caps caps;
+    int rc = -ENOMEM;
+    if (!params_sound(p))
+        return err_set(-EPROTO, "lane of mode %d, %u cells of %u bytes", (int)p->mode, p->cells,
+                       p->cell);
+    l = calloc(1, sizeof *l);
+    if (!l)
+        return err_set(-ENOMEM, "no memory for a lane");
+    tr->caps(dom, &caps);
+    l->tr = tr;
+    l->dom = dom;
+    l->p = *p;
+    l->inject_max = caps.inject_max;
+    l->receives = p->cells + NOTES;
+    /* in SEND mode every receive may get a whole batch */
+    size_t rx_len = (size_t)p->cell * (p->mode == LANE_SEND ? l->receives : p->cells);
+    l->mem_len = (size_t)p->cell * p->cells + rx_len + (size_t)64 * l->receives;
+    l->mem_len = (l->mem_len + 4095) & ~(size_t)4095;
+    l->mem = aligned_alloc(4096, l->mem_len);
+    l->nrefs = p->cells + l->receives;
+    l->refs = calloc(l->nrefs, sizeof *l->refs);
+    l->tx_busy = calloc(p->cells, 1);
+    l->ready = calloc(p->cells, sizeof *l->ready);
+    if (!l->mem || !l->refs || !l->tx_busy || !l->ready) {
+        err_set(rc, "no memory for a lane of %u cells of %u bytes", p->cells, p->cell);
+        goto fail;
+    }
+    memset(l->mem, 0, l->mem_len);
+    l->tx = l->mem;
+    l->rx = l->tx + (size_t)p->cell * p->cells;
+    l->notes = l->rx + rx_len;
+    l->credits = p->cells;
+    /* The region as a whole is registered for our own use; a peer that writes gets a region of the rx cells alone. */
+    rc = tr->mr_reg(dom, l->mem, l->mem_len, false, &l->mr, NULL);
+    if (rc < 0)
+        goto fail;
+    if (p->mode == LANE_WRITE) {
+        rc = tr->mr_reg(dom, l->rx, rx_len, true, &l->rx_mr, exported);
+        if (rc < 0)
+            goto fail;
+    } else {
+        memset(exported, 0, sizeof *exported);
+    }
+    *out = l;
+    return 0;
+fail:
+    lane_free(l);
+    return rc;
+}
+
+int lane_peer(struct lane *l, const struct tr_remote *to)
+{
+    if (l->p.mode == LANE_WRITE && to->len < (uint64_t)l->p.cell * l->p.cells)
+        return err_set(-EPROTO, "the peer's lane of %llu bytes is too small",
+                       (unsigned long long)to->len);
+    l->to = *to;
+    return 0;
+}
+
+static int close_lane(struct lane *l, int why)
+{
+    if (!l->closed)
+        l->closed = why;
+    return why;
+}
+
+static int post_receive(struct lane *l, uint32_t i)
+{
+    struct cell_ref *ref = &l->refs[l->p.cells + i];
+    ref->kind = REF_RX;
+    ref->index = i;
+    bool send = l->p.mode == LANE_SEND;
+    return l->tr->post_recv(l->ep, send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64,
+                            send ? l->p.cell : 64, l->mr, ref);
+}
+
+int lane_bind(struct lane *l, struct tr_ep *ep)
+{
+    l->ep = ep;
+    for (uint32_t i = 0; i < l->receives; i++) {
+        int rc = post_receive(l, i);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+void lane_free(struct lane *l)
+{
+    if (l->rx_mr)
+        l->tr->mr_close(l->rx_mr);
+    if (l->mr)
+        l->tr->mr_close(l->mr);
+    free(l->mem);
+    free(l->refs);
+    free(l->tx_busy);
+    free(l->ready);
+    free(l);
+}
+
+/* ---- receiving ---- */
+
+static int take_head(struct lane *l, const uint8_t *from, struct lane_head *h)
+{
+    memcpy(h, from, sizeof *h); /* read once */
+    h->seq = le32toh(h->seq);
+    h->len = le32toh(h->len);
+    h->incarnation = le32toh(h->incarnation);
+    h->credits = le16toh(h->credits);
+    h->records = le16toh(h->records);
+    if (h->incarnation != l->p.incarnation)
+        return err_set(-EPROTO, "a batch of another incarnation of the link");
+    if (h->credits > l->p.cells - l->credits)
+        return err_set(-EPROTO, "the peer returns more credits than it had");
+    l->credits += h->credits;
+    return 0;
+}
+
+static int on_batch(struct lane *l, uint32_t rx, const struct lane_head *h, const uint8_t *data)
+{
+    if (h->seq != l->rx_seq)
+        return err_set(-EPROTO, "batch %u came in place of %u", h->seq, l->rx_seq);
+    if (h->len > l->p.cell - HEAD)
+        return err_set(-EPROTO, "a batch of %u bytes does not fit its cell", h->len);
+    if (l->ready_n + l->owed >= l->p.cells)
+        return err_set(-EPROTO, "a batch without credit");
+    struct ready *r = &l->ready[(l->ready_head + l->ready_n) & (l->p.cells - 1)];
+    *r = (struct ready){.data = data, .len = h->len, .records = h->records, .rx = rx};
+    l->ready_n++;
+    l->rx_seq++;
+    l->st.rx_batches++;
+    l->st.rx_records += h->records;
+    l->st.rx_bytes += h->len;
+    return 0;
+}
+
+static int on_received(struct lane *l, uint32_t i, uint32_t len)
+{
+    struct lane_head h;
+    bool send = l->p.mode == LANE_SEND;
+    const uint8_t *buf = send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64;
+    if (len < HEAD)
+        return err_set(-EPROTO, "a message of %u bytes is no batch", len);
+    int rc = take_head(l, buf, &h);
+    if (rc < 0)
+        return rc;
+    if (h.len == 0) /* credits alone */
+        return post_receive(l, i);
+    if (send) {
+        if (h.len > len - HEAD)
+            return err_set(-EPROTO, "a batch of %u bytes in a message of %u", h.len, len);
+        return on_batch(l, i, &h, buf + HEAD);
+    }
+    rc = on_batch(l, 0, &h, l->rx + (size_t)(h.seq & (l->p.cells - 1)) * l->p.cell + HEAD);
+    return rc < 0 ? rc : post_receive(l, i);
+}
+
+int lane_on_event(struct lane *l, const struct tr_event *ev)
+{
+    const struct cell_ref *ref = ev->ctx;
+    int rc = 0;
+    if (l->closed)
+        return l->closed;
+    switch (ev->kind) {
+    case TR_SENT:
+        if (ref->kind == REF_TX) {
+            l->tx_busy[ref->index]--;
+            l->in_flight--;
+        }
+        break;
+    case TR_RECV:
+        rc = on_received(l, ref->index, ev->len);
+        break;
+    case TR_CLOSED:
+        rc = err_set(ev->error ? ev->error : -ECONNRESET, "the peer closed the connection");
+        break;
+    default:
+        break;
+    }
+    return rc < 0 ? close_lane(l, rc) : 0;
+}
+
+const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
+{
+    if (l->ready_n == 0 || l->closed)
+        return NULL;
+    const struct ready *r = &l->ready[l->ready_head];
+    *len = r->len;
+    *records = r->records;
+    return r->data;
+}
+
+void lane_rx_release(struct lane *l)
+{
+    const struct ready *r = &l->ready[l->ready_head];
+    int rc = l->p.mode == LANE_SEND ? post_receive(l, r->rx) : 0;
+    if (rc < 0)
+        close_lane(l, rc);
+    l->ready_head = (l->ready_head + 1) & (l->p.cells - 1);
+    l->ready_n--;
+    l->owed++;
+}
+
+/* ---- sending ---- */
+
+uint32_t lane_tx_max(const struct lane *l)
+{
+    return l->p.cell - HEAD;
+}
+
+void *lane_tx_room(struct lane *l, uint32_t len)
+{
+    if (l->closed || l->written)
+        return NULL;
+    if (l->used == 0) {
+        if (l->credits == 0 || l->tx_busy[l->tx_next]) {
+            l->st.tx_stalls += l->credits == 0;
+            return NULL;
+        }
+        l->used = HEAD;
+        l->records = 0;
+    }
+    /* 65535 records is what the head can count */
+    if (len > l->p.cell - l->used || l->records == UINT16_MAX)
+        return NULL;
+    return l->tx + (size_t)l->tx_next * l->p.cell + l->used;
+}
+
+void lane_tx_add(struct lane *l, uint32_t len)
+{
+    l->used += len;
+    l->records++;
+}
+
+static struct lane_head make_head(const struct lane *l, uint32_t len, uint32_t records)
+{
+    return (struct lane_head){.seq = htole32(l->tx_seq),
+                              .len = htole32(len),
+                              .incarnation = htole32(l->p.incarnation),
+                              .credits = htole16((uint16_t)l->owed),
+                              .records = htole16((uint16_t)records)};
+}
+
+/* A head alone, by injection: no buffer to keep. */
+static int send_head(struct lane *l, uint32_t len, uint32_t records)
+{
+    struct lane_head h = make_head(l, len, records);
+    int rc = l->tr->post_send(l->ep, &h, sizeof h, l->mr, NULL, TR_INJECT);
+    if (rc == 0)
+        l->owed = 0;
+    return rc;
+}
+
+static int post_batch(struct lane *l)
+{
+    uint32_t i = l->tx_next, len = l->used - HEAD;
+    uint8_t *cell = l->tx + (size_t)i * l->p.cell;
+    struct cell_ref *ref = &l->refs[i];
+    int rc;
+    ref->kind = REF_TX;
+    ref->index = i;
+    if (l->p.mode == LANE_SEND) {
+        struct lane_head h = make_head(l, len, l->records);
+        bool inject = l->used <= l->inject_max;
+        memcpy(cell, &h, sizeof h);
+        rc = l->tr->post_send(l->ep, cell, l->used, l->mr, ref, inject ? TR_INJECT : 0);
+        if (rc == 0)
+            l->owed = 0;
+        if (rc == 0 && !inject) {
+            l->tx_busy[i]++;
+            l->in_flight++;
+        }
+        return rc;
+    }
+    if (!l->written) {
+        rc = l->tr->post_write(l->ep, cell + HEAD, len, l->mr, &l->to,
+                               (uint64_t)(l->tx_seq & (l->p.cells - 1)) * l->p.cell + HEAD, ref);
+        if (rc < 0)
+            return rc;
+        l->tx_busy[i]++;
+        l->in_flight++;
+        l->written = true;
+    }
+    return send_head(l, len, l->records);
+}
+
+int lane_tx_flush(struct lane *l)
+{
+    int rc;
+    if (l->closed)
+        return err_set(-ENOTCONN, "the lane is closed");
+    if (l->used > HEAD) {
+        rc = post_batch(l);
+        if (rc < 0)
+            return rc == -EAGAIN ? rc : close_lane(l, rc);
+        l->st.tx_batches++;
+        l->st.tx_records += l->records;
+        l->st.tx_bytes += l->used - HEAD;
+        l->written = false;
+        l->used = 0;
+        l->credits--;
+        l->tx_seq++;
+        l->tx_next = (l->tx_next + 1) & (l->p.cells - 1);
+        return 1;
+    }
+    if (l->owed >= (l->p.cells + 1) / 2) {
+        rc = send_head(l, 0, 0);
+        if (rc < 0)
+            return rc == -EAGAIN ? rc : close_lane(l, rc);
+    }
+    return 0;
+}
+
+void lane_stats(const struct lane *l, struct lane_stats *out)
+{
+    *out = l->st;
+    out->credits = l->credits;
+}
+
+bool lane_tx_idle(const struct lane *l)
+{
+    return l->in_flight == 0 && l->used <= HEAD;
+}

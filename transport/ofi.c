@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ofi.c - the libfabric transport: domain, memory, posts and polling. Connections are in ofi_ep.c.
+ *
+ * Providers "tcp" and "verbs" by the same path: FI_EP_MSG endpoints, one completion queue and one event queue a domain, manual
+ * progress, FI_THREAD_DOMAIN. Memory registration modes are offered and the provider's choice obeyed: tcp takes offsets and keys
+ * of ours (random, 64 bits), verbs virtual addresses and keys of its own.
+ *
+ * The event queue is read when a sleep has ended and now and then otherwise: a look costs as much as a message.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include "core/error.h"
+#include "transport/ofi_internal.h"
+
+#define EQ_EVERY 64u
+
+int ofi_error(int rc, const char *what)
+{
+    int e = rc < 0 ? -rc : rc;
+    /* libfabric's own numbers start at 256 and mean nothing to errno's readers */
+    return err_set(e < 256 ? -e : -EIO, "%s: %s", what, fi_strerror(e));
+}
+
+struct fi_info *ofi_hints(const struct tr_opts *opts)
+{
+    struct fi_info *h = fi_allocinfo();
+    if (!h)
+        return NULL;
+    h->caps = FI_MSG | FI_RMA;
+    h->ep_attr->type = FI_EP_MSG;
+    h->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+    h->domain_attr->threading = FI_THREAD_DOMAIN;
+    h->domain_attr->data_progress = FI_PROGRESS_MANUAL;
+    h->domain_attr->control_progress = FI_PROGRESS_MANUAL;
+    h->domain_attr->resource_mgmt = FI_RM_ENABLED;
+    h->fabric_attr->prov_name = strdup(opts->provider);
+    if (opts->domain && opts->domain[0])
+        h->domain_attr->name = strdup(opts->domain);
+    return h;
+}
+
+static int no_device(const struct tr_opts *opts, int rc)
+{
+    if (strcmp(opts->provider, "verbs") == 0)
+        return err_set(-ENODEV,
+                       "verbs: no RDMA device (`ibv_devices` lists none%s): install ibverbs-providers and "
+                       "rdma-core and load the device's driver; without hardware: modprobe rdma_rxe; rdma link add "
+                       "rxe0 type rxe netdev eth0",
+                       opts->domain && opts->domain[0] ? ", or none of that name" : "");
+    return err_set(-ENODEV, "libfabric has no %s provider for %s: %s", opts->provider,
+                   opts->host ? opts->host : "this host", fi_strerror(-rc));
+}
+
+int ofi_add_ops(struct tr_domain *d, uint32_t n)
+{
+    struct ofi_op **more = realloc(d->pools, (d->npools + 1) * sizeof *more);
+    struct ofi_op *ops = calloc(n, sizeof *ops);
+    if (more)
+        d->pools = more;
+    if (!more || !ops) {
+        free(ops);
+        return err_set(-ENOMEM, "no memory for an endpoint");
+    }
+    d->pools[d->npools++] = ops;
+    for (uint32_t i = 0; i < n; i++) {
+        ops[i].next = d->free_ops;
+        d->free_ops = &ops[i];
+    }
+    d->ops_free += n;
+    return 0;
+}
+
+void ofi_disown(struct tr_domain *d, const struct tr_ep *ep)
+{
+    for (uint32_t p = 0; p < d->npools; p++)
+        for (uint32_t i = 0; i < 2 * d->ops_per_ep; i++)
+            if (d->pools[p][i].ep == ep)
+                d->pools[p][i].ep = NULL;
+}
+
+static void domain_close(struct tr_domain *d)
+{
+    if (d->cq)
+        fi_close(&d->cq->fid);
+    if (d->domain)
+        fi_close(&d->domain->fid);
+    if (d->eq)
+        fi_close(&d->eq->fid);
+    if (d->fabric)
+        fi_close(&d->fabric->fid);
+    if (d->info)
+        fi_freeinfo(d->info);
+    for (uint32_t i = 0; i < d->npools; i++)
+        free(d->pools[i]);
+    free(d->pools);
+    free(d);
+}
+
+static int open_queues(struct tr_domain *d, const struct tr_opts *opts)
+{
+    uint64_t want = (uint64_t)opts->eps_max * opts->ops_per_ep * 2;
+    struct fi_cq_attr ca = {.size = want < 8192 ? (want < 64 ? 64 : want) : 8192,
+                            .format = FI_CQ_FORMAT_MSG,
+                            .wait_obj = FI_WAIT_FD};
+    struct fi_eq_attr ea = {.size = 256, .wait_obj = FI_WAIT_FD};
+    int rc = fi_eq_open(d->fabric, &ea, &d->eq, NULL);
+    if (rc)
+        return ofi_error(rc, "opening an event queue");
+    /* no more than the device can: an overrun completion queue is dead */
+    if (d->info->domain_attr->cq_cnt && ca.size > 32767)
+        ca.size = 32767;
+    rc = fi_cq_open(d->domain, &ca, &d->cq, NULL);
+    return rc ? ofi_error(rc, "opening a completion queue") : 0;
+}
+
+static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
+{
+    struct fi_info *hints = ofi_hints(opts);
+    struct tr_domain *d = calloc(1, sizeof *d);
+    int rc;
+    if (!hints || !d) {
+        free(d);
+        if (hints)
+            fi_freeinfo(hints);
+        return err_set(-ENOMEM, "no memory for a domain");
+    }
+    snprintf(d->provider, sizeof d->provider, "%s", opts->provider);
+    d->ops_per_ep = opts->ops_per_ep;
+    const char *port = opts->port ? opts->port : "0";
+    rc = fi_getinfo(OFI_VERSION, opts->host, opts->listening ? port : opts->host ? port : NULL,
+                    opts->listening ? FI_SOURCE : 0, hints, &d->info);
+    fi_freeinfo(hints);
+    if (rc) {
+        free(d);
+        return no_device(opts, rc);
+    }
+    rc = fi_fabric(d->info->fabric_attr, &d->fabric, NULL);
+    if (rc) {
+        rc = ofi_error(rc, "opening the fabric");
+        goto fail;
+    }
+    rc = fi_domain(d->fabric, d->info, &d->domain, NULL);
+    if (rc) {
+        rc = ofi_error(rc, "opening the domain");
+        goto fail;
+    }
+    rc = open_queues(d, opts);
+    if (rc < 0)
+        goto fail;
+    *out = d;
+    return 0;
+fail:
+    domain_close(d);
+    return rc;
+}
+
+static void caps(const struct tr_domain *d, struct tr_caps *out)
+{
+    memset(out, 0, sizeof *out);
+    out->provider = d->provider;
+    snprintf(out->device, sizeof out->device, "%s", d->info->domain_attr->name);
+    out->one_sided = (d->info->caps & FI_RMA) != 0;
+    out->inject_max = (uint32_t)d->info->tx_attr->inject_size;
+    out->msg_max = d->info->ep_attr->max_msg_size;
+}
+
+/* ---- memory ---- */
+
+static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write, struct tr_mr **out,
+                  struct tr_remote *exported)
+{
+    uint64_t key = 0, access = FI_SEND | FI_RECV | FI_WRITE | (remote_write ? FI_REMOTE_WRITE : 0);
+    struct tr_mr *m = calloc(1, sizeof *m);
+    int mode = d->info->domain_attr->mr_mode;
+    if (!m)
+        return err_set(-ENOMEM, "no memory to register memory");
+    if (!(mode & FI_MR_PROV_KEY) && getrandom(&key, sizeof key, 0) != sizeof key) {
+        free(m);
+        return err_set(-EIO, "no random bytes for a memory key");
+    }
+    int rc = fi_mr_reg(d->domain, buf, len, access, 0, key, 0, &m->mr, NULL);
+    if (rc) {
+        free(m);
+        if (rc == -FI_ENOMEM)
+            return err_set(-ENOMEM,
+                           "registering %zu bytes for %s: over the limit of locked memory (RLIMIT_MEMLOCK): raise "
+                           "it with `ulimit -l`, LimitMEMLOCK= or limits.conf, or lower fabric.lane_cells",
+                           len, d->provider);
+        return ofi_error(rc, "registering memory");
+    }
+    if (exported) {
+        exported->addr = mode & FI_MR_VIRT_ADDR ? (uint64_t)(uintptr_t)buf : 0;
+        exported->key = fi_mr_key(m->mr);
+        exported->len = len;
+    }
+    *out = m;
+    return 0;
+}
+
+static void mr_close(struct tr_mr *m)
+{
+    fi_close(&m->mr->fid);
+    free(m);
+}
+
+/* ---- posts ---- */
+
+static struct ofi_op *get_op(struct tr_ep *ep, void *ctx, bool recv)
+{
+    struct ofi_op *op = ep->dom->free_ops;
+    if (!op)
+        return NULL;
+    ep->dom->free_ops = op->next;
+    ep->dom->ops_free--;
+    op->ep = ep;
+    op->ctx = ctx;
+    op->recv = recv;
+    return op;
+}
+
+static void put_op(struct tr_domain *d, struct ofi_op *op)
+{
+    op->next = d->free_ops;
+    d->free_ops = op;
+    d->ops_free++;
+}
+
+static int posted(struct tr_ep *ep, struct ofi_op *op, ssize_t rc)
+{
+    if (rc == 0)
+        return 0;
+    put_op(ep->dom, op);
+    if (rc == -FI_EAGAIN)
+        return -EAGAIN;
+    return ep->closed ? err_set(-ENOTCONN, "the peer has closed the connection")
+                      : ofi_error((int)rc, "posting to an endpoint");
+}
+
+static int post_recv(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr, void *ctx)
+{
+    struct ofi_op *op = ep->closed ? NULL : get_op(ep, ctx, true);
+    if (!op)
+        return ep->closed ? -ENOTCONN : -EAGAIN;
+    return posted(ep, op, fi_recv(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, op));
+}
+
+static int post_send(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr, void *ctx,
+                     uint32_t flags)
+{
+    if (ep->closed)
+        return -ENOTCONN;
+    if (flags & TR_INJECT) {
+        ssize_t rc = fi_inject(ep->ep, buf, len, 0);
+        return rc == 0 ? 0 : rc == -FI_EAGAIN ? -EAGAIN : ofi_error((int)rc, "sending");
+    }
+    struct ofi_op *op = get_op(ep, ctx, false);
+    if (!op)
+        return -EAGAIN;
+    return posted(ep, op, fi_send(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, op));
+}
+
+static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr,
+                      const struct tr_remote *to, uint64_t offset, void *ctx)
+{
+    if (ep->closed)
+        return -ENOTCONN;
+    struct ofi_op *op = get_op(ep, ctx, false);
+    if (!op)
+        return -EAGAIN;
+    return posted(ep, op, fi_write(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0,
+                                   to->addr + offset, to->key, op));
+}
+
+/* ---- events ---- */
+
+/* A completion -> an event. 0: nobody's. */
+static int to_event(struct tr_domain *d, struct ofi_op *op, size_t len, int error,
+                    struct tr_event *ev)
+{
+    struct tr_ep *ep = op->ep;
+    void *ctx = op->ctx;
+    bool recv = op->recv;
+    put_op(d, op);
+    if (!ep)
+        return 0;
+    *ev = (struct tr_event){.kind = recv && !error ? TR_RECV : TR_SENT,
+                            .error = error,
+                            .ep = ep,
+                            .ep_ctx = ep->ctx,
+                            .ctx = ctx,
+                            .len = (uint32_t)len};
+    if (error) { /* an operation that failed means the end of an endpoint of this kind */
+        ev->kind = TR_CLOSED;
+        if (ep->closed)
+            return 0;
+        ep->closed = true;
+    }
+    return 1;
+}
+
+static int read_error(struct tr_domain *d, struct tr_event *ev)
+{
+    struct fi_cq_err_entry e;
+    memset(&e, 0, sizeof e); /* err_data_size 0: no extra data wanted */
+    if (fi_cq_readerr(d->cq, &e, 0) < 0 || !e.op_context)
+        return 0;
+    return to_event(d, e.op_context, 0, e.err > 0 && e.err < 256 ? -e.err : -EIO, ev);
+}
+
+static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
+{
+    struct fi_cq_msg_entry e[16];
+    int n = 0;
+    while (n < max) {
+        ssize_t got = fi_cq_read(d->cq, e, (size_t)(max - n < 16 ? max - n : 16));
+        if (got == -FI_EAVAIL) {
+            n += read_error(d, &ev[n]);
+            continue;
+        }
+        if (got <= 0)
+            break;
+        for (ssize_t i = 0; i < got; i++)
+            n += to_event(d, e[i].op_context, e[i].len, 0, &ev[n]);
+        if (got < 16)
+            break;
+    }
+    if (d->eq_due || ++d->polls % EQ_EVERY == 0) {
+        while (n < max && ofi_read_eq(d, &ev[n]))
+            n++;
+        d->eq_due = n == max;
+    }
+    return n;
+}
+
+static int fds(struct tr_domain *d, int fd[2])
+{
+    if (fi_control(&d->cq->fid, FI_GETWAIT, &fd[0]) || fi_control(&d->eq->fid, FI_GETWAIT, &fd[1]))
+        return 0;
+    return 2;
+}
+
+static int arm(struct tr_domain *d)
+{
+    struct fid *fids[2] = {&d->cq->fid, &d->eq->fid};
+    d->eq_due = true; /* the sleep may end for its sake */
+    return fi_trywait(d->fabric, fids, 2) == 0 ? 0 : -EAGAIN;
+}
+
+const struct tr_ops tr_ofi = {
+    .size = sizeof(struct tr_ops),
+    .name = "ofi",
+    .domain_open = domain_open,
+    .domain_close = domain_close,
+    .caps = caps,
+    .listen = ofi_listen,
+    .listener_close = ofi_listener_close,
+    .connect = ofi_connect,
+    .accept = ofi_accept,
+    .reject = ofi_reject,
+    .ep_context = ofi_ep_context,
+    .ep_shutdown = ofi_ep_shutdown,
+    .ep_free = ofi_ep_free,
+    .mr_reg = mr_reg,
+    .mr_close = mr_close,
+    .post_recv = post_recv,
+    .post_send = post_send,
+    .post_write = post_write,
+    .poll = poll_domain,
+    .fds = fds,
+    .arm = arm,
+};

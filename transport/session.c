@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * session.c - the client's control connection and the making of a link; see session.h.
+ *
+ * Opening blocks with one deadline for all of it: poll(2) on one socket until the handshake is through, then the domain's
+ * progress until the endpoint is connected.
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/error.h"
+#include "core/keyfile.h"
+#include "transport/session.h"
+
+#define TIMEOUT_NS  10000000000ll
+#define OPS_PER_EP  1024u
+#define EVENTS      16
+
+struct session {
+    int fd;
+    char host[256], port[8];
+    uint64_t deadline;
+    struct ctl_reader in;
+    struct ctl_frame frame;
+    struct ctl_handshake hs;
+    struct ctl_welcome welcome;
+    struct session_info info;
+    const struct tr_ops *tr;
+    struct tr_domain *dom;
+    struct tr_ep *ep;
+    struct lane *lane;
+    bool connected;
+    char *status; /* a reply being collected */
+    size_t status_len;
+    bool status_done;
+};
+
+/* ---- the socket ---- */
+
+static int await(struct session *s, short events)
+{
+    struct pollfd p = {.fd = s->fd, .events = events};
+    uint64_t now = clock_ns();
+    if (now >= s->deadline)
+        return err_set(-ETIMEDOUT, "%s:%s does not answer", s->host, s->port);
+    int rc = poll(&p, 1, (int)((s->deadline - now) / 1000000 + 1));
+    if (rc < 0 && errno != EINTR)
+        return err_set(-errno, "poll: %s", strerror(errno));
+    return 0;
+}
+
+static int try_connect(struct session *s, const struct addrinfo *a)
+{
+    int one = 1, err = 0, rc;
+    socklen_t len = sizeof err;
+    s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->fd < 0)
+        return -errno;
+    (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* only speed hangs on it */
+    if (connect(s->fd, a->ai_addr, a->ai_addrlen) == 0)
+        return 0;
+    rc = -errno;
+    if (rc == -EINPROGRESS) {
+        rc = await(s, POLLOUT);
+        if (rc == 0 && getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0)
+            rc = -err;
+        struct pollfd p = {.fd = s->fd, .events = POLLOUT};
+        if (rc == 0 && poll(&p, 1, 0) == 0)
+            rc = -ETIMEDOUT;
+    }
+    if (rc < 0) {
+        close(s->fd);
+        s->fd = -1;
+    }
+    return rc;
+}
+
+static int connect_host(struct session *s)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list;
+    int rc = getaddrinfo(s->host, s->port, &hints, &list);
+    if (rc)
+        return err_set(-EHOSTUNREACH, "%s: %s", s->host, gai_strerror(rc));
+    rc = -EHOSTUNREACH;
+    for (struct addrinfo *a = list; a; a = a->ai_next) {
+        rc = try_connect(s, a);
+        if (rc == 0)
+            break;
+    }
+    freeaddrinfo(list);
+    if (rc == -ECONNREFUSED)
+        return err_set(rc, "no fabricd listens at %s:%s: start one there with listen.address set to an address "
+                           "that this host reaches", s->host, s->port);
+    return rc < 0 ? err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc)) : 0;
+}
+
+static int send_frame(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)
+{
+    uint8_t out[CTL_HEAD + 1024];
+    if (len > sizeof out - CTL_HEAD)
+        return err_set(-EMSGSIZE, "a control frame of %u bytes", len);
+    uint32_t n = ctl_frame_put(out, type, body, len), at = 0;
+    while (at < n) {
+        ssize_t put = send(s->fd, out + at, n - at, MSG_NOSIGNAL);
+        if (put > 0) {
+            at += (uint32_t)put;
+            continue;
+        }
+        if (put < 0 && errno != EAGAIN && errno != EINTR)
+            return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
+        int rc = await(s, POLLOUT);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* Reads what is there. 0 nothing more now, -EPIPE. */
+static int fill(struct session *s)
+{
+    uint32_t room;
+    uint8_t *to = ctl_reader_room(&s->in, &room);
+    ssize_t n = recv(s->fd, to, room, 0);
+    if (n > 0) {
+        ctl_reader_add(&s->in, (uint32_t)n);
+        return 1;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return 0;
+    return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
+}
+
+/* The next frame, into s->frame, which must be of this type. */
+static int expect(struct session *s, enum ctl_type type)
+{
+    int rc;
+    while ((rc = ctl_reader_next(&s->in, &s->frame)) == 0) {
+        rc = fill(s);
+        if (rc == 0)
+            rc = await(s, POLLIN);
+        if (rc < 0)
+            return rc;
+    }
+    if (rc < 0)
+        return err_prefix(rc, "%s:%s is no fabricd", s->host, s->port);
+    if (s->frame.type == CTL_REFUSE) {
+        struct ctl_refuse r;
+        rc = ctl_get_refuse(&s->frame, &r);
+        return rc < 0 ? rc : err_set(-r.error, "%s:%s refused: %s", s->host, s->port, r.text);
+    }
+    if (s->frame.type != type)
+        return err_set(-EPROTO, "%s:%s sent a frame of type %u in place of %d", s->host, s->port,
+                       s->frame.type, type);
+    return 0;
+}
+
+/* ---- handshake ---- */
+
+static int load_key(const struct fab_options *opts, uint8_t key[32])
+{
+    char path[512];
+    int rc = key_path_default(opts->key_file, path, sizeof path);
+    return rc < 0 ? rc : key_load(path, key);
+}
+
+static int shake_hands(struct session *s, const char *provider, const struct fab_options *opts)
+{
+    uint8_t body[CTL_BODY_MAX], key[32], mac[CTL_MAC];
+    struct ctl_hello h = {.version_min = CTL_VERSION,
+                          .version_max = CTL_VERSION,
+                          .roles = opts->roles ? opts->roles : FAB_PRODUCER | FAB_WORKER};
+    struct ctl_challenge c;
+    if (sodium_init() < 0)
+        return err_set(-EIO, "libsodium can't be used here");
+    int rc = load_key(opts, key);
+    if (rc < 0)
+        return rc;
+    hs_init(&s->hs, key);
+    sodium_memzero(key, sizeof key);
+    randombytes_buf(h.nonce, sizeof h.nonce);
+    snprintf(h.name, sizeof h.name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    snprintf(h.provider, sizeof h.provider, "%s", provider);
+    uint32_t len = ctl_put_hello(body, &h);
+    rc = hs_note_hello(&s->hs, body, len);
+    if (rc == 0)
+        rc = send_frame(s, CTL_HELLO, body, len);
+    if (rc == 0)
+        rc = expect(s, CTL_CHALLENGE);
+    if (rc == 0)
+        rc = ctl_get_challenge(&s->frame, &c);
+    if (rc == 0 && c.version != CTL_VERSION)
+        rc = err_set(-EPROTO, "%s:%s speaks protocol version %u, this program %u", s->host, s->port,
+                     c.version, CTL_VERSION);
+    if (rc == 0)
+        rc = hs_note_challenge(&s->hs, s->frame.body, s->frame.len);
+    if (rc < 0)
+        return rc;
+    hs_client_proof(&s->hs, mac);
+    rc = send_frame(s, CTL_PROOF, mac, sizeof mac);
+    if (rc == 0)
+        rc = expect(s, CTL_WELCOME);
+    if (rc < 0)
+        return rc;
+    if (s->frame.len < CTL_MAC)
+        return err_set(-EPROTO, "a WELCOME frame of %u bytes is malformed", s->frame.len);
+    rc = hs_check_server(&s->hs, s->frame.body, s->frame.body + CTL_MAC, s->frame.len - CTL_MAC);
+    if (rc < 0)
+        return err_set(rc, "%s:%s does not know the key: it is not the fabricd you think it is", s->host,
+                       s->port);
+    return ctl_get_welcome(s->frame.body + CTL_MAC, s->frame.len - CTL_MAC, &s->welcome);
+}
+
+static void note_info(struct session *s, const char *provider)
+{
+    const struct ctl_welcome *w = &s->welcome;
+    struct session_info *in = &s->info;
+    in->lease_window = w->lease_window;
+    in->submit_window = w->submit_window;
+    in->queues = w->queues;
+    for (uint32_t i = 0; i < w->queues; i++)
+        snprintf(in->queue[i], sizeof in->queue[i], "%s", w->queue[i]);
+    memcpy(in->server, w->server, sizeof in->server);
+    snprintf(in->provider, sizeof in->provider, "%s", provider);
+}
+
+/* ---- data connection ---- */
+
+/* A daemon that listens on all addresses can't say which of them we reach: the one of the control connection. */
+static void fix_address(struct session *s)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    struct sockaddr *data = (struct sockaddr *)s->welcome.addr;
+    if (getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || data->sa_family != peer.ss_family)
+        return;
+    if (data->sa_family == AF_INET) {
+        struct sockaddr_in *a = (struct sockaddr_in *)data;
+        if (a->sin_addr.s_addr == INADDR_ANY)
+            a->sin_addr = ((struct sockaddr_in *)&peer)->sin_addr;
+    } else if (data->sa_family == AF_INET6) {
+        struct sockaddr_in6 *a = (struct sockaddr_in6 *)data;
+        if (IN6_IS_ADDR_UNSPECIFIED(&a->sin6_addr))
+            a->sin6_addr = ((struct sockaddr_in6 *)&peer)->sin6_addr;
+    }
+}
+
+int session_on_event(struct session *s, const struct tr_event *ev)
+{
+    if (ev->kind == TR_CONNECTED) {
+        s->connected = true;
+        return 0;
+    }
+    return s->lane ? lane_on_event(s->lane, ev) : 0;
+}
+
+static int await_connected(struct session *s)
+{
+    struct tr_event ev[EVENTS];
+    struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLRDHUP}};
+    while (!s->connected) {
+        int n = s->tr->poll(s->dom, ev, EVENTS);
+        for (int i = 0; i < n; i++) {
+            int rc = session_on_event(s, &ev[i]);
+            if (rc < 0)
+                return err_prefix(rc, "data connection to %s", s->host);
+        }
+        if (n > 0)
+            continue;
+        uint64_t now = clock_ns();
+        if (now >= s->deadline)
+            return err_set(-ETIMEDOUT, "the data connection to %s is not answered (a firewall? see "
+                                       "listen.data_port)", s->host);
+        int fd[2], nfd = s->tr->fds(s->dom, fd);
+        if (s->tr->arm(s->dom) != 0)
+            continue;
+        for (int i = 0; i < nfd; i++)
+            p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
+        /* the net of 100 ms: a connection that is being made is progress that no descriptor tells of in 1.17 */
+        if (poll(p, 3, 100) > 0 && p[2].revents)
+            return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
+    }
+    return 0;
+}
+
+static int open_data(struct session *s, const char *provider)
+{
+    const struct ctl_welcome *w = &s->welcome;
+    struct tr_opts o = {.provider = provider,
+                        .host = provider[0] == 'v' ? s->host : NULL,
+                        .eps_max = 1,
+                        .ops_per_ep = OPS_PER_EP};
+    struct lane_params p = {.mode = (enum lane_mode)w->lane_mode,
+                            .cell = w->cell,
+                            .cells = w->cells,
+                            .incarnation = w->incarnation};
+    struct tr_remote ours, theirs;
+    uint8_t body[64];
+    s->tr = &tr_ofi;
+    int rc = s->tr->domain_open(&s->dom, &o);
+    if (rc == 0)
+        rc = lane_new(&s->lane, s->tr, s->dom, &p, &ours);
+    if (rc == 0)
+        rc = send_frame(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
+    if (rc == 0)
+        rc = expect(s, CTL_LANE_READY);
+    if (rc == 0)
+        rc = ctl_get_remote(&s->frame, &theirs);
+    if (rc == 0)
+        rc = lane_peer(s->lane, &theirs);
+    if (rc < 0)
+        return rc;
+    fix_address(s);
+    rc = s->tr->connect(s->dom, &s->ep, w->addr, w->addr_len, w->ticket, sizeof w->ticket);
+    if (rc == 0)
+        rc = lane_bind(s->lane, s->ep);
+    return rc < 0 ? rc : await_connected(s);
+}
+
+int session_open(struct session **out, const char *provider, const char *host, const char *port,
+                 const struct fab_options *opts, bool with_data, struct tr_domain **dom,
+                 struct lane **lane)
+{
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return err_set(-ENOMEM, "no memory for a session");
+    int64_t timeout = opts->timeout_ns ? opts->timeout_ns : TIMEOUT_NS;
+    s->fd = -1;
+    s->deadline = timeout < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout;
+    snprintf(s->host, sizeof s->host, "%s", host);
+    snprintf(s->port, sizeof s->port, "%s", port);
+    int rc = connect_host(s);
+    if (rc == 0)
+        rc = shake_hands(s, with_data ? provider : "", opts);
+    if (rc == 0) {
+        note_info(s, provider);
+        if (with_data)
+            rc = open_data(s, provider);
+    }
+    if (rc < 0) {
+        session_close(s);
+        return rc;
+    }
+    *dom = s->dom;
+    *lane = s->lane;
+    *out = s;
+    return 0;
+}
+
+const struct session_info *session_info(const struct session *s)
+{
+    return &s->info;
+}
+
+int session_fd(const struct session *s)
+{
+    return s->fd;
+}
+
+/* ---- afterwards ---- */
+
+static int add_status(struct session *s)
+{
+    const struct ctl_frame *f = &s->frame;
+    char *more = realloc(s->status, s->status_len + f->len + 1);
+    if (!more)
+        return err_set(-ENOMEM, "no memory for the status");
+    memcpy(more + s->status_len, f->body, f->len);
+    s->status = more;
+    s->status_len += f->len;
+    s->status[s->status_len] = 0;
+    s->status_done = f->len < CTL_BODY_MAX;
+    return s->status_len > 64u << 20 ? err_set(-EPROTO, "a status without end") : 0;
+}
+
+static int take_frames(struct session *s)
+{
+    int rc;
+    while ((rc = ctl_reader_next(&s->in, &s->frame)) == 1) {
+        switch (s->frame.type) {
+        case CTL_PING:
+            if (s->frame.len <= 64) {
+                s->deadline = clock_ns() + TIMEOUT_NS;
+                rc = send_frame(s, CTL_PONG, s->frame.body, s->frame.len);
+            }
+            break;
+        case CTL_STATUS_REPLY:
+            rc = add_status(s);
+            break;
+        case CTL_BYE:
+        case CTL_REFUSE:
+            rc = err_set(-EPIPE, "fabricd at %s:%s has ended the link", s->host, s->port);
+            break;
+        default: /* CTL_DRAIN: the lane tells, by giving no more work */
+            break;
+        }
+        if (rc < 0)
+            return rc;
+    }
+    return rc;
+}
+
+int session_progress(struct session *s)
+{
+    int rc, more;
+    do {
+        more = fill(s);
+        rc = take_frames(s);
+        if (rc < 0)
+            return rc;
+    } while (more > 0);
+    return more;
+}
+
+int session_status(struct session *s, char **text, int64_t timeout_ns)
+{
+    s->deadline = timeout_ns < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout_ns;
+    s->status_done = false;
+    free(s->status);
+    s->status = NULL;
+    s->status_len = 0;
+    int rc = send_frame(s, CTL_STATUS, NULL, 0);
+    while (rc == 0 && !s->status_done) {
+        rc = session_progress(s);
+        if (rc == 0 && !s->status_done)
+            rc = await(s, POLLIN);
+    }
+    if (rc < 0)
+        return rc;
+    *text = s->status;
+    s->status = NULL;
+    return 0;
+}
+
+void session_close(struct session *s)
+{
+    if (s->fd >= 0) {
+        uint8_t bye[CTL_HEAD];
+        uint32_t n = ctl_frame_put(bye, CTL_BYE, NULL, 0);
+        (void)!send(s->fd, bye, n, MSG_NOSIGNAL | MSG_DONTWAIT); /* the closed connection says the same */
+        close(s->fd);
+    }
+    if (s->ep) {
+        s->tr->ep_shutdown(s->ep);
+        s->tr->ep_free(s->ep);
+    }
+    if (s->lane)
+        lane_free(s->lane);
+    if (s->dom)
+        s->tr->domain_close(s->dom);
+    sodium_memzero(&s->hs, sizeof s->hs);
+    free(s->status);
+    free(s);
+}
