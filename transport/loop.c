@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "core/clock.h"
 #include "core/error.h"
 #include "transport/loop.h"
 
@@ -201,30 +202,55 @@ static int dispatch(struct loop *l, uint64_t data, int res, uint32_t flags)
     return 1;
 }
 
-int loop_run(struct loop *l, int64_t timeout_ns)
+/* Runs the callbacks of all completions that are there; returns how many. */
+static int drain(struct loop *l)
 {
     struct io_uring_cqe *cqe;
-    unsigned ran = 0;
-    int rc = 0;
-    if (timeout_ns == 0) {
-        if (io_uring_sq_ready(&l->ring))
-            rc = io_uring_submit(&l->ring);
-        if (io_uring_cq_has_overflow(&l->ring))
-            rc = io_uring_get_events(&l->ring);
-    } else {
-        struct __kernel_timespec ts = timespec_of((uint64_t)timeout_ns);
-        rc = io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
-    }
-    if (rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
-        return err_set(rc, "io_uring: %s", strerror(-rc));
+    int ran = 0;
     while (io_uring_peek_cqe(&l->ring, &cqe) == 0) {
         uint64_t data = cqe->user_data;
         int res = cqe->res;
         uint32_t flags = cqe->flags;
         io_uring_cqe_seen(&l->ring, cqe); /* before the callback, which may add requests */
-        ran += (unsigned)dispatch(l, data, res, flags);
+        ran += dispatch(l, data, res, flags);
     }
-    return (int)ran;
+    return ran;
+}
+
+static bool is_failure(int rc)
+{
+    return rc < 0 && rc != -ETIME && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY;
+}
+
+static int run_now(struct loop *l)
+{
+    int rc = 0;
+    if (io_uring_sq_ready(&l->ring))
+        rc = io_uring_submit(&l->ring);
+    if (io_uring_cq_has_overflow(&l->ring))
+        rc = io_uring_get_events(&l->ring);
+    return is_failure(rc) ? err_set(rc, "io_uring: %s", strerror(-rc)) : drain(l);
+}
+
+int loop_run(struct loop *l, int64_t timeout_ns)
+{
+    if (timeout_ns == 0)
+        return run_now(l);
+    uint64_t now = clock_ns(), deadline = now + (uint64_t)timeout_ns;
+    /* Completions without a callback (answers to cancels, what was stopped) end a wait of the kernel's, not of ours. */
+    for (;;) {
+        struct io_uring_cqe *cqe;
+        struct __kernel_timespec ts = timespec_of(deadline - now);
+        int rc = io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
+        if (is_failure(rc))
+            return err_set(rc, "io_uring: %s", strerror(-rc));
+        int ran = drain(l);
+        if (ran > 0 || rc == -EINTR)
+            return ran;
+        now = clock_ns();
+        if (timeout_ns > 0 && now >= deadline)
+            return 0;
+    }
 }
 
 static void on_wake(struct loop_src *src, int result)

@@ -121,18 +121,17 @@ static void on_control(struct loop_src *src, int result)
         (void)remote_broken(r, rc);
 }
 
-/* Sleeps in the loop until something is readable or ns are over. */
+/* Sleeps in the loop until something is readable or ns are over. A watch that did not fire stays for the next sleep. */
 static int sleep_on_fds(struct remote *r, int64_t ns)
 {
     int fd[2], n = r->tr->fds(r->dom, fd), rc = 0;
     if (r->tr->arm(r->dom) != 0) /* events wait already */
         return 0;
     for (int i = 0; i < n && rc == 0; i++)
-        rc = loop_watch(r->loop, &r->src[i], fd[i], POLLIN, true, on_readable);
+        if (r->src[i].slot == 0)
+            rc = loop_watch(r->loop, &r->src[i], fd[i], POLLIN, true, on_readable);
     if (rc == 0)
         rc = loop_run(r->loop, ns);
-    for (int i = 0; i < n; i++)
-        loop_stop(r->loop, &r->src[i]);
     return rc < 0 ? remote_broken(r, rc) : 0;
 }
 
