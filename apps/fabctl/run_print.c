@@ -170,8 +170,9 @@ void run_print_summary(struct run *r)
         text_printf(screen_out(&r->screen), "%" PRIu64 "\n", r->accepted);
     else if (r->o->quiet)
         summary_quiet(r, seconds);
-    if (r->stop == STOP_SIGNAL && r->o->no_wait)
-        screen_say(&r->screen, "interrupted: %" PRIu64 " accepted", r->accepted);
+    if (r->o->no_wait && (r->stop == STOP_SIGNAL || r->stop == STOP_TIMEOUT))
+        screen_say(&r->screen, "%s: %" PRIu64 " accepted",
+                   r->stop == STOP_SIGNAL ? "interrupted" : "timed out", r->accepted);
     else if (r->stop == STOP_SIGNAL)
         screen_say(&r->screen, "interrupted: %" PRIu64 " completed, %" PRIu64 " withdrawn%s",
                    r->completed, r->withdrawn, r->left ? ", others left running" : "");

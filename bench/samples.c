@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * samples.c - samples, quantiles, stamps.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "bench/bench.h"
+#include "core/clock.h"
+
+int samples_init(struct samples *s, size_t n)
+{
+    s->ns = calloc(n, sizeof *s->ns);
+    s->n = n;
+    return s->ns ? 0 : -ENOMEM;
+}
+
+void samples_free(struct samples *s)
+{
+    free(s->ns);
+    s->ns = NULL;
+}
+
+static int by_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static int by_double(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The tick counter of some machines moves in steps as long as a good part of a round trip: the median is taken as the mean of the
+ * middle tenth, which resolves finer than one step. */
+static double middle(const struct samples *s)
+{
+    size_t from = s->n * 45 / 100, to = s->n * 55 / 100 + 1;
+    double sum = 0;
+    for (size_t i = from; i < to; i++)
+        sum += (double)s->ns[i];
+    return sum / (double)(to - from);
+}
+
+struct latency samples_quantiles(struct samples *s)
+{
+    qsort(s->ns, s->n, sizeof *s->ns, by_u64);
+    return (struct latency){.p50 = middle(s),
+                            .p99 = (double)s->ns[s->n * 99 / 100],
+                            .p999 = (double)s->ns[s->n * 999 / 1000]};
+}
+
+double median(double *v, size_t n)
+{
+    qsort(v, n, sizeof *v, by_double);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+struct latency latency_median(const struct latency *turns, size_t n)
+{
+    double a[32], b[32], c[32];
+    for (size_t i = 0; i < n; i++) {
+        a[i] = turns[i].p50;
+        b[i] = turns[i].p99;
+        c[i] = turns[i].p999;
+    }
+    return (struct latency){median(a, n), median(b, n), median(c, n)};
+}
+
+uint64_t stamp(void)
+{
+    return clock_ticks();
+}
+
+static uint64_t stamp_cost(void)
+{
+    static uint64_t cost;
+    uint64_t d[1001];
+    if (cost)
+        return cost;
+    for (int i = 0; i < 1001; i++) {
+        uint64_t t = stamp();
+        d[i] = stamp() - t;
+    }
+    qsort(d, 1001, sizeof *d, by_u64);
+    cost = d[500] ? d[500] : 1;
+    return cost;
+}
+
+uint64_t stamp_ns(uint64_t from, uint64_t to)
+{
+    uint64_t span = to - from, cost = stamp_cost();
+    return clock_ticks_to_ns(span > cost ? span - cost : 0, clock_ticks_hz());
+}
