@@ -278,6 +278,7 @@ static void free_task(struct local *l, uint32_t slot, uint64_t w)
     if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
     slot_give(l->seg, &l->stock, l->me, slot);
+    slot_stock_settle(l->seg, &l->stock, l->me); /* still LEASED, it would be taken for a task we hold */
 }
 
 /* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the one before it ended. Stands

@@ -34,6 +34,7 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
     uint32_t hint[BATCH];
     if (want > st->cap)
         want = st->cap;
+    slot_stock_settle(s, st, me);
     while (st->n < want) {
         uint32_t n = want - st->n < BATCH ? want - st->n : BATCH;
         n = ring_take(s, s->free_ring, hint, n);
@@ -64,8 +65,20 @@ bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
     return true;
 }
 
+void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me)
+{
+    if (!st->lazy)
+        return;
+    st->lazy = false;
+    _Atomic uint64_t *state = &s->slot[st->slot[st->n - 1]].state;
+    /* relaxed: ours, only we change it. release: pairs with whoever claims the next task in this slot; what we read of
+     * the old task stays before it */
+    at_store_rel(state, slot_word(slot_next_epoch(at_load_rlx(state)), me, 0, SLOT_FILLING));
+}
+
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep)
 {
+    slot_stock_settle(s, st, me);
     while (st->n > keep) {
         uint32_t slot = st->slot[--st->n];
         uint64_t w = at_load(&s->slot[slot].state);
@@ -76,13 +89,11 @@ void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t 
 
 void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot)
 {
-    uint64_t w = at_load_rlx(&s->slot[slot].state); /* ours: only we change it */
+    slot_stock_settle(s, st, me);
     if (st->n == st->cap)
         slot_stock_shrink(s, st, me, st->cap / 2);
-    /* release: pairs with the claimer's CAS of the next task in this slot; what we read of the old
-     * task stays before it */
-    at_store_rel(&s->slot[slot].state, slot_word(slot_epoch(w) + 1, me, 0, SLOT_FILLING));
     st->slot[st->n++] = slot;
+    st->lazy = true;
 }
 
 void slot_fill_free_ring(const struct segment *s)

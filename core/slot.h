@@ -128,7 +128,14 @@ static inline enum slot_place slot_res_place(uint32_t arg_len, uint32_t res_len)
 struct slot_stock {
     uint32_t *slot;
     uint32_t n, cap;
+    bool lazy; /* the last one still has the state word of its former task: see slot_give() */
 };
+
+/* The epoch of the next task in a slot of our stock, whose state word is w. */
+static inline uint32_t slot_next_epoch(uint64_t w)
+{
+    return slot_state(w) == SLOT_FILLING ? slot_epoch(w) : slot_epoch(w) + 1;
+}
 
 int slot_stock_init(struct slot_stock *st, uint32_t cap) __attribute__((warn_unused_result));
 void slot_stock_free(struct slot_stock *st);
@@ -138,8 +145,12 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
 /* Gives slots back to the free ring until the stock has at most keep. */
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep);
 /* Gives one slot, which me owns in any state, back: to the stock, or half of a full stock to the free ring.
- * The slot's blocks have been freed before. */
+ * The slot's blocks have been freed before. The state word is not written until the slot is used again or
+ * another is given: a worker may be watching its line, and the next task's READY is then the only write that takes the line away from
+ * it. Until then the slot looks like an outcome that was not taken; a recovery treats both alike. */
 void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot);
+/* Writes what slot_give() put off. */
+void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me);
 /* FILLING or an outcome with word w -> FREE and into the free ring. False when the word was no longer w. */
 bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w);
 /* At creation: all slots into the free ring. */

@@ -97,8 +97,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
                      bool solo, uint32_t *epoch_out)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
-    uint64_t w = at_load_rlx(&sl->state); /* ours: nobody else changes a live owner's FILLING */
-    uint32_t epoch = slot_epoch(w), flags = 0;
+    uint64_t w = at_load_rlx(&sl->state); /* ours: nobody else changes a slot of a live owner's stock */
+    uint32_t epoch = slot_next_epoch(w), flags = 0;
     int rc = put_argument(l, slot, epoch, t);
     if (rc < 0)
         return rc;
@@ -136,6 +136,7 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
         }
         if (slot_arg_place(s->slot[slot[i - 1]].arg_len) == PLACE_BLOCK)
             arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1], slot_epoch(w));
+        slot_stock_settle(s, &l->stock, l->me);
         l->stock.slot[l->stock.n++] = slot[i - 1];
     }
     return done;
@@ -166,6 +167,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         if (rc < 0)
             break;
         l->stock.n--;
+        l->stock.lazy = false;
         slot[k++] = sl;
     }
     if (k == 0)
