@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "bench/fixture.h"
 #include "core/fabric.h"
 
 /* ---- samples ---- */
@@ -97,19 +98,9 @@ int floor_fi(const struct settings *st, const char *provider, struct samples *ou
 int lane_round_trip(const struct settings *st, const char *provider, int mode, struct samples *out)
     __attribute__((warn_unused_result));
 
-struct fixture {
-    char dir[64];
-    char local[128], remote[64]; /* addresses */
-    char key[128];
-    int pid;
-};
-/* A private fabricd with its own directories and ports. */
-int fixture_start(struct fixture *f, const struct settings *st) __attribute__((warn_unused_result));
-void fixture_stop(struct fixture *f);
 /* A worker process on the far core; batch: most tasks a claim takes; spin_ns as in fab_options. Returns its pid. */
 int worker_start(const struct settings *st, const char *address, const char *key, unsigned batch,
                  int64_t spin_ns) __attribute__((warn_unused_result));
-void child_stop(int pid);
 
 int measure_task_rtt(const struct settings *st, const struct fixture *f, const char *worker_at,
                      int64_t spin_ns, struct samples *out) __attribute__((warn_unused_result));

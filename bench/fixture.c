@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * fixture.c - a private fabricd and its workers: own directories, own ports, ended by pid, dead with their parent at the latest.
+ * fixture.c - see fixture.h.
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -8,17 +8,18 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "bench/bench.h"
+#include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/error.h"
-#include "core/kernel.h"
 
 void child_stop(int pid)
 {
@@ -64,7 +65,7 @@ static int await_ready(int fd)
     return err_set(-EIO, "fabricd did not start: %s", n ? text : "it said nothing");
 }
 
-int fixture_start(struct fixture *f, const struct settings *st)
+int fixture_start(struct fixture *f, const char *build, const char *tables)
 {
     char conf[128], program[512];
     int port = free_port(), err[2];
@@ -79,10 +80,10 @@ int fixture_start(struct fixture *f, const struct settings *st)
     FILE *c = fopen(conf, "we");
     if (!c || pipe2(err, O_CLOEXEC) < 0)
         return err_set(-errno, "%s: %s", conf, strerror(errno));
-    fprintf(c, "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = \"127.0.0.1:%d\"\n",
-            f->dir, f->dir, port);
+    fprintf(c, "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = \"127.0.0.1:%d\"\n%s",
+            f->dir, f->dir, port, tables);
     fclose(c);
-    snprintf(program, sizeof program, "%s/apps/fabricd", st->build);
+    snprintf(program, sizeof program, "%s/apps/fabricd", build);
     f->pid = fork();
     if (f->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -93,26 +94,32 @@ int fixture_start(struct fixture *f, const struct settings *st)
     }
     close(err[1]);
     int rc = await_ready(err[0]);
-    /* what it says later is not read: the pipe is non-blocking for nobody, so keep it small by its own log level */
-    close(err[0]);
+    close(err[0]); /* nobody reads what it says later; its writes fail and that is all */
     if (rc < 0)
-        fixture_stop(f);
+        (void)fixture_stop(f);
     return rc;
 }
 
-void fixture_stop(struct fixture *f)
+/* Waits for the end of a child by its pidfd, at most ms. */
+static bool ended(int pid, int ms)
 {
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    bool gone = fd >= 0 && poll(&p, 1, ms) == 1;
+    if (fd >= 0)
+        close(fd);
+    return gone;
+}
+
+int fixture_stop(struct fixture *f)
+{
+    int status = -1;
     if (f->pid > 0) {
         kill(f->pid, SIGTERM);
-        for (int i = 0; i < 200; i++) {
-            if (waitpid(f->pid, NULL, WNOHANG) == f->pid) {
-                f->pid = 0;
-                break;
-            }
-            struct timespec t = {.tv_nsec = 10000000};
-            nanosleep(&t, NULL);
-        }
-        child_stop(f->pid);
+        if (ended(f->pid, 2000))
+            waitpid(f->pid, &status, 0);
+        else
+            child_stop(f->pid);
     }
     const char *names[] = {"node.toml", "authkey", "fabricd.sock"};
     char path[160];
@@ -122,53 +129,5 @@ void fixture_stop(struct fixture *f)
     }
     rmdir(f->dir);
     f->pid = 0;
-}
-
-static void work(fab_t *f, unsigned batch)
-{
-    struct kernel_ctx ctx = {0};
-    struct fab_lease lease[256];
-    for (;;) {
-        long n = fab_claim(f, 0, lease, batch, FAB_FOREVER);
-        if (n < 0)
-            return;
-        for (long i = 0; i < n; i++) {
-            const struct kernel *k = kernel_by_id(lease[i].kernel);
-            const void *res;
-            long len = k ? k->run(&ctx, fab_arg(&lease[i]), lease[i].len, &res) : -ENOENT;
-            int rc = len < 0 ? fab_fail(f, &lease[i], ctx.error)
-                             : fab_complete(f, &lease[i], res, (uint32_t)len);
-            if (rc < 0)
-                return;
-        }
-    }
-}
-
-int worker_start(const struct settings *st, const char *address, const char *key, unsigned batch,
-                 int64_t spin_ns)
-{
-    int ready[2];
-    char ok = 0;
-    if (pipe2(ready, O_CLOEXEC) < 0)
-        return -errno;
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct fab_options o = {.roles = FAB_WORKER, .name = "bench", .key_file = key, .spin_ns = spin_ns};
-        fab_t *f;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        pin_far(st);
-        if (kernel_register_builtin() < 0 || fab_open(&f, address, &o) < 0 || write(ready[1], "!", 1) != 1) {
-            fprintf(stderr, "fabbench: the worker: %s\n", fab_errmsg());
-            _exit(1);
-        }
-        work(f, batch);
-        _exit(1);
-    }
-    close(ready[1]);
-    if (read(ready[0], &ok, 1) != 1) {
-        child_stop(pid);
-        pid = err_set(-EIO, "the worker did not start");
-    }
-    close(ready[0]);
-    return pid;
+    return status;
 }

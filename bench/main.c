@@ -262,7 +262,7 @@ static void verbs(const struct settings *st, struct report *rep)
 static int measure_all(const struct settings *st, struct report *rep)
 {
     struct fixture f;
-    int rc = fixture_start(&f, st);
+    int rc = fixture_start(&f, st->build, "");
     if (rc < 0) {
         fprintf(stderr, "fabbench: %s\n", err_text(rc));
         return rc;
@@ -270,7 +270,7 @@ static int measure_all(const struct settings *st, struct report *rep)
     rc = latencies(st, rep, &f);
     if (rc == 0)
         rc = throughputs(st, rep, &f);
-    fixture_stop(&f);
+    (void)fixture_stop(&f);
     if (rc == 0)
         rc = python(st, rep);
     if (rc == 0)

@@ -22,10 +22,10 @@
 /* Looks at a hole in the ring before it is closed; the producer that made it is a few instructions from
  * filling it, or not running. */
 #define HOLE_PATIENCE 64
-/* Looks at the watched slot before the rings are looked at again (about half a microsecond), and tasks found there in a row
+/* Looks at the watched slot before the rings are looked at again (a microsecond or so), and tasks found there in a row
  * before their stale entries are cleared away. */
-#define HOT_ROUNDS 32
-#define HOT_STREAK 32
+#define HOT_ROUNDS 64
+#define HOT_STREAK 64
 
 static void bump(_Atomic uint64_t *c, uint64_t n)
 {
