@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * conform.c - what every transport must do, through the public API alone. Run once for each transport: CONFORM is "unix",
+ * "tcp-send" or "tcp-write".
+ *
+ * Each test has a private fabricd and forks its workers; the test's process is the producer. Both come in over the transport
+ * under test.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "bench/fixture.h"
+#include "core/clock.h"
+#include "core/fabric.h"
+#include "core/kernel.h"
+
+#define SECOND 1000000000ll
+
+static struct fixture fx;
+static const char *address;
+
+static void begin(const char *tables)
+{
+    const char *which = getenv("CONFORM"), *build = getenv("BUILD_DIR");
+    char all[512];
+    cr_assert(which && build, "set CONFORM and BUILD_DIR");
+    snprintf(all, sizeof all, "%s%s", tables,
+             strcmp(which, "tcp-write") == 0 ? "\n[fabric]\nlane = \"write\"\n" : "\n[fabric]\nlane = \"send\"\n");
+    cr_assert_eq(kernel_register_builtin(), 0);
+    cr_assert_eq(fixture_start(&fx, build, all), 0, "%s", fab_errmsg());
+    address = strcmp(which, "unix") == 0 ? fx.local : fx.remote;
+}
+
+static void end(void)
+{
+    int status = fixture_stop(&fx);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "fabricd ended with %x", status);
+}
+
+static fab_t *open_as(uint32_t roles, const char *at)
+{
+    struct fab_options o = {.roles = roles, .key_file = fx.key, .name = "conform"};
+    fab_t *f = NULL;
+    cr_assert_eq(fab_open(&f, at, &o), 0, "%s", fab_errmsg());
+    return f;
+}
+
+/* A worker process; sequence: it answers with the number of the task in its own order of starting, in place of a kernel. */
+static pid_t worker(bool sequence, unsigned batch)
+{
+    pid_t pid = fork();
+    cr_assert_geq(pid, 0);
+    if (pid)
+        return pid;
+    struct fab_options o = {.roles = FAB_WORKER, .key_file = fx.key, .name = "worker"};
+    struct kernel_ctx ctx = {0};
+    struct fab_lease l[64];
+    fab_t *f;
+    uint64_t started = 0;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (fab_open(&f, address, &o) < 0)
+        _exit(1);
+    for (;;) {
+        long n = fab_claim(f, 0, l, batch, FAB_FOREVER);
+        if (n < 0)
+            _exit(2);
+        for (long i = 0; i < n; i++) {
+            const struct kernel *k = kernel_by_id(l[i].kernel);
+            const void *res = &started;
+            long len = sequence ? 8 : k ? k->run(&ctx, fab_arg(&l[i]), l[i].len, &res) : -ENOENT;
+            int rc = len < 0 ? fab_fail(f, &l[i], k ? ctx.error : "unknown kernel")
+                             : fab_complete(f, &l[i], res, (uint32_t)len);
+            started++;
+            if (rc < 0)
+                _exit(3);
+        }
+    }
+}
+
+static struct fab_task task(const char *kernel, const void *arg, uint32_t len)
+{
+    return (struct fab_task){
+        .kernel = fab_kernel_id(kernel), .arg = arg, .len = len, .priority = FAB_PRIORITY_NORMAL};
+}
+
+Test(conform, answers_are_right_and_carry_their_tags, .timeout = 30)
+{
+    begin("");
+    pid_t w = worker(false, 16);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    int64_t n[100];
+    for (int i = 0; i < 100; i++) {
+        n[i] = i;
+        struct fab_task t = task("feb", &n[i], 8);
+        t.tag = 1000 + (uint64_t)i;
+        cr_assert_eq(fab_submit(f, &t, 1, NULL, SECOND), 1, "%s", fab_errmsg());
+    }
+    cr_assert_eq(fab_outstanding(f), 100);
+    uint64_t feb[100] = {1, 1, 2, 3, 5};
+    for (int i = 5; i < 100; i++)
+        feb[i] = feb[i - 1] + feb[i - 2] - feb[i - 5];
+    for (int got = 0; got < 100;) {
+        struct fab_outcome o[7];
+        long k = fab_wait_any(f, o, 7, 5 * SECOND);
+        cr_assert_gt(k, 0, "%s", fab_errmsg());
+        for (long i = 0; i < k; i++, got++) {
+            cr_assert_eq(o[i].status, FAB_COMPLETED);
+            cr_assert(o[i].tag >= 1000 && o[i].tag < 1100);
+            cr_assert_eq(o[i].small, feb[o[i].tag - 1000]);
+        }
+    }
+    cr_assert_eq(fab_outstanding(f), 0);
+    struct fab_outcome o;
+    cr_assert_eq(fab_wait_any(f, &o, 1, 0), -ENOENT);
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, one_worker_starts_one_producers_tasks_in_order, .timeout = 30)
+{
+    begin("");
+    pid_t w = worker(true, 8);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    fab_id id[512];
+    for (int round = 0; round < 20; round++) {
+        struct fab_task t[512];
+        long sent = 0;
+        for (int i = 0; i < 512; i++)
+            t[i] = task("echo", "x", 1);
+        while (sent < 512) {
+            /* batches of many sizes, singles among them */
+            size_t k = (size_t)(1 + (sent * 7 + round) % 40);
+            long n = fab_submit(f, t + sent, sent + (long)k > 512 ? (size_t)(512 - sent) : k, id + sent, SECOND);
+            cr_assert_gt(n, 0, "%s", fab_errmsg());
+            sent += n;
+        }
+        for (int i = 0; i < 512; i++) {
+            struct fab_outcome o;
+            cr_assert_eq(fab_wait(f, id[i], &o, 5 * SECOND), 0, "%s", fab_errmsg());
+            cr_assert_eq(o.small, (uint64_t)(round * 512 + i), "task %d of round %d was started as %llu", i,
+                         round, (unsigned long long)o.small);
+        }
+    }
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, payloads_of_every_size_come_back_whole, .timeout = 60)
+{
+    static const uint32_t sizes[] = {0,    1,     7,     8,     9,     63,    64,      65,     255,    256,
+                                     257,  1024,  4096,  16300, 16343, 16344, 16368,   16384,  16385,  65535,
+                                     65536, 65537, 200000, 1u << 20, 5000001};
+    begin("");
+    pid_t w = worker(false, 4);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    uint8_t *bytes = malloc(6000000);
+    for (uint32_t i = 0; i < 6000000; i++)
+        bytes[i] = (uint8_t)(i * 2654435761u >> 24);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct fab_task t[2] = {task("echo", bytes + i, sizes[i]), task("echo", bytes + 2 * i, sizes[i] / 2)};
+        struct fab_outcome o;
+        fab_id id[2];
+        cr_assert_eq(fab_submit(f, t, 1, id, SECOND), 1, "%u bytes: %s", sizes[i], fab_errmsg());
+        cr_assert_eq(fab_submit(f, t + 1, 1, id + 1, SECOND), 1, "%u bytes: %s", sizes[i], fab_errmsg());
+        for (int k = 0; k < 2; k++) {
+            cr_assert_eq(fab_wait(f, id[k], &o, 10 * SECOND), 0, "%u bytes: %s", sizes[i], fab_errmsg());
+            cr_assert_eq(o.status, FAB_COMPLETED, "%u bytes", sizes[i]);
+            cr_assert_eq(o.len, t[k].len);
+            cr_assert_eq(memcmp(fab_data(&o), t[k].arg, o.len), 0, "%u bytes came back altered", sizes[i]);
+        }
+    }
+    free(bytes);
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, a_full_fabric_says_so_waits_and_goes_on, .timeout = 30)
+{
+    begin("[segment]\nslots = 64\nparticipants = 8\n");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    struct fab_task t = task("echo", "abc", 3);
+    long accepted = 0, n;
+    while ((n = fab_submit(f, &t, 1, NULL, 0)) == 1)
+        accepted++;
+    cr_assert_eq(n, -EAGAIN, "%ld %s", n, fab_errmsg());
+    cr_assert(accepted >= 16 && accepted <= 64, "%ld accepted", accepted);
+    uint64_t start = clock_ns();
+    cr_assert_eq(fab_submit(f, &t, 1, NULL, SECOND / 10), -ETIMEDOUT);
+    uint64_t took = clock_ns() - start;
+    cr_assert(took >= 100000000u && took < 2000000000u, "waited %llu ns", (unsigned long long)took);
+    pid_t w = worker(false, 4);
+    for (long got = 0; got < accepted;) {
+        struct fab_outcome o[16];
+        n = fab_wait_any(f, o, 16, 5 * SECOND);
+        cr_assert_gt(n, 0, "%s", fab_errmsg());
+        got += n;
+    }
+    cr_assert_eq(fab_submit(f, &t, 1, NULL, SECOND), 1, "%s", fab_errmsg());
+    struct fab_outcome o;
+    cr_assert_eq(fab_wait_any(f, &o, 1, 5 * SECOND), 1);
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, waits_end_at_their_time, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER | FAB_WORKER, address);
+    struct fab_task t = task("echo", "abc", 3);
+    struct fab_outcome o;
+    struct fab_lease l;
+    fab_id id;
+    cr_assert_eq(fab_claim(f, 0, &l, 1, 0), -EAGAIN);
+    uint64_t start = clock_ns();
+    cr_assert_eq(fab_claim(f, 0, &l, 1, SECOND / 20), -ETIMEDOUT);
+    uint64_t took = clock_ns() - start;
+    cr_assert(took >= 50000000u && took < 1500000000u, "claim waited %llu ns", (unsigned long long)took);
+    cr_assert_eq(fab_wait_any(f, &o, 1, 0), -ENOENT);
+    fab_t *p = open_as(FAB_PRODUCER, address);
+    t.queue = 0;
+    cr_assert_eq(fab_submit(p, &t, 1, &id, SECOND), 1);
+    cr_assert_eq(fab_wait(p, id + (1ull << 32), &o, 0), -ENOENT);
+    start = clock_ns();
+    int rc = fab_wait(p, id, &o, SECOND / 20);
+    took = clock_ns() - start;
+    /* over a link the claim above may have left a wish for leases, and the task lies with f */
+    cr_assert_eq(rc, -ETIMEDOUT, "%d", rc);
+    cr_assert(took >= 50000000u && took < 1500000000u, "wait waited %llu ns", (unsigned long long)took);
+    fab_close(p);
+    fab_close(f);
+    end();
+}
+
+Test(conform, a_task_not_started_can_be_withdrawn, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    struct fab_task t = task("echo", "abc", 3);
+    fab_id id[10];
+    for (int i = 0; i < 10; i++)
+        cr_assert_eq(fab_submit(f, &t, 1, &id[i], SECOND), 1);
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(fab_cancel(f, id[2 * i]), 0, "%s", fab_errmsg());
+    struct fab_outcome o;
+    for (int i = 0; i < 5; i++) {
+        cr_assert_eq(fab_wait(f, id[2 * i], &o, 5 * SECOND), 0, "%s", fab_errmsg());
+        cr_assert_eq(o.status, FAB_CANCELLED);
+    }
+    pid_t w = worker(false, 4);
+    for (int i = 0; i < 5; i++) {
+        cr_assert_eq(fab_wait(f, id[2 * i + 1], &o, 5 * SECOND), 0, "%s", fab_errmsg());
+        cr_assert_eq(o.status, FAB_COMPLETED);
+    }
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, what_can_not_be_run_fails_alone, .timeout = 30)
+{
+    begin("");
+    pid_t w = worker(false, 4);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    int64_t n = 48, much = 1000001;
+    struct fab_task t[4] = {task("no-such-kernel", &n, 8), task("feb", "abc", 3), task("feb", &much, 8),
+                            task("feb", &n, 8)};
+    fab_id id[4];
+    struct fab_outcome o;
+    cr_assert_eq(fab_submit(f, t, 4, id, SECOND), 4);
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(fab_wait(f, id[i], &o, 5 * SECOND), 0, "%s", fab_errmsg());
+        cr_assert_eq(o.status, FAB_FAILED);
+        cr_assert_gt(o.len, 8);
+        cr_assert(memmem(fab_data(&o), o.len, i == 0 ? "kernel" : "feb", i == 0 ? 6 : 3), "task %d", i);
+    }
+    cr_assert_eq(fab_wait(f, id[3], &o, 5 * SECOND), 0);
+    cr_assert_eq(o.small, 106373551);
+    t[0].queue = 63;
+    cr_assert_eq(fab_submit(f, t, 1, id, 0), -EINVAL);
+    t[0].queue = 0;
+    t[0].priority = 4;
+    cr_assert_eq(fab_submit(f, t, 1, id, 0), -EINVAL);
+    t[0].priority = 0;
+    t[0].flags = 0x8000;
+    cr_assert_eq(fab_submit(f, t, 1, id, 0), -EINVAL);
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, a_killed_workers_task_is_finished_by_another, .timeout = 30)
+{
+    begin("");
+    pid_t first = worker(false, 1);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    uint64_t ns = 400000000;
+    struct fab_task t = task("sleep", &ns, 8);
+    struct fab_outcome o;
+    fab_id id;
+    cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), 1);
+    cr_assert_eq(fab_wait(f, id, &o, SECOND / 5), -ETIMEDOUT); /* it is being run */
+    pid_t second = worker(false, 1);
+    cr_assert_eq(fab_wait(f, id, &o, SECOND / 20), -ETIMEDOUT);
+    child_stop(first);
+    uint64_t killed = clock_ns();
+    cr_assert_eq(fab_wait(f, id, &o, 10 * SECOND), 0, "%s", fab_errmsg());
+    uint64_t took = clock_ns() - killed;
+    cr_assert_eq(o.status, FAB_COMPLETED);
+    cr_assert_eq(o.attempts, 2);
+    /* all of it again, and little more: it was given to the other within milliseconds */
+    cr_assert(took >= ns && took < ns + 300000000u, "%llu ns after the kill", (unsigned long long)took);
+    fab_close(f);
+    child_stop(second);
+    end();
+}
+
+Test(conform, a_producer_that_leaves_holds_nothing, .timeout = 30)
+{
+    begin("[segment]\nslots = 256\nparticipants = 16\n");
+    char text[9] = "leaving";
+    for (int i = 0; i < 50; i++) {
+        fab_t *f = open_as(FAB_PRODUCER, address);
+        struct fab_task t[4] = {task("echo", text, 8), task("echo", text, 1), task("echo", text, 8),
+                                task("echo", text, 8)};
+        cr_assert_eq(fab_submit(f, t, 4, NULL, SECOND), 4, "round %d: %s", i, fab_errmsg());
+        fab_close(f);
+    }
+    /* the tasks go on without a waiter */
+    pid_t w = worker(false, 16);
+    fab_t *look = open_as(FAB_TOOL, fx.local);
+    bool empty = false;
+    for (uint64_t until = clock_ns() + 5 * SECOND; !empty && clock_ns() < until;) {
+        char *json;
+        cr_assert_eq(fab_status_json(look, &json, SECOND), 0);
+        empty = strstr(json, "\"ready\": 0") && strstr(json, "\"leased\": 0") && strstr(json, "\"outcomes\": 0");
+        free(json);
+    }
+    cr_assert(empty, "tasks of producers that left are still there");
+    fab_close(look);
+    child_stop(w);
+    end();
+}
+
+Test(conform, no_wait_tasks_are_run_and_forgotten, .timeout = 30)
+{
+    begin("[segment]\nslots = 64\nparticipants = 8\n");
+    pid_t w = worker(false, 16);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    struct fab_task t = task("echo", "abc", 3);
+    t.flags = FAB_NO_WAIT;
+    for (int i = 0; i < 2000; i++) /* many times what fits */
+        cr_assert_eq(fab_submit(f, &t, 1, NULL, 5 * SECOND), 1, "task %d: %s", i, fab_errmsg());
+    cr_assert_eq(fab_outstanding(f), 0);
+    fab_close(f);
+    child_stop(w);
+    end();
+}
+
+Test(conform, a_fabric_that_ends_is_noticed, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    fab_t *w = open_as(FAB_WORKER, address);
+    struct fab_lease l;
+    kill(fx.pid, SIGTERM);
+    long rc = fab_claim(w, 0, &l, 1, 5 * SECOND);
+    cr_assert_eq(rc, -EPIPE, "%ld: %s", rc, fab_errmsg());
+    struct fab_task t = task("echo", "abc", 3);
+    rc = fab_submit(f, &t, 1, NULL, SECOND);
+    cr_assert_eq(rc, -EPIPE, "%ld: %s", rc, fab_errmsg());
+    fab_close(f);
+    fab_close(w);
+    end();
+}
+
+Test(conform, many_batches_through_many_handles, .timeout = 60)
+{
+    begin("");
+    pid_t w[2] = {worker(false, 64), worker(false, 1)};
+    fab_t *f[3];
+    for (int i = 0; i < 3; i++)
+        f[i] = open_as(FAB_PRODUCER, address);
+    int64_t n = 48;
+    struct fab_task t[64];
+    for (int i = 0; i < 64; i++)
+        t[i] = task("feb", &n, 8);
+    long sent[3] = {0}, got[3] = {0};
+    while (got[0] + got[1] + got[2] < 3 * 30000) {
+        for (int i = 0; i < 3; i++) {
+            struct fab_outcome o[64];
+            if (sent[i] < 30000) {
+                long k = fab_submit(f[i], t, 30000 - sent[i] < 64 ? (size_t)(30000 - sent[i]) : 64, NULL, 0);
+                cr_assert(k > 0 || k == -EAGAIN, "%ld %s", k, fab_errmsg());
+                sent[i] += k > 0 ? k : 0;
+            }
+            if (fab_outstanding(f[i]) == 0)
+                continue;
+            long k = fab_wait_any(f[i], o, 64, sent[i] == 30000 ? 5 * SECOND : 0);
+            cr_assert(k > 0 || k == -EAGAIN, "%ld %s", k, fab_errmsg());
+            for (long j = 0; j < k; j++)
+                cr_assert_eq(o[j].small, 106373551);
+            got[i] += k > 0 ? k : 0;
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        fab_close(f[i]);
+    child_stop(w[0]);
+    child_stop(w[1]);
+    end();
+}
