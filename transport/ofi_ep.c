@@ -84,6 +84,7 @@ int ofi_connect(struct tr_domain *d, struct tr_ep **out, const uint8_t *addr, ui
                 const void *data, uint32_t data_len)
 {
     struct fi_info *info = fi_dupinfo(d->info);
+    struct tr_ep *ep;
     int rc;
     if (!info)
         return err_set(-ENOMEM, "no memory for an endpoint");
@@ -95,12 +96,20 @@ int ofi_connect(struct tr_domain *d, struct tr_ep **out, const uint8_t *addr, ui
         return err_set(-ENOMEM, "no memory for an endpoint");
     }
     memcpy(info->dest_addr, addr, addr_len);
-    rc = make_ep(d, info, out);
+    /* tcp would bind to what fi_getinfo() proposed, which may be another interface's */
+    if (strcmp(d->provider, "tcp") == 0) {
+        free(info->src_addr);
+        info->src_addr = NULL;
+        info->src_addrlen = 0;
+    }
+    rc = make_ep(d, info, &ep);
     if (rc == 0) {
-        rc = fi_connect((*out)->ep, info->dest_addr, data, data_len);
+        rc = fi_connect(ep->ep, info->dest_addr, data, data_len);
         if (rc) {
             rc = ofi_error(rc, "connecting");
-            ofi_ep_free(*out);
+            ofi_ep_free(ep);
+        } else {
+            *out = ep;
         }
     }
     fi_freeinfo(info);
@@ -110,12 +119,15 @@ int ofi_connect(struct tr_domain *d, struct tr_ep **out, const uint8_t *addr, ui
 int ofi_accept(struct tr_domain *d, struct tr_ep **out, void *request)
 {
     struct fi_info *info = request;
-    int rc = make_ep(d, info, out);
+    struct tr_ep *ep;
+    int rc = make_ep(d, info, &ep);
     if (rc == 0) {
-        rc = fi_accept((*out)->ep, NULL, 0);
+        rc = fi_accept(ep->ep, NULL, 0);
         if (rc) {
             rc = ofi_error(rc, "accepting");
-            ofi_ep_free(*out);
+            ofi_ep_free(ep);
+        } else {
+            *out = ep;
         }
     }
     fi_freeinfo(info);

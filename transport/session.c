@@ -295,8 +295,9 @@ static int await_connected(struct session *s)
 static int open_data(struct session *s, const char *provider)
 {
     const struct ctl_welcome *w = &s->welcome;
+    char host[64] = "";
     struct tr_opts o = {.provider = provider,
-                        .host = provider[0] == 'v' ? s->host : NULL,
+                        .host = host,
                         .eps_max = 1,
                         .ops_per_ep = OPS_PER_EP};
     struct lane_params p = {.mode = (enum lane_mode)w->lane_mode,
@@ -306,7 +307,12 @@ static int open_data(struct session *s, const char *provider)
     struct tr_remote ours, theirs;
     uint8_t body[64];
     s->tr = &tr_ofi;
-    int rc = s->tr->domain_open(&s->dom, &o);
+    fix_address(s);
+    /* the provider chooses its device and address family by where it is to reach */
+    int rc = getnameinfo((const struct sockaddr *)w->addr, w->addr_len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
+    if (rc)
+        return err_set(-EPROTO, "%s:%s gave a data address that can't be read: %s", s->host, s->port, gai_strerror(rc));
+    rc = s->tr->domain_open(&s->dom, &o);
     if (rc == 0)
         rc = lane_new(&s->lane, s->tr, s->dom, &p, &ours);
     if (rc == 0)
@@ -319,7 +325,6 @@ static int open_data(struct session *s, const char *provider)
         rc = lane_peer(s->lane, &theirs);
     if (rc < 0)
         return rc;
-    fix_address(s);
     rc = s->tr->connect(s->dom, &s->ep, w->addr, w->addr_len, w->ticket, sizeof w->ticket);
     if (rc == 0)
         rc = lane_bind(s->lane, s->ep);

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * unit.h - what the unit tests of shared memory have in common: a segment of given size, handles on
+ * it, bytes that can be told apart, and two checks: is every slot free again, is the whole arena?
+ *
+ * Criterion runs each test in a process of its own and a segment is not inherited by fork():
+ * whatever a test needs it makes itself.
+ */
+#ifndef TESTS_UNIT_H
+#define TESTS_UNIT_H
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "core/arena.h"
+#include "core/error.h"
+#include "core/local.h"
+#include "core/participant.h"
+#include "core/ring.h"
+#include "core/segment.h"
+#include "core/slot.h"
+
+#define UNIT_SECOND 1000000000ll
+
+static inline void unit_segment(struct segment *s, uint32_t slots, uint32_t participants,
+                                uint64_t arena_bytes, uint32_t queues)
+{
+    static const char *const names[] = {"default", "second", "third", "fourth"};
+    struct segment_params p = {.name = "unit",
+                               .version = "0",
+                               .slots = slots,
+                               .participants = participants,
+                               .arena_bytes = arena_bytes,
+                               .queues = queues,
+                               .queue_names = names,
+                               .huge = SEGMENT_HUGE_NEVER,
+                               .numa_node = -1};
+    int rc = segment_create(s, &p);
+    cr_assert_eq(rc, 0, "%s", err_text(rc));
+}
+
+static inline uint32_t unit_participant(const struct segment *s, const char *name,
+                                        uint32_t *generation)
+{
+    struct participant_info info = {.pid = (uint32_t)getpid(),
+                                    .uid = (uint32_t)getuid(),
+                                    .roles = FAB_PRODUCER | FAB_WORKER,
+                                    .name = name};
+    int me = participant_add(s, &info, generation);
+    cr_assert_geq(me, 0, "%s", err_text(me));
+    return (uint32_t)me;
+}
+
+/* A handle as attach_open() would make it, without a fabricd. */
+static inline fab_t *unit_handle(const struct segment *s, const char *name, int64_t spin_ns)
+{
+    struct local *l = NULL;
+    uint32_t generation, me = unit_participant(s, name, &generation);
+    int rc = local_open(&l, s, me, generation, -1, -1, spin_ns);
+    cr_assert_eq(rc, 0, "%s", err_text(rc));
+    return &l->base;
+}
+
+static inline uint32_t unit_id(const fab_t *f)
+{
+    return ((const struct local *)f)->me;
+}
+
+/* Bytes that depend on their place and on seed. */
+static inline void unit_fill(void *to, size_t len, uint32_t seed)
+{
+    uint8_t *p = to;
+    for (size_t i = 0; i < len; i++)
+        p[i] = (uint8_t)((i * 131 + i / 251) ^ (seed * 2654435761u >> 24));
+}
+
+static inline bool unit_filled(const void *from, size_t len, uint32_t seed)
+{
+    const uint8_t *p = from;
+    for (size_t i = 0; i < len; i++)
+        if (p[i] != (uint8_t)((i * 131 + i / 251) ^ (seed * 2654435761u >> 24)))
+            return false;
+    return true;
+}
+
+static inline uint32_t unit_slots_in(const struct segment *s, enum slot_state state)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->slots; i++)
+        n += slot_state(at_load(&s->slot[i].state)) == (uint32_t)state;
+    return n;
+}
+
+/* A generator of its own (xorshift): the same sequence in every run. */
+static inline uint64_t unit_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+#endif
