@@ -228,7 +228,7 @@ static void note_info(struct session *s, const char *provider)
     in->submit_window = w->submit_window;
     in->queues = w->queues;
     for (uint32_t i = 0; i < w->queues; i++)
-        snprintf(in->queue[i], sizeof in->queue[i], "%s", w->queue[i]);
+        memcpy(in->queue[i], w->queue[i], sizeof in->queue[i]);
     memcpy(in->server, w->server, sizeof in->server);
     snprintf(in->provider, sizeof in->provider, "%s", provider);
 }

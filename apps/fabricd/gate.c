@@ -546,6 +546,14 @@ bool gate_arm(struct gate *g)
     return true;
 }
 
+bool gate_idle(const struct gate *g)
+{
+    for (const struct peer *p = g->peers; p; p = p->next)
+        if (p->stage == STAGE_UP && (p->link->unanswered > 0 || !lane_tx_idle(p->lane)))
+            return false;
+    return true;
+}
+
 bool gate_busy(const struct gate *g)
 {
     return g->up > 0;

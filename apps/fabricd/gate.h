@@ -20,6 +20,8 @@ int gate_open(struct gate **out, struct daemon *d) __attribute__((warn_unused_re
 long gate_work(struct gate *g);
 /* Before sleeping: false when there is work. */
 bool gate_arm(struct gate *g);
+/* No remote producer waits for an outcome. */
+bool gate_idle(const struct gate *g);
 /* Links are there, so that waiting may spin for them. */
 bool gate_busy(const struct gate *g);
 /* Once a second: timeouts, heartbeats, numbers for status. */
