@@ -17,6 +17,7 @@ int slot_stock_init(struct slot_stock *st, uint32_t cap)
 {
     st->n = 0;
     st->cap = cap;
+    st->lazy = false;
     st->slot = calloc(cap, sizeof *st->slot);
     return st->slot ? 0 : -ENOMEM;
 }
@@ -38,8 +39,12 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
     while (st->n < want) {
         uint32_t n = want - st->n < BATCH ? want - st->n : BATCH;
         n = ring_take(s, s->free_ring, hint, n);
-        if (n == 0)
-            break;
+        if (n == 0) {
+            /* Empty, or a hole: its maker, if it lives, takes another position. */
+            if (ring_close_holes(s, s->free_ring) == 0)
+                break;
+            continue;
+        }
         for (uint32_t i = 0; i < n; i++) {
             uint32_t slot = hint[i];
             uint64_t w = at_load(&s->slot[slot].state);

@@ -118,13 +118,44 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     return 0;
 }
 
+/* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that has no room: what is in it is
+ * taken out and what is still READY put back, in order, but for the slots in `mine`, which are put next. Death in between
+ * loses entries, which the audit puts back. */
+static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, const uint32_t *mine,
+                        uint32_t count)
+{
+    const struct segment *s = l->seg;
+    struct seg_ring *r = segment_ready_ring(s, queue, priority);
+    uint32_t hint[PUBLISH_BATCH], n;
+    uint64_t left = ring_depth(r);
+    while (left > 0 && (n = ring_take(s, r, hint, left < PUBLISH_BATCH ? (uint32_t)left : PUBLISH_BATCH)) > 0) {
+        left -= n;
+        for (uint32_t i = 0; i < n; i++) {
+            /* acquire: pairs with the producer's release of READY */
+            uint64_t w = at_load_acq(&s->slot[hint[i]].state), m = at_load_rlx(&s->slot[hint[i]].meta);
+            bool live = slot_state(w) == SLOT_READY && meta_queue(m) == queue && meta_priority(m) == priority;
+            for (uint32_t k = 0; live && k < count; k++)
+                live = mine[k] != hint[i];
+            if (live && !ring_put(s, r, hint[i]))
+                at_store(&s->head->audit_wanted, 1);
+        }
+    }
+    l->known_head[queue][priority] = at_load_rlx(&r->head); /* our own copy */
+    queue_wake(s, &s->queue[queue], &l->out, 1); /* somebody may have found the ring empty meanwhile */
+}
+
 /* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back, unless somebody found
  * and claimed them already; returns how many of them (the first so many) count as submitted. */
 static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot, uint32_t n)
 {
     const struct segment *s = l->seg;
-    uint32_t done = ring_put_many(s, segment_ready_ring(s, t->queue, t->priority),
-                                  &l->known_head[t->queue][t->priority], slot, n);
+    struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
+    uint64_t *known_head = &l->known_head[t->queue][t->priority];
+    uint32_t done = ring_put_many(s, r, known_head, slot, n);
+    if (done < n) {
+        clear_stale(l, t->queue, t->priority, slot + done, n - done);
+        done += ring_put_many(s, r, known_head, slot + done, n - done);
+    }
     for (uint32_t i = n; i > done; i--) {
         uint64_t w = at_load(&s->slot[slot[i - 1]].state);
         if (slot_state(w) != SLOT_READY ||

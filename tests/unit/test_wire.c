@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_wire.c - what comes from peers: control frames, the handshake, lane records. Nothing here opens a socket.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include "transport/control.h"
+#include "transport/record.h"
+
+static struct ctl_reader in;
+static struct ctl_frame frame;
+
+static void feed(const void *bytes, uint32_t n)
+{
+    uint32_t room;
+    uint8_t *to = ctl_reader_room(&in, &room);
+    cr_assert_geq(room, n);
+    memcpy(to, bytes, n);
+    ctl_reader_add(&in, n);
+}
+
+Test(frames, arrive_whole_byte_by_byte)
+{
+    uint8_t out[600], body[300];
+    for (int i = 0; i < 300; i++)
+        body[i] = (uint8_t)i;
+    uint32_t n = ctl_frame_put(out, CTL_PING, body, 300);
+    n += ctl_frame_put(out + n, CTL_BYE, NULL, 0);
+    int frames = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        feed(out + i, 1);
+        int rc = ctl_reader_next(&in, &frame);
+        cr_assert_geq(rc, 0);
+        frames += rc;
+        if (rc && frames == 1)
+            cr_assert(frame.type == CTL_PING && frame.len == 300 && memcmp(frame.body, body, 300) == 0);
+    }
+    cr_assert_eq(frames, 2);
+    cr_assert_eq(frame.type, CTL_BYE);
+}
+
+Test(frames, strangers_are_found_out)
+{
+    feed("GE", 2);
+    cr_assert_eq(ctl_reader_next(&in, &frame), -EPROTO);
+    in.have = 0;
+    uint8_t out[CTL_HEAD];
+    ctl_frame_put(out, CTL_PING, NULL, 0);
+    out[11] = 1; /* 16 MiB */
+    feed(out, CTL_HEAD);
+    cr_assert_eq(ctl_reader_next(&in, &frame), -EPROTO);
+    in.have = 0;
+    ctl_frame_put(out, (enum ctl_type)99, NULL, 0);
+    feed(out, CTL_HEAD);
+    cr_assert_eq(ctl_reader_next(&in, &frame), -EPROTO);
+}
+
+Test(frames, bodies_of_any_other_length_are_refused)
+{
+    struct ctl_hello h = {.version_min = 1, .version_max = 3, .roles = 2, .name = "n\033[2J", .provider = "tcp"}, h2;
+    struct ctl_welcome w = {.incarnation = 5, .lease_window = 1, .submit_window = 1, .queues = 2, .queue = {"a", "b"}}, w2;
+    uint8_t body[CTL_BODY_MAX];
+    frame.len = ctl_put_hello(frame.body, &h);
+    cr_assert_eq(ctl_get_hello(&frame, &h2), 0);
+    cr_assert(h2.version_max == 3 && !strcmp(h2.provider, "tcp"));
+    cr_assert_str_eq(h2.name, "n?[2J", "control characters must not reach a log");
+    uint32_t full = frame.len;
+    for (frame.len = 0; frame.len < full; frame.len++)
+        cr_assert_eq(ctl_get_hello(&frame, &h2), -EPROTO);
+    frame.len = full + 1;
+    cr_assert_eq(ctl_get_hello(&frame, &h2), -EPROTO);
+    uint32_t n = ctl_put_welcome(body, &w);
+    cr_assert_eq(ctl_get_welcome(body, n, &w2), 0);
+    cr_assert_str_eq(w2.queue[1], "b");
+    for (uint32_t len = 0; len < n; len++)
+        cr_assert_eq(ctl_get_welcome(body, len, &w2), -EPROTO);
+}
+
+/* Both sides' proofs for one transcript. */
+static void shake(struct ctl_handshake *c, struct ctl_handshake *s, uint8_t client_key, uint8_t server_key,
+                  const char *nonce)
+{
+    uint8_t ck[32] = {client_key}, sk[32] = {server_key};
+    hs_init(c, ck);
+    hs_init(s, sk);
+    cr_assert_eq(hs_note_hello(c, (const uint8_t *)"hello", 5), 0);
+    cr_assert_eq(hs_note_hello(s, (const uint8_t *)"hello", 5), 0);
+    cr_assert_eq(hs_note_challenge(c, (const uint8_t *)nonce, 4), 0);
+    cr_assert_eq(hs_note_challenge(s, (const uint8_t *)nonce, 4), 0);
+}
+
+Test(handshake, needs_the_key_on_both_sides_and_a_fresh_nonce)
+{
+    struct ctl_handshake c, s;
+    uint8_t proof[CTL_MAC], old[CTL_MAC], mac[CTL_MAC], welcome[8] = "welcome";
+    cr_assert_geq(sodium_init(), 0);
+    shake(&c, &s, 1, 1, "aaaa");
+    hs_client_proof(&c, proof);
+    cr_assert_eq(hs_check_client(&s, proof, sizeof proof), 0);
+    cr_assert_eq(hs_check_client(&s, proof, 31), -EACCES);
+    hs_server_proof(&s, welcome, sizeof welcome, mac);
+    cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), 0);
+    for (int i = 0; i < 8; i++) {
+        welcome[i] ^= 1;
+        cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), -EACCES, "byte %d of the welcome altered", i);
+        welcome[i] ^= 1;
+    }
+    cr_assert_eq(hs_check_server(&c, proof, welcome, sizeof welcome), -EACCES, "its own proof played back");
+    memcpy(old, proof, sizeof old);
+    shake(&c, &s, 1, 1, "bbbb");
+    cr_assert_eq(hs_check_client(&s, old, sizeof old), -EACCES, "a recorded proof");
+    shake(&c, &s, 1, 2, "cccc");
+    hs_client_proof(&c, proof);
+    cr_assert_eq(hs_check_client(&s, proof, sizeof proof), -EACCES, "a wrong key");
+    hs_server_proof(&s, welcome, sizeof welcome, mac);
+    cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), -EACCES, "a server without the key");
+    uint8_t longer[600];
+    cr_assert_eq(hs_note_hello(&c, longer, sizeof longer), -EPROTO);
+}
+
+Test(records, come_back_as_they_were)
+{
+    uint8_t buf[1024], payload[100];
+    struct record put[] = {
+        {.type = REC_SUBMIT, .queue = 3, .priority = 2, .flags = REC_NO_WAIT, .len = 8, .ref = ~0ull, .kernel = 77, .payload = payload},
+        {.type = REC_LEASE, .queue = 63, .attempts = 300, .len = 13, .ref = 5, .kernel = ~0ull, .payload = payload},
+        {.type = REC_DONE, .priority = 2, .len = 0, .ref = 9, .payload = payload},
+        {.type = REC_WANT, .queue = 1, .len = 1024},
+        {.type = REC_SUBMIT, .flags = REC_BIG, .len = 1u << 30, .ref = 1, .kernel = 1},
+        {.type = REC_RELEASE, .ref = 4},
+        {.type = REC_DATA, .len = 100, .ref = 1, .payload = payload},
+    };
+    uint32_t at = 0, n = sizeof put / sizeof *put;
+    for (int i = 0; i < 100; i++)
+        payload[i] = (uint8_t)(i + 1);
+    for (uint32_t i = 0; i < n; i++) {
+        rec_put(buf + at, &put[i]);
+        at += rec_size(&put[i]);
+    }
+    uint32_t len = at;
+    at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct record r;
+        cr_assert_eq(rec_next(buf, len, &at, &r), 1);
+        cr_assert(r.type == put[i].type && r.queue == put[i].queue && r.priority == put[i].priority &&
+                  r.flags == put[i].flags && r.len == put[i].len && r.ref == put[i].ref && r.kernel == put[i].kernel);
+        cr_assert_eq(r.attempts, put[i].attempts > 255 ? 255 : put[i].attempts);
+        cr_assert_eq(!r.payload, !put[i].payload);
+        if (r.payload)
+            cr_assert_eq(memcmp(r.payload, payload, r.len), 0);
+    }
+    struct record r;
+    cr_assert_eq(rec_next(buf, len, &at, &r), 0);
+}
+
+/* Random and cut batches, in memory of exactly their size: an overrun is the sanitizer's to see, an endless loop the time-out's. */
+Test(records, nonsense_is_never_read_outside, .timeout = 30)
+{
+    uint32_t seed = 1;
+    for (int round = 0; round < 200000; round++) {
+        uint32_t len = (uint32_t)round % 97, at = 0;
+        uint8_t *batch = malloc(len ? len : 1);
+        for (uint32_t i = 0; i < len; i++)
+            batch[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24) & (round & 1 ? 0xff : 0x0f);
+        struct record r;
+        int rc;
+        while ((rc = rec_next(batch, len, &at, &r)) == 1) {
+            cr_assert_leq(at, len);
+            if (r.payload)
+                cr_assert(r.payload >= batch && r.payload + r.len <= batch + len);
+        }
+        cr_assert(rc == 0 || rc == -EPROTO);
+        free(batch);
+    }
+}
