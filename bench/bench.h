@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * bench.h - what the parts of fabbench share: samples, rows, floors, the private fabric they measure.
+ * bench.h - what the parts of fabbench share: samples, rows, floors, the private fabric they
+ * measure.
  *
- * Method: the near side is pinned to the first core, the far side to the second; a warm-up precedes each series; a floor and what is
- * compared with it are measured in turns in one run, and medians over the turns are reported. Every round trip is timed by
- * itself with the processor's tick counter; the counter's own cost, measured first, is subtracted
- * from all alike.
+ * Method: the near side is pinned to the first core, the far side to the second; a warm-up precedes
+ * each series; a floor and what is compared with it are measured in turns in one run, and medians
+ * over the turns are reported. Every round trip is timed by itself with the processor's tick
+ * counter; the counter's own cost, measured first, is subtracted from all alike.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -62,7 +63,8 @@ struct row *report_rate(struct report *r, const char *name, double per_s, const 
                         unsigned batch, const char *floor);
 void report_skip(struct report *r, const char *name, const char *why);
 void report_table(const struct report *r);
-int report_json(const struct report *r, const char *file, bool quick) __attribute__((warn_unused_result));
+int report_json(const struct report *r, const char *file, bool quick)
+    __attribute__((warn_unused_result));
 
 /* ---- settings ---- */
 
@@ -83,7 +85,8 @@ void pin_far(const struct settings *st);
 
 /* ---- floors: bare round trips and rates, no code of the fabric's between ---- */
 
-int floor_pingpong(const struct settings *st, struct samples *out) __attribute__((warn_unused_result));
+int floor_pingpong(const struct settings *st, struct samples *out)
+    __attribute__((warn_unused_result));
 int floor_futex(const struct settings *st, struct samples *out) __attribute__((warn_unused_result));
 double floor_vyukov(const struct settings *st);
 double floor_spsc(const struct settings *st);
@@ -98,7 +101,8 @@ int floor_fi(const struct settings *st, const char *provider, struct samples *ou
 int lane_round_trip(const struct settings *st, const char *provider, int mode, struct samples *out)
     __attribute__((warn_unused_result));
 
-/* A worker process on the far core; batch: most tasks a claim takes; spin_ns as in fab_options. Returns its pid. */
+/* A worker process on the far core; batch: most tasks a claim takes; spin_ns as in fab_options.
+ * Returns its pid. */
 int worker_start(const struct settings *st, const char *address, const char *key, unsigned batch,
                  int64_t spin_ns) __attribute__((warn_unused_result));
 

@@ -80,7 +80,9 @@ int fixture_start(struct fixture *f, const char *build, const char *tables)
     FILE *c = fopen(conf, "we");
     if (!c || pipe2(err, O_CLOEXEC) < 0)
         return err_set(-errno, "%s: %s", conf, strerror(errno));
-    fprintf(c, "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = \"127.0.0.1:%d\"\n%s",
+    fprintf(c,
+            "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = "
+            "\"127.0.0.1:%d\"\n%s",
             f->dir, f->dir, port, tables);
     fclose(c);
     snprintf(program, sizeof program, "%s/apps/fabricd", build);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * fixture.h - a private fabricd for benchmarks and tests: own directories, own port, ended by pid, dead with its parent at
- * the latest. Any number may run side by side.
+ * fixture.h - a private fabricd for benchmarks and tests: own directories, own port, ended by pid,
+ * dead with its parent at the latest. Any number may run side by side.
  */
 #ifndef BENCH_FIXTURE_H
 #define BENCH_FIXTURE_H
@@ -13,11 +13,12 @@ struct fixture {
     int pid;
 };
 
-/* build: the build directory with apps/fabricd in it. tables: more of the configuration, as text; [node] and [listen] are
- * taken. Returns when fabricd is ready. */
+/* build: the build directory with apps/fabricd in it. tables: more of the configuration, as text;
+ * [node] and [listen] are taken. Returns when fabricd is ready. */
 int fixture_start(struct fixture *f, const char *build, const char *tables)
     __attribute__((warn_unused_result));
-/* SIGTERM, and SIGKILL after two seconds; returns its exit status as waitpid() gives it, -1 if it had to be killed. */
+/* SIGTERM, and SIGKILL after two seconds; returns its exit status as waitpid() gives it, -1 if it
+ * had to be killed. */
 int fixture_stop(struct fixture *f);
 void child_stop(int pid);
 

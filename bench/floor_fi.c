@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * floor_fi.c - 64 bytes there and back with libfabric alone: FI_EP_MSG endpoints of a provider, injected sends, receives posted ahead,
- * completion queues polled. What fi_msg_pingpong of fabtests does, on two pinned cores.
+ * floor_fi.c - 64 bytes there and back with libfabric alone: FI_EP_MSG endpoints of a provider,
+ * injected sends, receives posted ahead, completion queues polled. What fi_msg_pingpong of fabtests
+ * does, on two pinned cores.
  */
 #include <errno.h>
 #include <rdma/fabric.h>
@@ -68,7 +69,8 @@ static int open_side(struct side *s, const char *provider, bool source)
     TRY(fi_eq_open(s->fabric, &ea, &s->eq, NULL), "event queue");
     TRY(fi_domain(s->fabric, s->info, &s->domain, NULL), "domain");
     TRY(fi_cq_open(s->domain, &ca, &s->cq, NULL), "completion queue");
-    TRY(fi_mr_reg(s->domain, s->buf, sizeof s->buf, FI_SEND | FI_RECV, 0, 1, 0, &s->mr, NULL), "memory");
+    TRY(fi_mr_reg(s->domain, s->buf, sizeof s->buf, FI_SEND | FI_RECV, 0, 1, 0, &s->mr, NULL),
+        "memory");
     return 0;
 }
 
@@ -132,7 +134,7 @@ static int serve(struct side *s, const char *provider, int out_fd)
 {
     uint8_t addr[64];
     size_t len = sizeof addr;
-    struct fi_info *info;
+    struct fi_info *info = NULL;
     unsigned posted = 0;
     if (open_side(s, provider, true) < 0)
         return 1;

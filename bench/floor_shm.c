@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * floor_shm.c - what two processes on two cores can do with shared memory and nothing else: a cache line bounced, a futex
- * wake, a Vyukov ring and an SPSC ring of bare integers one way.
+ * floor_shm.c - what two processes on two cores can do with shared memory and nothing else: a cache
+ * line bounced, a futex wake, a Vyukov ring and an SPSC ring of bare integers one way.
  */
 #include <errno.h>
 #include <signal.h>
@@ -31,7 +31,8 @@ struct shared {
 
 static struct shared *share(void)
 {
-    void *p = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *p = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                   -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * floor_socket.c - 64 bytes there and back over a TCP connection on loopback, with blocking reads and with busy polling.
+ * floor_socket.c - 64 bytes there and back over a TCP connection on loopback, with blocking reads
+ * and with busy polling.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -21,7 +22,8 @@ static int move(int fd, char *buf, bool out, bool busy)
     size_t at = 0;
     int flags = MSG_NOSIGNAL | (busy ? MSG_DONTWAIT : 0);
     while (at < BYTES) {
-        ssize_t n = out ? send(fd, buf + at, BYTES - at, flags) : recv(fd, buf + at, BYTES - at, flags);
+        ssize_t n =
+            out ? send(fd, buf + at, BYTES - at, flags) : recv(fd, buf + at, BYTES - at, flags);
         if (n > 0)
             at += (size_t)n;
         else if (n == 0 || (errno != EAGAIN && errno != EINTR))

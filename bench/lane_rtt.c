@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * lane_rtt.c - the round trip at the lane level: a 48-byte record (64 bytes with the batch's head) echoed by the far side's lane.
+ * lane_rtt.c - the round trip at the lane level: a 48-byte record (64 bytes with the batch's head)
+ * echoed by the far side's lane.
  */
 #include <errno.h>
 #include <signal.h>
@@ -32,14 +33,16 @@ struct card { /* what each side tells the other */
     struct tr_remote memory;
 };
 
-static int open_end(struct end *e, const char *provider, int mode, bool listening, struct card *card)
+static int open_end(struct end *e, const char *provider, int mode, bool listening,
+                    struct card *card)
 {
     struct tr_opts o = {.provider = provider,
                         .host = "127.0.0.1",
                         .listening = listening,
                         .eps_max = 1,
                         .ops_per_ep = 64};
-    struct lane_params p = {.mode = (enum lane_mode)mode, .cell = 16384, .cells = 8, .incarnation = 1};
+    struct lane_params p = {
+        .mode = (enum lane_mode)mode, .cell = 16384, .cells = 8, .incarnation = 1};
     e->tr = &tr_ofi;
     int rc = e->tr->domain_open(&e->dom, &o);
     if (rc == 0 && listening)
@@ -127,7 +130,8 @@ int lane_round_trip(const struct settings *st, const char *provider, int mode, s
         pin_far(st);
         rc = open_end(&e, provider, mode, true, &mine);
         if (rc == 0 && write(fro[1], &mine, sizeof mine) == sizeof mine &&
-            read(to[0], &theirs, sizeof theirs) == sizeof theirs && lane_peer(e.lane, &theirs.memory) == 0)
+            read(to[0], &theirs, sizeof theirs) == sizeof theirs &&
+            lane_peer(e.lane, &theirs.memory) == 0)
             echo_for_ever(&e);
         _exit(1);
     }

@@ -24,7 +24,8 @@ static const char help[] =
     "  --quick        shorter series: all of it in under 20 seconds\n"
     "  --only PREFIX  only rows whose name begins so (shm, tcp, tcp.throughput, ...)\n"
     "  --turns N      how often each measurement and its floor take turns (default 5, quick 3)\n"
-    "  --json FILE    also write the rows for programs ('-': to standard output, without the table)\n"
+    "  --json FILE    also write the rows for programs ('-': to standard output, without the "
+    "table)\n"
     "  -h, --help     print this and exit\n"
     "\n"
     "Examples:\n"
@@ -71,7 +72,8 @@ struct series {
     const char *note;
 };
 
-static int run_series(const struct settings *st, struct report *rep, const struct series *s, size_t n)
+static int run_series(const struct settings *st, struct report *rep, const struct series *s,
+                      size_t n)
 {
     struct latency turns[8][32];
     int rc = 0;
@@ -90,7 +92,8 @@ static int run_series(const struct settings *st, struct report *rep, const struc
         }
     }
     for (size_t i = 0; i < n && rc == 0; i++) {
-        struct row *w = report_latency(rep, s[i].name, latency_median(turns[i], st->turns), s[i].floor);
+        struct row *w =
+            report_latency(rep, s[i].name, latency_median(turns[i], st->turns), s[i].floor);
         snprintf(w->note, sizeof w->note, "%s", s[i].note ? s[i].note : "");
     }
     return rc;
@@ -143,7 +146,8 @@ static int latencies(const struct settings *st, struct report *rep, const struct
         {"shm.pingpong", NULL, s_pingpong, NULL, 0, NULL},
         {"shm.task_rtt", "shm.pingpong", s_task_local, f, 0, NULL},
         {"shm.futex_pingpong", NULL, s_futex, NULL, few, NULL},
-        {"shm.parked_rtt", "shm.futex_pingpong", s_task_parked, f, few, "both sides sleep in between"},
+        {"shm.parked_rtt", "shm.futex_pingpong", s_task_parked, f, few,
+         "both sides sleep in between"},
     };
     const struct series tcp[] = {
         {"tcp.fi_pingpong", NULL, s_fi, "tcp", net, NULL},
@@ -151,7 +155,8 @@ static int latencies(const struct settings *st, struct report *rep, const struct
         {"tcp.lane_rtt.write", "tcp.fi_pingpong", s_lane, &mode_write, net, NULL},
         {"tcp.socket_busy", NULL, s_socket, &busy, net, NULL},
         {"tcp.socket_blocking", NULL, s_socket, &blocking, few, NULL},
-        {"tcp.task_rtt", "tcp.fi_pingpong", s_task_remote, f, few, "3 processes: producer, fabricd, worker"},
+        {"tcp.task_rtt", "tcp.fi_pingpong", s_task_remote, f, few,
+         "3 processes: producer, fabricd, worker"},
     };
     int rc = 0;
     if (any_wanted(st, "shm") && !(st->only && strstr(st->only, "throughput")))
@@ -229,7 +234,8 @@ static int python(const struct settings *st, struct report *rep)
     if (!any_wanted(st, "python"))
         return 0;
     progress("python");
-    snprintf(cmd, sizeof cmd, "python3 '%s/python_manager.py' %s 2>&1", st->source, st->quick ? "1" : "3");
+    snprintf(cmd, sizeof cmd, "python3 '%s/python_manager.py' %s 2>&1", st->source,
+             st->quick ? "1" : "3");
     FILE *p = popen(cmd, "re");
     char line[256] = "";
     if (p)
@@ -302,8 +308,10 @@ static int choose_cores(struct settings *st)
     st->near_core = c.core[0];
     st->far_core = c.core[c.n > 1 ? 1 : 0];
     if (c.n < 2)
-        fprintf(stderr, "fabbench: warning: one core alone: both sides share it, and the figures measure the "
-                        "scheduler\n");
+        fprintf(
+            stderr,
+            "fabbench: warning: one core alone: both sides share it, and the figures measure the "
+            "scheduler\n");
     return 0;
 }
 
@@ -360,7 +368,8 @@ int main(int argc, char **argv)
         rc = choose_cores(&st);
     double load[1];
     if (getloadavg(load, 1) == 1 && load[0] > 0.5)
-        fprintf(stderr, "fabbench: note: load average %.2f: other work disturbs the figures\n", load[0]);
+        fprintf(stderr, "fabbench: note: load average %.2f: other work disturbs the figures\n",
+                load[0]);
     if (rc == 0)
         rc = measure_all(&st, &rep);
     if (!json || strcmp(json, "-") != 0)

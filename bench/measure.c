@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * measure.c - round trip and throughput of tasks: feb(48), 8 bytes out, 8 bytes back, every answer checked.
+ * measure.c - round trip and throughput of tasks: feb(48), 8 bytes out, 8 bytes back, every answer
+ * checked.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,15 +10,17 @@
 #include "core/clock.h"
 #include "core/error.h"
 
-#define ANSWER 106373551u
+#define ANSWER    106373551u
 #define BATCH_MAX 256u
 
 static const int64_t goats = 48;
 
 static struct fab_task task(void)
 {
-    return (struct fab_task){
-        .kernel = fab_kernel_id("feb"), .arg = &goats, .len = sizeof goats, .priority = FAB_PRIORITY_NORMAL};
+    return (struct fab_task){.kernel = fab_kernel_id("feb"),
+                             .arg = &goats,
+                             .len = sizeof goats,
+                             .priority = FAB_PRIORITY_NORMAL};
 }
 
 static int check(const struct fab_outcome *o)
@@ -28,7 +31,8 @@ static int check(const struct fab_outcome *o)
     return 0;
 }
 
-static int open_producer(fab_t **f, const struct settings *st, const struct fixture *fx, int64_t spin_ns)
+static int open_producer(fab_t **f, const struct settings *st, const struct fixture *fx,
+                         int64_t spin_ns)
 {
     struct fab_options o = {.roles = FAB_PRODUCER, .name = "bench", .spin_ns = spin_ns};
     pin_near(st);

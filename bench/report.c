@@ -99,7 +99,8 @@ void report_table(const struct report *r)
         if (w->throughput || w->skipped[0])
             continue;
         if (!head)
-            printf("\n  %-26s %11s %11s %11s   %s\n", "round trip", "p50", "p99", "p99.9", "against its floor (p50)");
+            printf("\n  %-26s %11s %11s %11s   %s\n", "round trip", "p50", "p99", "p99.9",
+                   "against its floor (p50)");
         head = true;
         print_latency(r, w);
     }
@@ -130,7 +131,7 @@ static void first_line(const char *file, const char *key, char *out, size_t cap)
         if (strncmp(line, key, strlen(key)) != 0)
             continue;
         const char *v = strchr(line, ':');
-        snprintf(out, cap, "%s", v ? v + 2 : line);
+        snprintf(out, cap, "%.100s", v ? v + 2 : line);
         break;
     }
     if (f)

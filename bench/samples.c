@@ -32,8 +32,8 @@ static int by_double(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The tick counter of some machines moves in steps as long as a good part of a round trip: the median is taken as the mean of the
- * middle tenth, which resolves finer than one step. */
+/* The tick counter of some machines moves in steps as long as a good part of a round trip: the
+ * median is taken as the mean of the middle tenth, which resolves finer than one step. */
 static double middle(const struct samples *s)
 {
     size_t from = s->n * 45 / 100, to = s->n * 55 / 100 + 1;

@@ -41,11 +41,13 @@ int worker_start(const struct settings *st, const char *address, const char *key
         return -errno;
     pid_t pid = fork();
     if (pid == 0) {
-        struct fab_options o = {.roles = FAB_WORKER, .name = "bench", .key_file = key, .spin_ns = spin_ns};
+        struct fab_options o = {
+            .roles = FAB_WORKER, .name = "bench", .key_file = key, .spin_ns = spin_ns};
         fab_t *f;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin_far(st);
-        if (kernel_register_builtin() < 0 || fab_open(&f, address, &o) < 0 || write(ready[1], "!", 1) != 1) {
+        if (kernel_register_builtin() < 0 || fab_open(&f, address, &o) < 0 ||
+            write(ready[1], "!", 1) != 1) {
             fprintf(stderr, "fabbench: the worker: %s\n", fab_errmsg());
             _exit(1);
         }

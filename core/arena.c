@@ -34,8 +34,8 @@ static bool take_unit(const struct segment *s, uint32_t class, uint32_t me, uint
     uint64_t held = block_word(BLOCK_HELD, me, 0, 0);
     if (at_load_rlx(&s->block_word[unit]) != free || !at_cas(&s->block_word[unit], &free, held))
         return false;
-    /* The chunk may have changed its class between our look at it and the CAS: look again, now that the block word
-     * keeps it from changing. */
+    /* The chunk may have changed its class between our look at it and the CAS: look again, now that
+     * the block word keeps it from changing. */
     uint64_t w = at_load(&s->chunk_word[unit / UNITS]);
     if (chunk_state(w) == CHUNK_CLASS && chunk_class(w) == class && unit % class_units(class) == 0)
         return true;
@@ -55,7 +55,8 @@ static bool take_in_chunk(const struct segment *s, uint32_t class, uint32_t me, 
     return false;
 }
 
-/* A class chunk without blocks in use -> FREE. All its blocks are claimed first, so nobody can take one meanwhile. */
+/* A class chunk without blocks in use -> FREE. All its blocks are claimed first, so nobody can take
+ * one meanwhile. */
 static bool reclaim_chunk(const struct segment *s, uint32_t me, uint32_t chunk, uint64_t w)
 {
     uint32_t step = class_units(chunk_class(w)), u;
@@ -110,8 +111,7 @@ static int alloc_class(const struct segment *s, struct arena_cache *c, uint32_t 
         }
         while (free_chunk < s->chunks) {
             uint64_t w = chunk_word(CHUNK_FREE, 0, NOBODY, 0);
-            if (at_cas(&s->chunk_word[free_chunk], &w,
-                       chunk_word(CHUNK_CLASS, class, NOBODY, 0)) &&
+            if (at_cas(&s->chunk_word[free_chunk], &w, chunk_word(CHUNK_CLASS, class, NOBODY, 0)) &&
                 take_in_chunk(s, class, me, free_chunk, unit)) {
                 c->chunk[class] = free_chunk;
                 return 0;
@@ -136,7 +136,8 @@ static bool take_run(const struct segment *s, uint32_t me, uint32_t first, uint3
             break;
         got++;
     }
-    if (got == n && at_cas(&s->block_word[first * UNITS], &block, block_word(BLOCK_HELD, me, 0, 0))) {
+    if (got == n &&
+        at_cas(&s->block_word[first * UNITS], &block, block_word(BLOCK_HELD, me, 0, 0))) {
         /* head last: what is behind a RUN head is complete */
         for (uint32_t i = n - 1; i > 0; i--)
             at_store(&s->chunk_word[first + i], chunk_word(CHUNK_CONT, 0, me, i));
@@ -193,7 +194,8 @@ void arena_attach(const struct segment *s, uint32_t unit, enum block_state as, u
     at_store(&s->block_word[unit], block_word(as, me, slot, epoch));
 }
 
-/* Frees the chunks of the run whose head is `chunk`, block word held by us. May be repeated from any point. */
+/* Frees the chunks of the run whose head is `chunk`, block word held by us. May be repeated from
+ * any point. */
 static void free_run(const struct segment *s, uint32_t me, uint32_t chunk, uint64_t w)
 {
     uint64_t free = chunk_word(CHUNK_FREE, 0, NOBODY, 0);
@@ -221,7 +223,8 @@ static void free_held(const struct segment *s, struct arena_cache *c, uint32_t m
     }
     at_store(&s->block_word[unit], block_word(BLOCK_FREE, NOBODY, 0, 0));
     uint32_t class = chunk_class(w);
-    if (c && chunk_state(w) == CHUNK_CLASS && class < ARENA_CLASSES && c->hints[class] < ARENA_HINTS)
+    if (c && chunk_state(w) == CHUNK_CLASS && class < ARENA_CLASSES &&
+        c->hints[class] < ARENA_HINTS)
         c->hint[class][c->hints[class]++] = unit;
 }
 

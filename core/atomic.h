@@ -14,18 +14,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define at_load(p)          atomic_load_explicit((p), memory_order_seq_cst)
-#define at_load_acq(p)      atomic_load_explicit((p), memory_order_acquire)
-#define at_load_rlx(p)      atomic_load_explicit((p), memory_order_relaxed)
-#define at_store(p, v)      atomic_store_explicit((p), (v), memory_order_seq_cst)
-#define at_store_rel(p, v)  atomic_store_explicit((p), (v), memory_order_release)
-#define at_store_rlx(p, v)  atomic_store_explicit((p), (v), memory_order_relaxed)
-#define at_add(p, v)        atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
-#define at_add_rlx(p, v)    atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
-#define at_sub(p, v)        atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
-#define at_or(p, v)         atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)
-#define at_and(p, v)        atomic_fetch_and_explicit((p), (v), memory_order_seq_cst)
-#define at_swap(p, v)       atomic_exchange_explicit((p), (v), memory_order_seq_cst)
+#define at_load(p)         atomic_load_explicit((p), memory_order_seq_cst)
+#define at_load_acq(p)     atomic_load_explicit((p), memory_order_acquire)
+#define at_load_rlx(p)     atomic_load_explicit((p), memory_order_relaxed)
+#define at_store(p, v)     atomic_store_explicit((p), (v), memory_order_seq_cst)
+#define at_store_rel(p, v) atomic_store_explicit((p), (v), memory_order_release)
+#define at_store_rlx(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define at_add(p, v)       atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define at_add_rlx(p, v)   atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define at_sub(p, v)       atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
+#define at_or(p, v)        atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)
+#define at_and(p, v)       atomic_fetch_and_explicit((p), (v), memory_order_seq_cst)
+#define at_swap(p, v)      atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 #define at_cas(p, exp, v)                                                                          \
     atomic_compare_exchange_strong_explicit((p), (exp), (v), memory_order_seq_cst,                 \
                                             memory_order_seq_cst)
@@ -52,7 +52,8 @@ static inline void cpu_prefetch_write(const volatile void *p)
 }
 
 #define CACHE_LINE 64
-/* Distance kept between words that different cores write: two lines, for the adjacent-line prefetcher. */
+/* Distance kept between words that different cores write: two lines, for the adjacent-line
+ * prefetcher. */
 #define HOT_LINE 128
 
 #endif

@@ -2,8 +2,8 @@
  *
  * attach.c - the client's half of attaching (the daemon's is fabricd's doorman).
  *
- * Trust: the descriptors come from whoever listens on the socket. The segment's seals, size and header are checked before use
- * (segment_map); a participant number is checked against the table.
+ * Trust: the descriptors come from whoever listens on the socket. The segment's seals, size and
+ * header are checked before use (segment_map); a participant number is checked against the table.
  */
 #include <errno.h>
 #include <poll.h>
@@ -33,13 +33,16 @@ static int connect_to(const char *path)
         int e = errno;
         close(fd);
         if (e == ENOENT || e == ECONNREFUSED)
-            return err_set(-e,
-                           "no fabricd listens at %s: start one (fabricd -c conf/node.toml), or name another "
-                           "with --server or $FABRIC_SERVER",
-                           path);
+            return err_set(
+                -e,
+                "no fabricd listens at %s: start one (fabricd -c conf/node.toml), or name another "
+                "with --server or $FABRIC_SERVER",
+                path);
         if (e == EACCES)
-            return err_set(-e, "%s: not permitted: the socket belongs to another user (see "
-                               "listen.socket_mode)", path);
+            return err_set(-e,
+                           "%s: not permitted: the socket belongs to another user (see "
+                           "listen.socket_mode)",
+                           path);
         return err_set(-e, "%s: %s", path, strerror(e));
     }
     return fd;
@@ -80,9 +83,9 @@ static int read_welcome(int fd, int64_t timeout_ns, struct attach_welcome *w, in
         return err_set(-errno, "fabricd: %s", strerror(errno));
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-            memcpy(got, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0) < 2 * sizeof(int)
-                                          ? c->cmsg_len - CMSG_LEN(0)
-                                          : 2 * sizeof(int));
+            memcpy(got, CMSG_DATA(c),
+                   c->cmsg_len - CMSG_LEN(0) < 2 * sizeof(int) ? c->cmsg_len - CMSG_LEN(0)
+                                                               : 2 * sizeof(int));
     w->text[sizeof w->text - 1] = 0;
     if (n == 0)
         return err_set(-EPIPE, "fabricd hung up");

@@ -4,12 +4,12 @@
  *
  * A claim takes hints from the queue's ready rings, best priority first, and wins each task with
  * one CAS on its slot. While a worker spins without work it also watches the slot it
- * completed last: a producer that submits one task at a time uses the same slot again, and the worker then finds the
- * task in the line it watches instead of after a second miss by way of the ring. The ring's entry for it is stale by
- * then and is skipped like any other.
+ * completed last: a producer that submits one task at a time uses the same slot again, and the
+ * worker then finds the task in the line it watches instead of after a second miss by way of the
+ * ring. The ring's entry for it is stale by then and is skipped like any other.
  *
- * Failure: a death after the ring's entries were taken and before the CAS leaves READY slots without an entry; a death
- * with a lease leaves LEASED slots; both are the undertaker's.
+ * Failure: a death after the ring's entries were taken and before the CAS leaves READY slots
+ * without an entry; a death with a lease leaves LEASED slots; both are the undertaker's.
  */
 #include <errno.h>
 #include <sched.h>
@@ -19,11 +19,11 @@
 #include "core/ring.h"
 
 #define CLAIM_BATCH 64u
-/* Looks at a hole in the ring before it is closed; the producer that made it is a few instructions from
- * filling it, or not running. */
+/* Looks at a hole in the ring before it is closed; the producer that made it is a few instructions
+ * from filling it, or not running. */
 #define HOLE_PATIENCE 64
-/* Looks at the watched slot before the rings are looked at again (a microsecond or so), and tasks found there in a row
- * before their stale entries are cleared away. */
+/* Looks at the watched slot before the rings are looked at again (a microsecond or so), and tasks
+ * found there in a row before their stale entries are cleared away. */
 #define HOT_ROUNDS 64
 #define HOT_STREAK 64
 
@@ -116,14 +116,16 @@ static bool rings_ready(const struct local *l, uint32_t queue)
     return false;
 }
 
-/* The slot completed last, when it holds a new task that has nothing of its producer's before it (META_SOLO). */
+/* The slot completed last, when it holds a new task that has nothing of its producer's before it
+ * (META_SOLO). */
 static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
     return l->hot < l->seg->slots && win(l, l->hot, queue, META_SOLO, lease);
 }
 
-/* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at them would take away the
- * line it publishes in. But not for long: others may submit, and each such task leaves a stale entry behind. */
+/* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at
+ * them would take away the line it publishes in. But not for long: others may submit, and each such
+ * task leaves a stale entry behind. */
 static bool stay_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
     if (l->streak == 0 || l->streak >= HOT_STREAK)
@@ -138,7 +140,8 @@ static bool stay_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
     return false;
 }
 
-/* Something is on its way into a ring but does not arrive: let its producer run, then close the hole. */
+/* Something is on its way into a ring but does not arrive: let its producer run, then close the
+ * hole. */
 static void wait_at_hole(struct local *l, uint32_t queue, uint32_t *patience)
 {
     if (++*patience < HOLE_PATIENCE) {
@@ -178,7 +181,8 @@ static long claimed(struct local *l, uint32_t queue, uint32_t n)
     l->measure_mask = n == 1 ? 0 : 7;
     if (at_load_rlx(&l->self->queue) != queue)
         at_store_rlx(&l->self->queue, queue); /* for status */
-    /* Whoever woke us may have had more tasks than sleepers he woke: the next sleeper is ours to wake. */
+    /* Whoever woke us may have had more tasks than sleepers he woke: the next sleeper is ours to
+     * wake. */
     if (l->woken) {
         l->woken = false;
         if (rings_ready(l, queue))
@@ -278,11 +282,13 @@ static void free_task(struct local *l, uint32_t slot, uint64_t w)
     if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
     slot_give(l->seg, &l->stock, l->me, slot);
-    slot_stock_settle(l->seg, &l->stock, l->me); /* still LEASED, it would be taken for a task we hold */
+    slot_stock_settle(l->seg, &l->stock,
+                      l->me); /* still LEASED, it would be taken for a task we hold */
 }
 
-/* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the one before it ended. Stands
- * behind the publication of the outcome, off the path of whoever waits for it. */
+/* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the
+ * one before it ended. Stands behind the publication of the outcome, off the path of whoever waits
+ * for it. */
 static void measure(struct local *l, uint64_t stamp)
 {
     uint64_t now, start;
@@ -300,7 +306,8 @@ static void measure(struct local *l, uint64_t stamp)
     hist_add(&h->total, segment_ticks_to_ns(l->seg, now - stamp));
 }
 
-/* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody wants it. */
+/* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody
+ * wants it. */
 static int finish(struct local *l, const struct fab_lease *lease, enum slot_state as,
                   const void *res, uint32_t len)
 {
@@ -329,8 +336,8 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
         at_add_rlx(&l->seg->head->late_results, 1);
         return err_set(-ESTALE, "the lease is no longer held");
     }
-    /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it looks at their states, we
-     * look at the mark after we changed the state; one of us frees it. */
+    /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it
+     * looks at their states, we look at the mark after we changed the state; one of us frees it. */
     if (__builtin_expect((meta_flags(at_load(&sl->meta)) & META_ORPHAN) != 0, 0)) {
         expect = done;
         if (at_cas(&sl->state, &expect, w))
@@ -357,7 +364,8 @@ int local_fail(fab_t *f, const struct fab_lease *lease, const char *message)
     struct local *l = (struct local *)f;
     size_t len = strnlen(message, 255);
     int rc = finish(l, lease, SLOT_FAILED, message, (uint32_t)len);
-    if (rc == -ENOSPC || rc == -EMSGSIZE) /* no room for the sentence: the first word of it is better than no outcome */
+    if (rc == -ENOSPC || rc == -EMSGSIZE) /* no room for the sentence: the first word of it is
+                                             better than no outcome */
         rc = finish(l, lease, SLOT_FAILED, message, len < 8 ? (uint32_t)len : 8);
     return rc;
 }
@@ -377,7 +385,8 @@ int local_release(fab_t *f, const struct fab_lease *lease)
     if (q >= l->seg->queues || pr >= SEG_PRIORITIES)
         return err_set(-EPROTO, "the task's slot is damaged");
     if (!ring_put(l->seg, segment_ready_ring(l->seg, q, pr), slot))
-        at_store(&l->seg->head->audit_wanted, 1); /* READY without an entry: fabricd's audit puts it in */
+        at_store(&l->seg->head->audit_wanted,
+                 1); /* READY without an entry: fabricd's audit puts it in */
     queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
     bump(&l->self->counts[q % SEG_QUEUES_MAX].released, 1);
     return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * clock.c - measures the tick rate. Any thread; the first to come measures, others may measure too and store
- * nearly the same value: harmless.
+ * clock.c - measures the tick rate. Any thread; the first to come measures, others may measure too
+ * and store nearly the same value: harmless.
  */
 #include "core/clock.h"
 #include "core/atomic.h"

@@ -4,7 +4,8 @@
  *
  * clock_ticks() costs half of what the kernel's clock costs. Ticks are the
  * invariant time stamp counter on x86-64 and the virtual counter on ARM64: the
- * same on all cores of a host. Their rate is measured once by the segment's creator and stored in the header.
+ * same on all cores of a host. Their rate is measured once by the segment's creator and stored in
+ * the header.
  */
 #ifndef FABRIC_CLOCK_H
 #define FABRIC_CLOCK_H

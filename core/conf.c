@@ -33,12 +33,13 @@ static const char *const providers[] = {"auto", "tcp", "verbs", NULL};
 static const char *const lanes[] = {"auto", "write", "send", NULL};
 static const char *const polls[] = {"adaptive", "busy", "event", NULL};
 
-#define STR(f)  offsetof(struct conf, f), sizeof(((struct conf *)0)->f)
-#define AT(f)   offsetof(struct conf, f), 0
-#define SECOND  1000000000ll
+#define STR(f) offsetof(struct conf, f), sizeof(((struct conf *)0)->f)
+#define AT(f)  offsetof(struct conf, f), 0
+#define SECOND 1000000000ll
 
 static const struct key keys[] = {
-    {"node", "name", T_STRING, STR(name), 0, 0, NULL, "\"\"", "The fabric's name, for people. \"\": the host's name."},
+    {"node", "name", T_STRING, STR(name), 0, 0, NULL, "\"\"",
+     "The fabric's name, for people. \"\": the host's name."},
     {"node", "runtime_dir", T_STRING, STR(runtime_dir), 0, 0, NULL, "\"\"",
      "Where the socket is made. \"\": $FABRIC_RUNTIME_DIR, else $RUNTIME_DIRECTORY, else\n"
      "/run/taskfabric for root, else $XDG_RUNTIME_DIR/taskfabric, else /tmp/taskfabric-UID."},
@@ -73,8 +74,8 @@ static const struct key keys[] = {
     {"auth", "key_file", T_STRING, STR(key_file), 0, 0, NULL, "\"\"",
      "The key remote peers must know; made with mode 0600 on first start. \"\": authkey in the\n"
      "state directory. Copy it to the hosts that may join."},
-    {"auth", "handshake_timeout", T_DURATION, AT(handshake_timeout_ns), SECOND / 10, 60 * SECOND, NULL,
-     "\"5s\"", "How long a peer may take to prove that it does (\"100ms\" to \"60s\")."},
+    {"auth", "handshake_timeout", T_DURATION, AT(handshake_timeout_ns), SECOND / 10, 60 * SECOND,
+     NULL, "\"5s\"", "How long a peer may take to prove that it does (\"100ms\" to \"60s\")."},
     {"fabric", "provider", T_ENUM, AT(provider), 0, 0, providers, "\"auto\"",
      "libfabric provider for data connections: \"tcp\", \"verbs\", or \"auto\": tcp, and verbs\n"
      "where there is a device."},
@@ -111,8 +112,8 @@ struct walk {
     int queue_line[CONF_QUEUES_MAX];
 };
 
-__attribute__((format(printf, 3, 4))) static void complain(struct walk *w, int line, const char *fmt,
-                                                          ...)
+__attribute__((format(printf, 3, 4))) static void complain(struct walk *w, int line,
+                                                           const char *fmt, ...)
 {
     va_list ap;
     if (w->errs->n == CONF_ERRORS_MAX) {
@@ -137,9 +138,11 @@ static int64_t with_unit(const char *text, enum type type)
         const char *unit;
         int64_t factor;
         enum type type;
-    } units[] = {{"KiB", 1 << 10, T_SIZE},     {"MiB", 1 << 20, T_SIZE},  {"GiB", 1 << 30, T_SIZE},
-                 {"B", 1, T_SIZE},             {"ns", 1, T_DURATION},     {"us", 1000, T_DURATION},
-                 {"ms", 1000000, T_DURATION},  {"s", SECOND, T_DURATION}, {"min", 60 * SECOND, T_DURATION}};
+    } units[] = {{"KiB", 1 << 10, T_SIZE},        {"MiB", 1 << 20, T_SIZE},
+                 {"GiB", 1 << 30, T_SIZE},        {"B", 1, T_SIZE},
+                 {"ns", 1, T_DURATION},           {"us", 1000, T_DURATION},
+                 {"ms", 1000000, T_DURATION},     {"s", SECOND, T_DURATION},
+                 {"min", 60 * SECOND, T_DURATION}};
     char *end;
     if (!isdigit((unsigned char)text[0]))
         return -1;
@@ -193,14 +196,15 @@ static void take_string(struct walk *w, const struct key *k, const struct toml_e
     switch (k->type) {
     case T_ADDRESS:
         if (!address_ok(e->string)) {
-            complain(w, e->line, "%s.%s: \"%s\" is not HOST:PORT; write e.g. %s or \"\"", k->table, k->name,
-                     e->string, k->fallback);
+            complain(w, e->line, "%s.%s: \"%s\" is not HOST:PORT; write e.g. %s or \"\"", k->table,
+                     k->name, e->string, k->fallback);
             return;
         }
         /* fall through */
     case T_STRING:
         if (strlen(e->string) >= k->cap)
-            complain(w, e->line, "%s.%s: too long; at most %zu bytes fit", k->table, k->name, k->cap - 1);
+            complain(w, e->line, "%s.%s: too long; at most %zu bytes fit", k->table, k->name,
+                     k->cap - 1);
         else
             strcpy((char *)w->c + k->offset, e->string);
         return;
@@ -215,13 +219,14 @@ static void take_string(struct walk *w, const struct key *k, const struct toml_e
         for (int i = 0; k->words[i]; i++)
             snprintf(list + strlen(list), sizeof list - strlen(list), "%s\"%s\"", i ? ", " : "",
                      k->words[i]);
-        complain(w, e->line, "%s.%s: \"%s\" is unknown; use one of %s", k->table, k->name, e->string, list);
+        complain(w, e->line, "%s.%s: \"%s\" is unknown; use one of %s", k->table, k->name,
+                 e->string, list);
         return;
     case T_MODE:
         v = strtol(e->string, &end, 8);
         if (!e->string[0] || *end || v < 0 || v > 0777)
-            complain(w, e->line, "%s.%s: \"%s\" is not an octal mode; write e.g. \"0660\"", k->table,
-                     k->name, e->string);
+            complain(w, e->line, "%s.%s: \"%s\" is not an octal mode; write e.g. \"0660\"",
+                     k->table, k->name, e->string);
         else
             store(w->c, k, v);
         return;
@@ -229,11 +234,11 @@ static void take_string(struct walk *w, const struct key *k, const struct toml_e
     case T_DURATION:
         v = with_unit(e->string, k->type);
         if (v < 0)
-            complain(w, e->line, "%s.%s: \"%s\" is not a %s; write e.g. %s", k->table, k->name, e->string,
-                     k->type == T_SIZE ? "size" : "duration", k->fallback);
+            complain(w, e->line, "%s.%s: \"%s\" is not a %s; write e.g. %s", k->table, k->name,
+                     e->string, k->type == T_SIZE ? "size" : "duration", k->fallback);
         else if (v < k->min || v > k->max)
-            complain(w, e->line, "%s.%s: \"%s\" is out of range; the default is %s", k->table, k->name,
-                     e->string, k->fallback);
+            complain(w, e->line, "%s.%s: \"%s\" is out of range; the default is %s", k->table,
+                     k->name, e->string, k->fallback);
         else
             store(w->c, k, v);
         return;
@@ -246,22 +251,23 @@ static void take_string(struct walk *w, const struct key *k, const struct toml_e
 static void take_integer(struct walk *w, const struct key *k, const struct toml_entry *e)
 {
     if (k->type == T_DURATION) {
-        complain(w, e->line, "%s.%s: %" PRId64 " has no unit; write e.g. %s", k->table, k->name, e->integer,
-                 k->fallback);
+        complain(w, e->line, "%s.%s: %" PRId64 " has no unit; write e.g. %s", k->table, k->name,
+                 e->integer, k->fallback);
         return;
     }
     if (k->type == T_MODE) {
-        complain(w, e->line, "%s.%s: must be a string, so that it is octal; write e.g. \"0660\"", k->table,
-                 k->name);
+        complain(w, e->line, "%s.%s: must be a string, so that it is octal; write e.g. \"0660\"",
+                 k->table, k->name);
         return;
     }
     if (k->type != T_U32 && k->type != T_INT && k->type != T_POW2 && k->type != T_SIZE) {
-        complain(w, e->line, "%s.%s: must be a string; write e.g. %s", k->table, k->name, k->fallback);
+        complain(w, e->line, "%s.%s: must be a string; write e.g. %s", k->table, k->name,
+                 k->fallback);
         return;
     }
     if (e->integer < k->min || e->integer > k->max) {
-        complain(w, e->line, "%s.%s: %" PRId64 " is out of range; use %" PRId64 " to %" PRId64, k->table,
-                 k->name, e->integer, k->min, k->max);
+        complain(w, e->line, "%s.%s: %" PRId64 " is out of range; use %" PRId64 " to %" PRId64,
+                 k->table, k->name, e->integer, k->min, k->max);
         return;
     }
     store(w->c, k, k->type == T_POW2 ? pow2(e->integer) : e->integer);
@@ -315,8 +321,8 @@ static void unknown_key(struct walk *w, const struct toml_entry *e)
         }
     }
     if (best)
-        complain(w, e->line, "%s%s%s: unknown key; did you mean %s.%s?", e->table, e->table[0] ? "." : "",
-                 e->key, best->table, best->name);
+        complain(w, e->line, "%s%s%s: unknown key; did you mean %s.%s?", e->table,
+                 e->table[0] ? "." : "", e->key, best->table, best->name);
     else
         complain(w, e->line, "%s%s%s: unknown key; `fabricd --print-config` lists all", e->table,
                  e->table[0] ? "." : "", e->key);
@@ -358,7 +364,8 @@ static void take_queue(struct walk *w, const struct toml_entry *e)
         return;
     }
     if (e->type != TOML_STRING || !queue_name_ok(e->string)) {
-        complain(w, e->line, "queue.name: must be 1 to %d letters, digits, '.', '_' or '-'", CONF_NAME_MAX - 1);
+        complain(w, e->line, "queue.name: must be 1 to %d letters, digits, '.', '_' or '-'",
+                 CONF_NAME_MAX - 1);
         snprintf(c->queue[e->index], CONF_NAME_MAX, "?%d", e->index);
         return;
     }
@@ -373,7 +380,8 @@ static void check_queues(struct walk *w)
             complain(w, w->queue_line[i], "queue.name: missing; write name = \"...\"");
         for (uint32_t j = 0; j < i; j++)
             if (c->queue[i][0] && strcmp(c->queue[i], c->queue[j]) == 0)
-                complain(w, w->queue_line[i], "queue.name: \"%s\" is there twice; rename one", c->queue[i]);
+                complain(w, w->queue_line[i], "queue.name: \"%s\" is there twice; rename one",
+                         c->queue[i]);
     }
     if (c->queues == 0) {
         c->queues = 1;
@@ -392,8 +400,11 @@ static void see(void *arg, const struct toml_entry *e)
     }
     if (!e->key[0]) {
         if (!table_known(e->table))
-            complain(w, e->line, "[%s]: unknown table; there are node, segment, queue, listen, auth, fabric, poll "
-                                 "and limits", e->table);
+            complain(
+                w, e->line,
+                "[%s]: unknown table; there are node, segment, queue, listen, auth, fabric, poll "
+                "and limits",
+                e->table);
         else if (e->index >= 0)
             complain(w, e->line, "[[%s]]: write [%s], with one bracket", e->table, e->table);
         return;
@@ -407,7 +418,8 @@ static void see(void *arg, const struct toml_entry *e)
         else if (e->type == TOML_INTEGER)
             take_integer(w, k, e);
         else
-            complain(w, e->line, "%s.%s: wrong type; write e.g. %s", k->table, k->name, k->fallback);
+            complain(w, e->line, "%s.%s: wrong type; write e.g. %s", k->table, k->name,
+                     k->fallback);
         return;
     }
     if (table_known(e->table) || !e->table[0])
@@ -487,13 +499,17 @@ out:
 void conf_print_documented(FILE *to)
 {
     const char *table = "";
-    fputs("# fabricd's configuration. Every key stands here with its default in a comment; the file\n"
-          "# works as it is. `fabricd --check -c FILE` checks one. See node.toml(5).\n", to);
+    fputs(
+        "# fabricd's configuration. Every key stands here with its default in a comment; the file\n"
+        "# works as it is. `fabricd --check -c FILE` checks one. See node.toml(5).\n",
+        to);
     for (size_t i = 0; i < KEYS; i++) {
         if (strcmp(table, keys[i].table) != 0) {
             if (strcmp(keys[i].table, "listen") == 0)
-                fputs("\n# One [[queue]] for each place that tasks are submitted to; the first is the one used when\n"
-                      "# none is named.\n[[queue]]\nname = \"default\"\n", to);
+                fputs("\n# One [[queue]] for each place that tasks are submitted to; the first is "
+                      "the one used when\n"
+                      "# none is named.\n[[queue]]\nname = \"default\"\n",
+                      to);
             table = keys[i].table;
             fprintf(to, "\n[%s]\n", table);
         }

@@ -60,8 +60,8 @@ struct conf_errors {
 };
 
 void conf_defaults(struct conf *c);
-/* Parses text (name stands in front of errors). 0, or -EINVAL with at least one line in errs; *c then has defaults where it could
- * not be told otherwise. */
+/* Parses text (name stands in front of errors). 0, or -EINVAL with at least one line in errs; *c
+ * then has defaults where it could not be told otherwise. */
 int conf_parse(const char *text, size_t len, const char *name, struct conf *c,
                struct conf_errors *errs) __attribute__((warn_unused_result));
 /* The same for a file; -errno when it can't be read. */

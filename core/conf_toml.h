@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * conf_toml.h - the shim between toml++ (C++) and the rest (C): a file becomes a flat list of entries, one call each.
- * No exception crosses it.
+ * conf_toml.h - the shim between toml++ (C++) and the rest (C): a file becomes a flat list of
+ * entries, one call each. No exception crosses it.
  */
 #ifndef FABRIC_CONF_TOML_H
 #define FABRIC_CONF_TOML_H
@@ -25,8 +25,8 @@ struct toml_entry {
     int line;
 };
 
-/* Calls see for each entry in the order of the file's structure. 0; -EINVAL: no TOML: error gets the reason and *line where;
- * -ENOMEM. Strings are valid during the call. */
+/* Calls see for each entry in the order of the file's structure. 0; -EINVAL: no TOML: error gets
+ * the reason and *line where; -ENOMEM. Strings are valid during the call. */
 int toml_walk(const char *text, size_t len, void (*see)(void *arg, const struct toml_entry *e),
               void *arg, char *error, size_t error_cap, int *line);
 

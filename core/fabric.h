@@ -47,11 +47,11 @@ extern "C" {
 #define FAB_API  __attribute__((visibility("default")))
 #define FAB_MUST __attribute__((warn_unused_result))
 
-#define FAB_FOREVER    (-1)
-#define FAB_NAME_MAX   32 /* queue and participant names, with the terminating NUL */
-#define FAB_PRIORITIES 4  /* 0 (first) .. 3 (last); FAB_PRIORITY_NORMAL when in doubt */
+#define FAB_FOREVER         (-1)
+#define FAB_NAME_MAX        32 /* queue and participant names, with the terminating NUL */
+#define FAB_PRIORITIES      4  /* 0 (first) .. 3 (last); FAB_PRIORITY_NORMAL when in doubt */
 #define FAB_PRIORITY_NORMAL 1
-#define FAB_ARG_MAX    (1u << 30) /* bytes of one argument or result */
+#define FAB_ARG_MAX         (1u << 30) /* bytes of one argument or result */
 
 typedef struct fab fab_t;
 typedef uint64_t fab_id; /* names a submitted task within its handle; never 0 */
@@ -63,20 +63,21 @@ struct fab_options {
     const char *name;     /* shown by fabctl status; NULL: the program's name */
     const char *key_file; /* remote: NULL: $FABRIC_KEY_FILE, else the local fabricd's */
     int64_t timeout_ns;   /* for connecting; 0: 10 seconds */
-    int64_t spin_ns;      /* how long a wait spins before it sleeps; 0: adaptive, < 0: never spins */
+    int64_t spin_ns; /* how long a wait spins before it sleeps; 0: adaptive, < 0: never spins */
 };
 
 /* Opens a handle. address: "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]", or NULL for
  * $FABRIC_SERVER, else the local fabricd's socket. Blocks up to opts->timeout_ns.
- * -ECONNREFUSED, -ENOENT: no fabricd there; -EACCES: not let in; -EPROTO: it speaks another version;
- * -ENODEV: no device for verbs; -EUSERS: the participant table is full. */
+ * -ECONNREFUSED, -ENOENT: no fabricd there; -EACCES: not let in; -EPROTO: it speaks another
+ * version; -ENODEV: no device for verbs; -EUSERS: the participant table is full. */
 FAB_API FAB_MUST int fab_open(fab_t **out, const char *address, const struct fab_options *opts);
 
-/* Gives back what the handle holds (unfinished leases go to other workers, tasks without outcome are withdrawn
- * or finish unobserved) and frees it. NULL is allowed. */
+/* Gives back what the handle holds (unfinished leases go to other workers, tasks without outcome
+ * are withdrawn or finish unobserved) and frees it. NULL is allowed. */
 FAB_API void fab_close(fab_t *f);
 
-/* The thread's last error as one sentence; never NULL, valid until the thread's next failing call. */
+/* The thread's last error as one sentence; never NULL, valid until the thread's next failing call.
+ */
 FAB_API const char *fab_errmsg(void);
 
 /* The number that stands for a kernel's name in struct fab_task. Never 0. */
@@ -112,38 +113,39 @@ enum fab_status {
 struct fab_outcome {
     fab_id id;
     uint64_t tag;
-    uint64_t small;   /* the bytes when len <= 8; use fab_data() */
+    uint64_t small; /* the bytes when len <= 8; use fab_data() */
     const void *data;
     uint32_t len;
-    uint16_t status;  /* enum fab_status */
+    uint16_t status;   /* enum fab_status */
     uint16_t attempts; /* leases it took */
 };
 
-/* The outcome's bytes. Valid until the next fab_wait*(), or fab_close() on the handle (for len <= 8, as
- * long as *o itself). 8-byte aligned. */
+/* The outcome's bytes. Valid until the next fab_wait*(), or fab_close() on the handle (for len <=
+ * 8, as long as *o itself). 8-byte aligned. */
 static inline const void *fab_data(const struct fab_outcome *o)
 {
     return o->len <= 8 ? (const void *)&o->small : o->data;
 }
 
-/* Submits up to n tasks in order and returns how many the fabric accepted (1..n): from then on they will
- * be run and their outcome told. ids[i] (ids may be NULL for FAB_NO_WAIT tasks) names task i. Blocks only while the fabric is full, and only
- * while none of the n is accepted. -EAGAIN (timeout 0), -ETIMEDOUT: full; -EMSGSIZE: an argument can never fit;
- * -EINVAL: a bad queue, priority or flag in the first task not accepted; -EPIPE: the fabric is gone. */
+/* Submits up to n tasks in order and returns how many the fabric accepted (1..n): from then on they
+ * will be run and their outcome told. ids[i] (ids may be NULL for FAB_NO_WAIT tasks) names task i.
+ * Blocks only while the fabric is full, and only while none of the n is accepted. -EAGAIN (timeout
+ * 0), -ETIMEDOUT: full; -EMSGSIZE: an argument can never fit; -EINVAL: a bad queue, priority or
+ * flag in the first task not accepted; -EPIPE: the fabric is gone. */
 FAB_API FAB_MUST long fab_submit(fab_t *f, const struct fab_task *tasks, size_t n, fab_id *ids,
                                  int64_t timeout_ns);
 
 /* Waits for one task's outcome and takes it. -ENOENT: no such task outstanding (already taken?). */
 FAB_API FAB_MUST int fab_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 
-/* Waits until some outcome is there, takes up to max of them, in the order they are found; returns how many.
- * -ENOENT: no task is outstanding. */
+/* Waits until some outcome is there, takes up to max of them, in the order they are found; returns
+ * how many. -ENOENT: no task is outstanding. */
 FAB_API FAB_MUST long fab_wait_any(fab_t *f, struct fab_outcome *out, size_t max,
                                    int64_t timeout_ns);
 
-/* Asks to withdraw a task. 0: it had not been started; its outcome is FAB_CANCELLED. -EBUSY: it has been started;
- * its outcome comes as usual. The outcome is still to be waited for in both cases. Remote handles
- * ask the daemon and return 0 when the request is on its way: the outcome tells. */
+/* Asks to withdraw a task. 0: it had not been started; its outcome is FAB_CANCELLED. -EBUSY: it has
+ * been started; its outcome comes as usual. The outcome is still to be waited for in both cases.
+ * Remote handles ask the daemon and return 0 when the request is on its way: the outcome tells. */
 FAB_API FAB_MUST int fab_cancel(fab_t *f, fab_id id);
 
 /* Number of tasks submitted on this handle whose outcome has not been taken. */
@@ -152,7 +154,7 @@ FAB_API size_t fab_outstanding(const fab_t *f);
 /* ---- workers ---- */
 
 struct fab_lease {
-    uint64_t ref[2];  /* the library's */
+    uint64_t ref[2]; /* the library's */
     uint64_t kernel;
     uint64_t small[8]; /* the argument when len <= 64; use fab_arg() */
     const void *arg;
@@ -161,8 +163,9 @@ struct fab_lease {
     uint8_t queue, priority;
 };
 
-/* The argument's bytes, 8-byte aligned, valid until the lease ends (complete, fail, release) or fab_close(). Up to
- * 64 bytes are a private copy; more may lie in shared memory that another process can alter: read once, then check. */
+/* The argument's bytes, 8-byte aligned, valid until the lease ends (complete, fail, release) or
+ * fab_close(). Up to 64 bytes are a private copy; more may lie in shared memory that another
+ * process can alter: read once, then check. */
 static inline const void *fab_arg(const struct fab_lease *l)
 {
     return l->len <= 64 ? (const void *)l->small : l->arg;
@@ -172,9 +175,10 @@ static inline const void *fab_arg(const struct fab_lease *l)
 FAB_API FAB_MUST long fab_claim(fab_t *f, uint32_t queue, struct fab_lease *leases, size_t max,
                                 int64_t timeout_ns);
 
-/* Ends a lease with a result. -ESTALE: the lease was no longer held; the result was dropped. -ENOSPC: no memory in
- * the segment for a result of this length (still held: complete, fail or release it). Remote handles
- * gather completions and send them with the next fab_claim() or fab_flush(). */
+/* Ends a lease with a result. -ESTALE: the lease was no longer held; the result was dropped.
+ * -ENOSPC: no memory in the segment for a result of this length (still held: complete, fail or
+ * release it). Remote handles gather completions and send them with the next fab_claim() or
+ * fab_flush(). */
 FAB_API FAB_MUST int fab_complete(fab_t *f, const struct fab_lease *l, const void *res,
                                   uint32_t len);
 /* Ends a lease with an error: one sentence for the producer (at most 255 bytes are kept). */
@@ -186,8 +190,9 @@ FAB_API FAB_MUST int fab_flush(fab_t *f);
 
 /* ---- looking in ---- */
 
-/* A snapshot of the fabric as JSON text (the format of `fabctl status --json`), malloc'ed; the caller frees it. Local
- * handles read it from the segment and need no living fabricd; remote ones ask fabricd. */
+/* A snapshot of the fabric as JSON text (the format of `fabctl status --json`), malloc'ed; the
+ * caller frees it. Local handles read it from the segment and need no living fabricd; remote ones
+ * ask fabricd. */
 FAB_API FAB_MUST int fab_status_json(fab_t *f, char **text, int64_t timeout_ns);
 
 #ifdef __cplusplus

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * handle.c - the public functions: argument checks that hold everywhere, then the handle's own table.
+ * handle.c - the public functions: argument checks that hold everywhere, then the handle's own
+ * table.
  */
 #include <errno.h>
 #include "core/clock.h"
@@ -16,8 +17,9 @@ uint64_t deadline_of(int64_t timeout_ns)
 
 int deadline_error(int64_t timeout_ns, const char *what)
 {
-    return timeout_ns == 0 ? err_set(-EAGAIN, "%s", what)
-                           : err_set(-ETIMEDOUT, "%s within %.3f s", what, (double)timeout_ns / 1e9);
+    return timeout_ns == 0
+               ? err_set(-EAGAIN, "%s", what)
+               : err_set(-ETIMEDOUT, "%s within %.3f s", what, (double)timeout_ns / 1e9);
 }
 
 FAB_API void fab_close(fab_t *f)

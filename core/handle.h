@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * handle.h - what stands behind a fab_t: a table of functions, one for local and one for remote fabrics.
+ * handle.h - what stands behind a fab_t: a table of functions, one for local and one for remote
+ * fabrics.
  *
  * Each function keeps the promise of the fab_*() of its name in fabric.h.
  */

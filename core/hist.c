@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * hist.c - see hist.h. Relaxed throughout: each counter has one writer and readers want numbers, not order.
+ * hist.c - see hist.h. Relaxed throughout: each counter has one writer and readers want numbers,
+ * not order.
  */
 #include "core/hist.h"
 
@@ -64,7 +65,8 @@ void hist_merge(struct hist *into, const struct hist *from)
 {
     uint64_t max = at_load_rlx(&from->max);
     for (uint32_t i = 0; i < HIST_BUCKETS; i++)
-        at_store_rlx(&into->bucket[i], at_load_rlx(&into->bucket[i]) + at_load_rlx(&from->bucket[i]));
+        at_store_rlx(&into->bucket[i],
+                     at_load_rlx(&into->bucket[i]) + at_load_rlx(&from->bucket[i]));
     at_store_rlx(&into->count, at_load_rlx(&into->count) + at_load_rlx(&from->count));
     at_store_rlx(&into->sum, at_load_rlx(&into->sum) + at_load_rlx(&from->sum));
     if (max > at_load_rlx(&into->max))

@@ -21,9 +21,9 @@
 /* What one worker thread lends to the kernel it runs: a result buffer that
  * grows as needed and is reused from task to task. Zeroed at the start. */
 struct kernel_ctx {
-    uint8_t *buf;      /* result bytes; kernel_buf() makes room */
+    uint8_t *buf; /* result bytes; kernel_buf() makes room */
     size_t cap;
-    char error[256];   /* set by a run function that fails: one sentence for the producer */
+    char error[256]; /* set by a run function that fails: one sentence for the producer */
 };
 
 /* Room for len result bytes in ctx->buf; NULL when memory is out. */
@@ -35,20 +35,20 @@ void kernel_ctx_free(struct kernel_ctx *ctx);
  * integers travel as little-endian two's complement, 8 bytes unless said otherwise.
  *
  * run:    computes the result of arg[0..len). Returns the result's length >= 0 with *res
- *         pointing to it (ctx->buf, or arg itself), valid until the next run with the same ctx; or -errno
- *         with ctx->error set. arg is 8-byte aligned and private to the call while it lasts; never trusted.
- * parse:  text (one command line word) -> argument bytes in ctx->buf; length, or -EINVAL with ctx->error
- *         naming what was expected.
- * format: result bytes -> text, NUL-terminated in ctx->buf; text length, or -errno.
+ *         pointing to it (ctx->buf, or arg itself), valid until the next run with the same ctx; or
+ * -errno with ctx->error set. arg is 8-byte aligned and private to the call while it lasts; never
+ * trusted. parse:  text (one command line word) -> argument bytes in ctx->buf; length, or -EINVAL
+ * with ctx->error naming what was expected. format: result bytes -> text, NUL-terminated in
+ * ctx->buf; text length, or -errno.
  */
 struct kernel {
     const char *name;
-    const char *summary;   /* one line for --help and man pages */
-    const char *argument;  /* e.g. "N (0..1000000)" */
+    const char *summary;  /* one line for --help and man pages */
+    const char *argument; /* e.g. "N (0..1000000)" */
     long (*run)(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res);
     long (*parse)(struct kernel_ctx *ctx, const char *text);
     long (*format)(struct kernel_ctx *ctx, const void *res, size_t len);
-    uint64_t id;           /* filled in by kernel_register */
+    uint64_t id; /* filled in by kernel_register */
 };
 
 /* Adds k (kept by reference). -EEXIST: the name is there; -ENOSPC: 256 kernels are there;

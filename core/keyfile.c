@@ -22,8 +22,11 @@ static int open_key(const char *path)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         if (errno == ENOENT)
-            return err_set(-ENOENT, "no key at %s: copy the authkey of the fabricd you connect to, and name it with "
-                                    "--key-file or $FABRIC_KEY_FILE", path);
+            return err_set(
+                -ENOENT,
+                "no key at %s: copy the authkey of the fabricd you connect to, and name it with "
+                "--key-file or $FABRIC_KEY_FILE",
+                path);
         return err_set(-errno, "key file %s: %s", path, strerror(errno));
     }
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !(st.st_mode & 077))
@@ -50,8 +53,10 @@ int key_load(const char *path, uint8_t key[32])
     while (n > 0 && (text[n - 1] == '\n' || text[n - 1] == '\r'))
         n--;
     if (rc == 0 && (n < 16 || n > KEY_TEXT_MAX))
-        rc = err_set(-EINVAL, "key file %s: a key has 16 to %d bytes, this one %zu", path, KEY_TEXT_MAX, n);
-    if (rc == 0 && !(n == 64 && sodium_hex2bin(key, 32, text, n, NULL, &bin, NULL) == 0 && bin == 32))
+        rc = err_set(-EINVAL, "key file %s: a key has 16 to %d bytes, this one %zu", path,
+                     KEY_TEXT_MAX, n);
+    if (rc == 0 &&
+        !(n == 64 && sodium_hex2bin(key, 32, text, n, NULL, &bin, NULL) == 0 && bin == 32))
         crypto_generichash(key, 32, (const uint8_t *)text, n, NULL, 0);
     sodium_memzero(text, sizeof text);
     return rc;

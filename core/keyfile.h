@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* 64 hex digits are the key itself; 16 to 4096 other bytes are a passphrase, hashed. A file that others can read is refused. */
+/* 64 hex digits are the key itself; 16 to 4096 other bytes are a passphrase, hashed. A file that
+ * others can read is refused. */
 int key_load(const char *path, uint8_t key[32]) __attribute__((warn_unused_result));
 /* Makes one with 32 random bytes and mode 0600 unless there is one; never seen half-written. */
 int key_make(const char *path) __attribute__((warn_unused_result));

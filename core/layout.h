@@ -32,7 +32,8 @@
 #define SEG_SLOTS_MAX        (1u << 24)
 #define SEG_PARTICIPANTS_MAX 16384u
 
-/* No participant: the owner of what is free. Ownership words store owner + 1, so that zeroed memory is free. */
+/* No participant: the owner of what is free. Ownership words store owner + 1, so that zeroed memory
+ * is free. */
 #define NOBODY 0xffffu
 
 enum seg_state { SEG_STARTING = 0, SEG_RUNNING, SEG_DRAINING, SEG_CLOSED };
@@ -60,7 +61,8 @@ struct seg_header {
     _Alignas(HOT_LINE) _Atomic uint32_t state; /* enum seg_state */
     _Atomic uint32_t daemon_pid;
     _Atomic uint64_t daemon_started_unix_ns;
-    /* 1 while fabricd sleeps in its loop and wants the doorbell descriptor to be written for work of its links. */
+    /* 1 while fabricd sleeps in its loop and wants the doorbell descriptor to be written for work
+     * of its links. */
     _Alignas(HOT_LINE) _Atomic uint32_t daemon_parked;
     /* How often a time-limited sleep found work that no wake-up had announced. Must stay 0. */
     _Alignas(HOT_LINE) _Atomic uint64_t net_catches;
@@ -69,7 +71,8 @@ struct seg_header {
     _Atomic uint64_t recovered_leases, dead_participants, requeued_hints, late_results;
 };
 
-/* Latency of tasks, written by one thread: a participant's own, or the daemon's sums of those that left. */
+/* Latency of tasks, written by one thread: a participant's own, or the daemon's sums of those that
+ * left. */
 struct seg_latency {
     struct hist wait;  /* submitted -> claimed, by the worker */
     struct hist run;   /* claimed -> completed, by the worker */
@@ -110,15 +113,15 @@ struct seg_link {
 struct seg_participant {
     /* One line, mostly read: whose outcome is published looks here for a sleeper. */
     _Alignas(HOT_LINE) _Atomic uint64_t life; /* participant_word(): generation << 32 | enum life */
-    _Atomic uint32_t bell_parked; /* its owner sleeps, or is about to */
-    _Atomic uint32_t bell_seq;    /* futex */
-    _Atomic uint32_t bell_kind;   /* enum bell_kind */
+    _Atomic uint32_t bell_parked;             /* its owner sleeps, or is about to */
+    _Atomic uint32_t bell_seq;                /* futex */
+    _Atomic uint32_t bell_kind;               /* enum bell_kind */
 
     _Alignas(HOT_LINE) uint32_t pid;
     uint32_t uid;
-    uint64_t start_ticks; /* of the process, /proc/PID/stat field 22: tells a reused pid */
-    uint32_t roles;       /* enum fab_role bits */
-    uint32_t remote;      /* 1: a link of fabricd's, `link` is filled in */
+    uint64_t start_ticks;   /* of the process, /proc/PID/stat field 22: tells a reused pid */
+    uint32_t roles;         /* enum fab_role bits */
+    uint32_t remote;        /* 1: a link of fabricd's, `link` is filled in */
     _Atomic uint32_t queue; /* the queue it last claimed from: where its latency belongs */
     char name[SEG_NAME];
     struct seg_link link;
@@ -161,9 +164,9 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 
 /* ---- arena ---- */
 
-#define ARENA_CHUNK      65536u
-#define ARENA_CLASSES    4u /* blocks of 256 B, 1 KiB, 4 KiB, 16 KiB; more is whole chunks */
-#define ARENA_BLOCK_MIN  256u
+#define ARENA_CHUNK        65536u
+#define ARENA_CLASSES      4u /* blocks of 256 B, 1 KiB, 4 KiB, 16 KiB; more is whole chunks */
+#define ARENA_BLOCK_MIN    256u
 #define ARENA_CHUNK_BLOCKS (ARENA_CHUNK / ARENA_BLOCK_MIN)
 
 /* ---- attaching over the UNIX socket (SOCK_SEQPACKET): one message each way ---- */

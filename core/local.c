@@ -2,8 +2,8 @@
  *
  * local.c - opening and closing a local handle, queue names, the operations table.
  *
- * Failure: close() gives nothing back itself. It stops touching the segment, then closes the socket to fabricd after
- * a word of farewell; the undertaker does the rest, as it would after a death.
+ * Failure: close() gives nothing back itself. It stops touching the segment, then closes the socket
+ * to fabricd after a word of farewell; the undertaker does the rest, as it would after a death.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -40,7 +40,8 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
                int daemon_fd, int sock, int64_t spin_ns)
 {
     struct local *l = calloc(1, sizeof *l);
-    /* All stocks together hold at most half of the slots: a handle that sits on its own never stops the others. */
+    /* All stocks together hold at most half of the slots: a handle that sits on its own never stops
+     * the others. */
     uint32_t stock = seg->slots / seg->participants / 2;
     stock = stock < 1 ? 1 : stock > STOCK ? STOCK : stock;
     if (!l)
@@ -83,8 +84,9 @@ static int local_queue(fab_t *f, const char *name, uint32_t *queue)
         size_t at = strlen(list);
         snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", have);
     }
-    return err_set(-ENOENT, "no queue \"%s\" (there is: %s); add [[queue]] to fabricd's configuration",
-                   name, list);
+    return err_set(-ENOENT,
+                   "no queue \"%s\" (there is: %s); add [[queue]] to fabricd's configuration", name,
+                   list);
 }
 
 static size_t local_outstanding(const fab_t *f)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * local.h - a handle on a segment mapped in this process: what unix: addresses open, and what fabricd's links
- * use inside the daemon.
+ * local.h - a handle on a segment mapped in this process: what unix: addresses open, and what
+ * fabricd's links use inside the daemon.
  *
- * Submit, claim, complete and take are loads, stores and CAS on the segment; the only system calls are those of
- * sleeping and waking.
+ * Submit, claim, complete and take are loads, stores and CAS on the segment; the only system calls
+ * are those of sleeping and waking.
  *
  * Threads: one thread a handle; many handles may share a struct segment.
  */
@@ -21,7 +21,7 @@ struct outstanding {
     struct {
         uint32_t prev, next; /* slot numbers; slots (= the number of slots) is the list's head */
         uint32_t epoch;      /* of our task there; 0: none */
-    } *at;
+    } * at;
     uint32_t n;
     uint32_t cursor; /* where the last partial look ended */
 };
@@ -41,11 +41,11 @@ struct local {
     uint32_t *held; /* slots whose outcome bytes the caller may still read */
     uint32_t held_n;
     uint64_t known_head[SEG_QUEUES_MAX][SEG_PRIORITIES]; /* ring_put_many() */
-    bool unwaited; /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
-    bool parked;   /* bell_parked is, or may still be, set by us */
-    uint32_t hot;   /* slot completed last: its producer is likely to use it next (claim.c) */
+    bool unwaited;   /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
+    bool parked;     /* bell_parked is, or may still be, set by us */
+    uint32_t hot;    /* slot completed last: its producer is likely to use it next (claim.c) */
     uint32_t streak; /* claims in a row that found their task there */
-    bool woken;     /* the last claim slept */
+    bool woken;      /* the last claim slept */
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
     uint32_t measured, measure_mask;
 };
@@ -67,8 +67,8 @@ int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
 
-/* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the daemon's doorbell will be rung; false:
- * there is work, do not sleep. */
+/* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the
+ * daemon's doorbell will be rung; false: there is work, do not sleep. */
 bool local_arm_queue(struct local *l, uint32_t queue);
 bool local_arm_bell(struct local *l);
 

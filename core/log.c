@@ -16,14 +16,15 @@ static const char *program = "taskfabric";
 static enum log_level most = LOG_INFO;
 static bool journal;
 
-/* $JOURNAL_STREAM is "device:inode" of the stream that systemd gave us: priorities are for it alone. */
+/* $JOURNAL_STREAM is "device:inode" of the stream that systemd gave us: priorities are for it
+ * alone. */
 static bool stderr_is_journal(void)
 {
     const char *js = getenv("JOURNAL_STREAM");
     unsigned long dev, ino;
     struct stat st;
-    return js && sscanf(js, "%lu:%lu", &dev, &ino) == 2 && fstat(2, &st) == 0 &&
-           st.st_dev == dev && st.st_ino == ino;
+    return js && sscanf(js, "%lu:%lu", &dev, &ino) == 2 && fstat(2, &st) == 0 && st.st_dev == dev &&
+           st.st_ino == ino;
 }
 
 void log_open(const char *name, enum log_level level)

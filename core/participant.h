@@ -3,10 +3,11 @@
  * participant.h - the table of participants.
  *
  * Entries are given out and taken back by fabricd's loop thread alone; the entry's owner
- * writes its counters and bell, everybody reads. A generation in the life word tells an entry's owner from the one
- * before it.
+ * writes its counters and bell, everybody reads. A generation in the life word tells an entry's
+ * owner from the one before it.
  *
- *   FREE --participant_add--> LIVE --participant_dead--> DEAD --(undertaker)--> participant_remove: FREE
+ *   FREE --participant_add--> LIVE --participant_dead--> DEAD --(undertaker)--> participant_remove:
+ * FREE
  */
 #ifndef FABRIC_PARTICIPANT_H
 #define FABRIC_PARTICIPANT_H
@@ -32,7 +33,8 @@ static inline uint32_t participant_generation(uint64_t w)
     return (uint32_t)(w >> 32);
 }
 
-/* Returns the entry's number and its generation, or -EUSERS with a message that names the remedy. */
+/* Returns the entry's number and its generation, or -EUSERS with a message that names the remedy.
+ */
 int participant_add(const struct segment *s, const struct participant_info *info,
                     uint32_t *generation) __attribute__((warn_unused_result));
 /* LIVE -> DEAD: from here on others know that nobody is behind it. */

@@ -94,14 +94,17 @@ int paths_make_dir(const char *path, mode_t mode)
     if (!S_ISDIR(st.st_mode))
         return err_set(-ENOTDIR, "%s is not a directory", path);
     if (st.st_uid != geteuid() || st.st_mode & 022)
-        return err_set(-EACCES, "%s belongs to somebody else or others can write to it: remove it, or set "
-                                "node.runtime_dir or node.state_dir", path);
+        return err_set(-EACCES,
+                       "%s belongs to somebody else or others can write to it: remove it, or set "
+                       "node.runtime_dir or node.state_dir",
+                       path);
     return 0;
 }
 
 static int bad_address(const char *text, const char *what)
 {
-    return err_set(-EINVAL, "\"%s\": %s; write unix:PATH, tcp://HOST:PORT or verbs://HOST:PORT", text, what);
+    return err_set(-EINVAL, "\"%s\": %s; write unix:PATH, tcp://HOST:PORT or verbs://HOST:PORT",
+                   text, what);
 }
 
 /* HOST[:PORT] with [v6] brackets. */
@@ -147,8 +150,8 @@ int address_parse(const char *text, struct fab_address *a)
         if (!text[5])
             return bad_address(text, "no path");
         if (strlen(text + 5) >= sizeof a->path)
-            return err_set(-ENAMETOOLONG, "\"%s\": a UNIX socket's path has at most %zu bytes", text,
-                           sizeof a->path - 1);
+            return err_set(-ENAMETOOLONG, "\"%s\": a UNIX socket's path has at most %zu bytes",
+                           text, sizeof a->path - 1);
         strcpy(a->path, text + 5);
         return 0;
     }

@@ -16,7 +16,8 @@ int paths_runtime_dir(char *buf, size_t cap) __attribute__((warn_unused_result))
 int paths_state_dir(char *buf, size_t cap) __attribute__((warn_unused_result));
 int paths_default_socket(char *buf, size_t cap) __attribute__((warn_unused_result));
 int paths_default_key(char *buf, size_t cap) __attribute__((warn_unused_result));
-/* mkdir -p. The last component must end up a directory of ours that only we can write to, and no symbolic link. */
+/* mkdir -p. The last component must end up a directory of ours that only we can write to, and no
+ * symbolic link. */
 int paths_make_dir(const char *path, mode_t mode) __attribute__((warn_unused_result));
 
 struct fab_address {
@@ -26,7 +27,8 @@ struct fab_address {
     char port[8];
 };
 
-/* "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]"; IPv6 addresses in brackets; default port 50000. */
+/* "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]"; IPv6 addresses in brackets; default port
+ * 50000. */
 int address_parse(const char *text, struct fab_address *out) __attribute__((warn_unused_result));
 /* opt, else $FABRIC_SERVER, else unix: and the default socket. */
 int address_resolve_default(const char *opt, char *buf, size_t cap)

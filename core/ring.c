@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * ring.c - putting, taking, closing holes. Lock-free: any thread may stop at any instruction and the others go on.
+ * ring.c - putting, taking, closing holes. Lock-free: any thread may stop at any instruction and
+ * the others go on.
  */
 #include "core/ring.h"
 
@@ -49,7 +50,8 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *kn
                 break;
         }
         uint64_t pos = at_add(&r->tail, k); /* P1 for k at once */
-        /* A position closed under us is skipped: the slot takes the next one, the last slots come round again. */
+        /* A position closed under us is skipped: the slot takes the next one, the last slots come
+         * round again. */
         for (uint32_t i = 0; i < k; i++)
             if (publish(s, r, pos + i, slot[done]))
                 done++;

@@ -11,20 +11,20 @@
  *         T2 head CAS head -> head + n                         (the n entries are ours)
  *
  * A consumer writes no cell: the next lap's producer overwrites it. A producer
- * that died or stalls between P1 and P2 leaves a hole that stops consumers; anyone may close it with a
- * tombstone (P2 with the value TOMB), and a live producer whose P2 then fails takes another
+ * that died or stalls between P1 and P2 leaves a hole that stops consumers; anyone may close it
+ * with a tombstone (P2 with the value TOMB), and a live producer whose P2 then fails takes another
  * position. So no participant, dead or stopped, can wedge a ring.
  *
- * Entries are hints: an entry may lead to a slot that is no longer READY (it is skipped), the same slot may stand
- * here twice, and an entry taken by a consumer that died is lost until the undertaker
- * puts it back. The slot's state word alone decides.
+ * Entries are hints: an entry may lead to a slot that is no longer READY (it is skipped), the same
+ * slot may stand here twice, and an entry taken by a consumer that died is lost until the
+ * undertaker puts it back. The slot's state word alone decides.
  *
- * Room: a put is refused when more than cells / 2 entries are in. Since cells is twice the number of slots and a
- * participant puts only slots it owns, producers that pass that check at the same time
- * can't overrun the other half.
+ * Room: a put is refused when more than cells / 2 entries are in. Since cells is twice the number
+ * of slots and a participant puts only slots it owns, producers that pass that check at the same
+ * time can't overrun the other half.
  *
- * Sources: fetch-add on tail as in LCRQ (Morrison, Afek 2013), cycle-tagged cells as in SCQ (Nikolaev 2019); the
- * tombstone is ours.
+ * Sources: fetch-add on tail as in LCRQ (Morrison, Afek 2013), cycle-tagged cells as in SCQ
+ * (Nikolaev 2019); the tombstone is ours.
  */
 #ifndef FABRIC_RING_H
 #define FABRIC_RING_H
@@ -55,8 +55,8 @@ static inline bool ring_ready(const struct segment *s, struct seg_ring *r)
     return (uint32_t)(cell >> 32) == (uint32_t)(head >> s->ring_shift);
 }
 
-/* Positions taken and not yet passed by head; more than 0 while anything is in or on its way in. seq_cst: a sleeper's
- * last look (wake.h) relies on it being ordered after its parked flag. */
+/* Positions taken and not yet passed by head; more than 0 while anything is in or on its way in.
+ * seq_cst: a sleeper's last look (wake.h) relies on it being ordered after its parked flag. */
 static inline uint64_t ring_depth(struct seg_ring *r)
 {
     uint64_t head = at_load(&r->head);
@@ -64,17 +64,18 @@ static inline uint64_t ring_depth(struct seg_ring *r)
     return tail > head ? tail - head : 0;
 }
 
-/* Puts n slots in order; returns how many fitted (the first so many). known_head: what the caller last saw of head, kept by
- * it from put to put and read anew only when the ring looks full by it: head's line belongs to the consumers. */
+/* Puts n slots in order; returns how many fitted (the first so many). known_head: what the caller
+ * last saw of head, kept by it from put to put and read anew only when the ring looks full by it:
+ * head's line belongs to the consumers. */
 uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
                        const uint32_t *slot, uint32_t n);
 /* Puts one slot, head read anew. False: no room. */
 bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot);
-/* Takes up to max entries in order, tombstones left out, values checked to be slot numbers. 0: nothing is
- * published at head. */
+/* Takes up to max entries in order, tombstones left out, values checked to be slot numbers. 0:
+ * nothing is published at head. */
 uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, uint32_t max);
-/* Closes the unpublished cells between head and tail with tombstones; returns how many. For the undertaker, and for
- * consumers that have waited at a hole for long. */
+/* Closes the unpublished cells between head and tail with tombstones; returns how many. For the
+ * undertaker, and for consumers that have waited at a hole for long. */
 uint32_t ring_close_holes(const struct segment *s, struct seg_ring *r);
 /* Calls see(slot) for each published entry between head and tail. */
 void ring_scan(const struct segment *s, struct seg_ring *r, void (*see)(void *, uint32_t),

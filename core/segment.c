@@ -132,7 +132,8 @@ static int open_memfd(uint64_t bytes, enum segment_huge huge, bool *is_huge)
             return err_set(-ENOMEM,
                            "segment: %llu MiB of huge pages are not to be had; raise "
                            "vm.nr_hugepages to %llu or set segment.huge_pages = \"auto\"",
-                           (unsigned long long)(bytes >> 20), (unsigned long long)(bytes / HUGE_PAGE));
+                           (unsigned long long)(bytes >> 20),
+                           (unsigned long long)(bytes / HUGE_PAGE));
     }
     fd = memfd_create("taskfabric", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
@@ -243,10 +244,11 @@ int segment_map(struct segment *out, int fd)
         goto fail;
     }
     if (h.layout != SEG_LAYOUT || h.header_bytes != sizeof(struct seg_header)) {
-        rc = err_set(-EPROTO,
-                     "segment: layout version %u, this program knows %u: use programs and fabricd of the "
-                     "same release",
-                     h.layout, SEG_LAYOUT);
+        rc = err_set(
+            -EPROTO,
+            "segment: layout version %u, this program knows %u: use programs and fabricd of the "
+            "same release",
+            h.layout, SEG_LAYOUT);
         goto fail;
     }
     rc = counts_sound(&h);
@@ -254,8 +256,8 @@ int segment_map(struct segment *out, int fd)
         goto fail;
     want = h;
     place(&want);
-    if (memcmp(&want.off_queues, &h.off_queues, offsetof(struct seg_header, ticks_hz) -
-                                                    offsetof(struct seg_header, off_queues)) ||
+    if (memcmp(&want.off_queues, &h.off_queues,
+               offsetof(struct seg_header, ticks_hz) - offsetof(struct seg_header, off_queues)) ||
         want.total_bytes != h.total_bytes || h.total_bytes != (uint64_t)st.st_size) {
         rc = err_set(-EPROTO, "segment: its offsets do not follow from its counts");
         goto fail;

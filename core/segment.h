@@ -66,10 +66,12 @@ static inline struct seg_ring *segment_ready_ring(const struct segment *s, uint3
                                s->ring_stride * (queue * SEG_PRIORITIES + priority));
 }
 
-/* Makes a sealed memfd with an empty, running segment in it and maps it. -ENOMEM, -EINVAL with message. */
+/* Makes a sealed memfd with an empty, running segment in it and maps it. -ENOMEM, -EINVAL with
+ * message. */
 int segment_create(struct segment *out, const struct segment_params *p)
     __attribute__((warn_unused_result));
-/* Maps an existing one: checks seals, size and every number of the header. Takes fd over on success only. */
+/* Maps an existing one: checks seals, size and every number of the header. Takes fd over on success
+ * only. */
 int segment_map(struct segment *out, int fd) __attribute__((warn_unused_result));
 void segment_unmap(struct segment *s);
 

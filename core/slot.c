@@ -3,8 +3,8 @@
  * slot.c - where free slots are and how they move between the free ring and a participant's stock.
  *
  * Threads: a stock belongs to one thread; the ring and the slots to all.
- * Failure: a death between taking a hint and the CAS leaves a FREE slot that no ring entry leads to; the
- * undertaker's audit puts it back (undertaker.c).
+ * Failure: a death between taking a hint and the CAS leaves a FREE slot that no ring entry leads
+ * to; the undertaker's audit puts it back (undertaker.c).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -48,10 +48,11 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
         for (uint32_t i = 0; i < n; i++) {
             uint32_t slot = hint[i];
             uint64_t w = at_load(&s->slot[slot].state);
-            /* A hint may be stale: only a slot that is FREE becomes ours. The epoch grows here, so an id of
-             * the slot's former task can't name the next one. */
+            /* A hint may be stale: only a slot that is FREE becomes ours. The epoch grows here, so
+             * an id of the slot's former task can't name the next one. */
             if (slot_state(w) == SLOT_FREE &&
-                at_cas(&s->slot[slot].state, &w, slot_word(slot_epoch(w) + 1, me, 0, SLOT_FILLING)))
+                at_cas(&s->slot[slot].state, &w,
+                       slot_word(slot_epoch_after(slot_epoch(w)), me, 0, SLOT_FILLING)))
                 st->slot[st->n++] = slot;
         }
     }
@@ -61,11 +62,10 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
 bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
 {
     uint64_t expect = w;
-    if (!at_cas(&s->slot[slot].state, &expect,
-                slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
+    if (!at_cas(&s->slot[slot].state, &expect, slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
         return false;
-    /* The free ring has room for twice the slots: this can fail only while damaged or swamped with repeated hints; the
-     * audit finds the slot then. */
+    /* The free ring has room for twice the slots: this can fail only while damaged or swamped with
+     * repeated hints; the audit finds the slot then. */
     (void)!ring_put(s, s->free_ring, slot);
     return true;
 }
@@ -76,8 +76,8 @@ void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t 
         return;
     st->lazy = false;
     _Atomic uint64_t *state = &s->slot[st->slot[st->n - 1]].state;
-    /* relaxed: ours, only we change it. release: pairs with whoever claims the next task in this slot; what we read of
-     * the old task stays before it */
+    /* relaxed: ours, only we change it. release: pairs with whoever claims the next task in this
+     * slot; what we read of the old task stays before it */
     at_store_rel(state, slot_word(slot_next_epoch(at_load_rlx(state)), me, 0, SLOT_FILLING));
 }
 

@@ -11,7 +11,7 @@
  *     |              | take (outcome taken by its producer)       |  |   |
  *     |              +---------------------+----------<-----------+--+---+
  *     |                                    +-- release, or owner dies (attempt + 1) --+
- *     +-- DEAD (crash budget spent) is an outcome like DONE; a task without waiter goes from LEASED to FREE
+ *     +-- DEAD (crash budget spent) is an outcome like DONE; without a waiter LEASED -> FREE
  *
  * The word is {epoch:32, owner:16, attempt:8, state:8}. Every transition that
  * another live participant could contend for is a CAS of the whole word; a word that
@@ -46,7 +46,6 @@ enum slot_state {
     SLOT_STATES
 };
 
-
 static inline uint64_t slot_word(uint32_t epoch, uint32_t owner, uint32_t attempt,
                                  enum slot_state state)
 {
@@ -74,8 +73,9 @@ static inline bool slot_is_outcome(uint64_t w)
     return slot_state(w) >= SLOT_DONE && slot_state(w) < SLOT_STATES;
 }
 
-/* meta {producer:16, queue:8, priority:8, flags:16, crashes:8}: written by the producer while FILLING (crashes
- * also by the undertaker), read by anyone: relaxed, the state word's CAS tells whether what was read still holds. */
+/* meta {producer:16, queue:8, priority:8, flags:16, crashes:8}: written by the producer while
+ * FILLING (crashes also by the undertaker), read by anyone: relaxed, the state word's CAS tells
+ * whether what was read still holds. */
 static inline uint64_t slot_meta(uint32_t producer, uint32_t queue, uint32_t priority,
                                  uint32_t flags)
 {
@@ -123,18 +123,24 @@ static inline enum slot_place slot_res_place(uint32_t arg_len, uint32_t res_len)
     return res_len <= 64 && slot_arg_place(arg_len) != PLACE_WIDE ? PLACE_WIDE : PLACE_BLOCK;
 }
 
-/* A participant's private stock of FILLING slots: last in, first out, so that the next task uses the line
- * that is hot. cap is the most it keeps. */
+/* A participant's private stock of FILLING slots: last in, first out, so that the next task uses
+ * the line that is hot. cap is the most it keeps. */
 struct slot_stock {
     uint32_t *slot;
     uint32_t n, cap;
     bool lazy; /* the last one still has the state word of its former task: see slot_give() */
 };
 
+/* Epochs run over; 0 is no task's, so that no fab_id is 0. */
+static inline uint32_t slot_epoch_after(uint32_t epoch)
+{
+    return epoch + 1 ? epoch + 1 : 1;
+}
+
 /* The epoch of the next task in a slot of our stock, whose state word is w. */
 static inline uint32_t slot_next_epoch(uint64_t w)
 {
-    return slot_state(w) == SLOT_FILLING ? slot_epoch(w) : slot_epoch(w) + 1;
+    return slot_state(w) == SLOT_FILLING ? slot_epoch(w) : slot_epoch_after(slot_epoch(w));
 }
 
 int slot_stock_init(struct slot_stock *st, uint32_t cap) __attribute__((warn_unused_result));
@@ -144,14 +150,16 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
                            uint32_t want);
 /* Gives slots back to the free ring until the stock has at most keep. */
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep);
-/* Gives one slot, which me owns in any state, back: to the stock, or half of a full stock to the free ring.
- * The slot's blocks have been freed before. The state word is not written until the slot is used again or
- * another is given: a worker may be watching its line, and the next task's READY is then the only write that takes the line away from
- * it. Until then the slot looks like an outcome that was not taken; a recovery treats both alike. */
+/* Gives one slot, which me owns in any state, back: to the stock, or half of a full stock to the
+ * free ring. The slot's blocks have been freed before. The state word is not written until the slot
+ * is used again or another is given: a worker may be watching its line, and the next task's READY
+ * is then the only write that takes the line away from it. Until then the slot looks like an
+ * outcome that was not taken; a recovery treats both alike. */
 void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot);
 /* Writes what slot_give() put off. */
 void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me);
-/* FILLING or an outcome with word w -> FREE and into the free ring. False when the word was no longer w. */
+/* FILLING or an outcome with word w -> FREE and into the free ring. False when the word was no
+ * longer w. */
 bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w);
 /* At creation: all slots into the free ring. */
 void slot_fill_free_ring(const struct segment *s);

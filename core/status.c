@@ -2,8 +2,9 @@
  *
  * status.c - counting up what the segment shows: the fabric, its queues, participants and links.
  *
- * Numbers are read one by one while others write them: each is whole, together they are of nearly one moment.
- * Names come from shared memory: copied, terminated, and given to the JSON library only when they are UTF-8.
+ * Numbers are read one by one while others write them: each is whole, together they are of nearly
+ * one moment. Names come from shared memory: copied, terminated, and given to the JSON library only
+ * when they are UTF-8.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -115,7 +116,8 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
     for (uint32_t i = 0; i < s->participants; i++)
         live += is_live(s, i);
     return json_pack(
-        "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+        "s:I, s:I}",
         "name", text_of(s->head->name, sizeof s->head->name), "version",
         text_of(s->head->version, sizeof s->head->version), "state",
         st < 4 ? states[st] : "(damaged)", "pid", (json_int_t)at_load_rlx(&s->head->daemon_pid),
@@ -187,17 +189,16 @@ static json_t *link_json(const struct segment *s, uint32_t i)
     for (uint32_t q = 0; q < s->queues; q++)
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed) +
                  at_load_rlx(&p->counts[q].submitted);
-    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
-                     text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME),
-                     "provider", text_of(l->provider, sizeof l->provider), "mode",
-                     text_of(l->mode, sizeof l->mode), "role", kind_of(p->roles), "state", "up",
-                     "credits", (json_int_t)at_load_rlx(&l->credits), "window",
-                     (json_int_t)at_load_rlx(&l->window), "in_flight",
-                     (json_int_t)at_load_rlx(&l->in_flight), "tasks", (json_int_t)tasks,
-                     "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches), "tx_records",
-                     (json_int_t)at_load_rlx(&l->tx_records), "rx_batches",
-                     (json_int_t)at_load_rlx(&l->rx_batches), "rx_records",
-                     (json_int_t)at_load_rlx(&l->rx_records));
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
+        text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
+        text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode), "role",
+        kind_of(p->roles), "state", "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
+        (json_int_t)at_load_rlx(&l->window), "in_flight", (json_int_t)at_load_rlx(&l->in_flight),
+        "tasks", (json_int_t)tasks, "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches),
+        "tx_records", (json_int_t)at_load_rlx(&l->tx_records), "rx_batches",
+        (json_int_t)at_load_rlx(&l->rx_batches), "rx_records",
+        (json_int_t)at_load_rlx(&l->rx_records));
 }
 
 int status_json(const struct segment *s, char **text)

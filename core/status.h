@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * status.h - a snapshot of a segment as JSON, for people's tools. Reads shared memory only; costs the data path nothing.
+ * status.h - a snapshot of a segment as JSON, for people's tools. Reads shared memory only; costs
+ * the data path nothing.
  */
 #ifndef FABRIC_STATUS_H
 #define FABRIC_STATUS_H

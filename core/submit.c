@@ -9,8 +9,8 @@
  *
  * Order: a handle's tasks of one queue and priority are published in the order of submission.
  *
- * Failure: death before READY leaves FILLING slots, death after it leaves tasks that run without a waiter; both are the
- * undertaker's.
+ * Failure: death before READY leaves FILLING slots, death after it leaves tasks that run without a
+ * waiter; both are the undertaker's.
  */
 #include <errno.h>
 #include <string.h>
@@ -19,9 +19,9 @@
 #include "core/ring.h"
 
 #define PUBLISH_BATCH 64u
-/* How many unfinished tasks a partial look passes before it gives up: completions come mostly in order, and a look at an
- * unfinished slot takes its line away from the worker. */
-#define LOOK_AHEAD 4u
+/* How many unfinished tasks a partial look passes before it gives up: completions come mostly in
+ * order, and a look at an unfinished slot takes its line away from the worker. */
+#define LOOK_AHEAD  4u
 #define LOOK_CURSOR 32u
 
 /* ---- the list of outstanding tasks ---- */
@@ -97,7 +97,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
                      bool solo, uint32_t *epoch_out)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
-    uint64_t w = at_load_rlx(&sl->state); /* ours: nobody else changes a slot of a live owner's stock */
+    uint64_t w =
+        at_load_rlx(&sl->state); /* ours: nobody else changes a slot of a live owner's stock */
     uint32_t epoch = slot_next_epoch(w), flags = 0;
     int rc = put_argument(l, slot, epoch, t);
     if (rc < 0)
@@ -118,9 +119,10 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     return 0;
 }
 
-/* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that has no room: what is in it is
- * taken out and what is still READY put back, in order, but for the slots in `mine`, which are put next. Death in between
- * loses entries, which the audit puts back. */
+/* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that
+ * has no room: what is in it is taken out and what is still READY put back, in order, but for the
+ * slots in `mine`, which are put next. Death in between loses entries, which the audit puts back.
+ */
 static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, const uint32_t *mine,
                         uint32_t count)
 {
@@ -128,12 +130,15 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
     struct seg_ring *r = segment_ready_ring(s, queue, priority);
     uint32_t hint[PUBLISH_BATCH], n;
     uint64_t left = ring_depth(r);
-    while (left > 0 && (n = ring_take(s, r, hint, left < PUBLISH_BATCH ? (uint32_t)left : PUBLISH_BATCH)) > 0) {
+    while (left > 0 &&
+           (n = ring_take(s, r, hint, left < PUBLISH_BATCH ? (uint32_t)left : PUBLISH_BATCH)) > 0) {
         left -= n;
         for (uint32_t i = 0; i < n; i++) {
             /* acquire: pairs with the producer's release of READY */
-            uint64_t w = at_load_acq(&s->slot[hint[i]].state), m = at_load_rlx(&s->slot[hint[i]].meta);
-            bool live = slot_state(w) == SLOT_READY && meta_queue(m) == queue && meta_priority(m) == priority;
+            uint64_t w = at_load_acq(&s->slot[hint[i]].state),
+                     m = at_load_rlx(&s->slot[hint[i]].meta);
+            bool live = slot_state(w) == SLOT_READY && meta_queue(m) == queue &&
+                        meta_priority(m) == priority;
             for (uint32_t k = 0; live && k < count; k++)
                 live = mine[k] != hint[i];
             if (live && !ring_put(s, r, hint[i]))
@@ -141,11 +146,13 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
         }
     }
     l->known_head[queue][priority] = at_load_rlx(&r->head); /* our own copy */
-    queue_wake(s, &s->queue[queue], &l->out, 1); /* somebody may have found the ring empty meanwhile */
+    queue_wake(s, &s->queue[queue], &l->out,
+               1); /* somebody may have found the ring empty meanwhile */
 }
 
-/* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back, unless somebody found
- * and claimed them already; returns how many of them (the first so many) count as submitted. */
+/* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back,
+ * unless somebody found and claimed them already; returns how many of them (the first so many)
+ * count as submitted. */
 static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot, uint32_t n)
 {
     const struct segment *s = l->seg;
@@ -173,8 +180,8 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
     return done;
 }
 
-/* One group: consecutive tasks of the same queue and priority, at most PUBLISH_BATCH. Returns how many were accepted, 0 when
- * the fabric is full, < 0 when the first can't be. */
+/* One group: consecutive tasks of the same queue and priority, at most PUBLISH_BATCH. Returns how
+ * many were accepted, 0 when the fabric is full, < 0 when the first can't be. */
 static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids)
 {
     uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], k = 0;
@@ -187,7 +194,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         n = PUBLISH_BATCH;
     if (l->stock.n < n && slot_stock_refill(l->seg, &l->stock, l->me, (uint32_t)n) == 0)
         return 0;
-    /* A task with none before it that could be overtaken may be found without the ring (claim.c). */
+    /* A task with none before it that could be overtaken may be found without the ring (claim.c).
+     */
     solo = n == 1 && l->tasks.n == 0 && !l->unwaited;
     now = clock_ticks();
     while (k < n && l->stock.n > 0 && t[k].queue == t[0].queue && t[k].priority == t[0].priority) {
@@ -223,7 +231,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
 
 static bool fabric_gone(const struct local *l)
 {
-    return at_load_rlx(&l->seg->head->state) == SEG_CLOSED; /* a one-way flag, nothing hangs on its order */
+    return at_load_rlx(&l->seg->head->state) ==
+           SEG_CLOSED; /* a one-way flag, nothing hangs on its order */
 }
 
 long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns)
@@ -255,8 +264,8 @@ long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int
             return err_set(-EPIPE, "the fabric is closed");
         if (clock_ns() >= deadline)
             return deadline_error(timeout_ns, "the fabric stayed full");
-        /* Nobody announces free slots (that would cost every taker a look): sleep on our own bell, which our
-         * next outcome rings, a millisecond at most. */
+        /* Nobody announces free slots (that would cost every taker a look): sleep on our own bell,
+         * which our next outcome rings, a millisecond at most. */
         (void)futex_sleep(&l->self->bell_seq, at_load(&l->self->bell_seq), 1000000);
     }
 }
@@ -324,17 +333,19 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
         slot_give(l->seg, &l->stock, l->me, slot);
 }
 
-/* The state word of our task's slot if it is an outcome, else 0. A slot that left our hands without one (damage)
- * counts as lost: made into a FAILED one so that the producer does not wait for ever. */
+/* The state word of our task's slot if it is an outcome, else 0. A slot that left our hands without
+ * one (damage) counts as lost: made into a FAILED one so that the producer does not wait for ever.
+ */
 static uint64_t outcome_of(struct local *l, uint32_t slot)
 {
-    /* seq_cst: S2 of wake.h when it stands behind bell_parked; acquire besides, for the result's bytes */
+    /* seq_cst: S2 of wake.h when it stands behind bell_parked; acquire besides, for the result's
+     * bytes */
     uint64_t w = at_load(&l->seg->slot[slot].state);
     return slot_is_outcome(w) && slot_epoch(w) == l->tasks.at[slot].epoch ? w : 0;
 }
 
-/* After a wait. A wake-up too many is all that an old 1 would cost; the line is left alone when nothing was set, since
- * every worker that completes a task of ours reads it. */
+/* After a wait. A wake-up too many is all that an old 1 would cost; the line is left alone when
+ * nothing was set, since every worker that completes a task of ours reads it. */
 static void unpark(struct local *l)
 {
     if (!l->parked)
@@ -369,8 +380,8 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
             net = deadline - now;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
-        at_store(&l->self->bell_parked, 1);             /* S1 */
-        if ((w = outcome_of(l, slot)))                  /* S2 */
+        at_store(&l->self->bell_parked, 1); /* S1 */
+        if ((w = outcome_of(l, slot)))      /* S2 */
             break;
         int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
@@ -385,7 +396,8 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     return 0;
 }
 
-/* Looks at outstanding tasks from `slot` on, takes what is done; stops after `misses` unfinished ones. */
+/* Looks at outstanding tasks from `slot` on, takes what is done; stops after `misses` unfinished
+ * ones. */
 static size_t look(struct local *l, uint32_t slot, uint32_t misses, struct fab_outcome *out,
                    size_t max, uint32_t *stopped_at)
 {
@@ -444,7 +456,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
             net = deadline - now;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
-        at_store(&l->self->bell_parked, 1); /* S1 */
+        at_store(&l->self->bell_parked, 1);                              /* S1 */
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end); /* S2: all of them */
         if (n > 0)
             break;
@@ -483,12 +495,14 @@ int local_cancel(fab_t *f, fab_id id)
     uint64_t w = at_load(&l->seg->slot[slot].state);
     if (slot_state(w) != SLOT_READY)
         return err_set(-EBUSY, "the task has been started");
-    /* READY is anybody's: the CAS decides between the claimer and us. Its hint in the ring becomes stale. */
+    /* READY is anybody's: the CAS decides between the claimer and us. Its hint in the ring becomes
+     * stale. */
     if (!at_cas(&l->seg->slot[slot].state, &w,
                 slot_word(slot_epoch(w), l->me, slot_attempt(w), SLOT_CANCELLED)))
         return err_set(-EBUSY, "the task has just been started");
-    _Atomic uint64_t *c = &l->self->counts[meta_queue(at_load_rlx(&l->seg->slot[slot].meta)) %
-                                           SEG_QUEUES_MAX].cancelled;
+    _Atomic uint64_t *c =
+        &l->self->counts[meta_queue(at_load_rlx(&l->seg->slot[slot].meta)) % SEG_QUEUES_MAX]
+             .cancelled;
     at_store_rlx(c, at_load_rlx(c) + 1); /* our own counter */
     return 0;
 }

@@ -16,8 +16,8 @@
 
 static int bad(const char *text, const char *what)
 {
-    return err_set(-EINVAL, "cores \"%s\": %s; write numbers and ranges such as 0-3,6 or \"all\"", text,
-                   what);
+    return err_set(-EINVAL, "cores \"%s\": %s; write numbers and ranges such as 0-3,6 or \"all\"",
+                   text, what);
 }
 
 /* One number at *p; advances it. */
@@ -89,8 +89,7 @@ void topo_split(const struct cores *wanted, const struct cores *allowed, struct 
     for (int i = 0; i < wanted->n; i++) {
         while (a < allowed->n && allowed->core[a] < wanted->core[i])
             a++;
-        struct cores *to =
-            a < allowed->n && allowed->core[a] == wanted->core[i] ? usable : missing;
+        struct cores *to = a < allowed->n && allowed->core[a] == wanted->core[i] ? usable : missing;
         to->core[to->n++] = wanted->core[i];
     }
 }

@@ -5,12 +5,11 @@
  *   1  mark the entry DEAD
  *   2  mark its tasks as orphans (META_ORPHAN), so that workers free them when they complete
  *   3  blocks it held or had attached without publishing them
- *   4  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or DEAD;
- *      outcomes nobody can take any more -> FREE
- *   5  holes it may have left in rings: all unpublished positions (a live producer takes another)
- *   6  the audit: READY and FREE slots that stand in no ring are put in again
- *   7  wake sleepers: one that it was woken for may sleep on
- *   8  free the entry
+ *   4  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or
+ * DEAD; outcomes nobody can take any more -> FREE 5  holes it may have left in rings: all
+ * unpublished positions (a live producer takes another) 6  the audit: READY and FREE slots that
+ * stand in no ring are put in again 7  wake sleepers: one that it was woken for may sleep on 8 free
+ * the entry
  *
  * Cost: a scan of the slots (64 bytes each) and of the rings between head and tail.
  */
@@ -34,7 +33,8 @@ struct job {
 
 /* ---- blocks ---- */
 
-/* A block owned by the dead is kept when a task still needs it: an argument of a task that goes on, a published result. */
+/* A block owned by the dead is kept when a task still needs it: an argument of a task that goes on,
+ * a published result. */
 static bool block_needed(const struct job *j, uint64_t w)
 {
     if (block_state(w) == BLOCK_HELD || block_slot(w) >= j->s->slots)
@@ -93,7 +93,8 @@ static void put_dead_text(const struct job *j, uint32_t slot, uint32_t crashes)
     struct seg_slot *sl = &j->s->slot[slot];
     char text[64] = {0};
     int len = snprintf(text, sizeof text, "its worker died %u times while running it", crashes);
-    if (slot_arg_place(sl->arg_len) == PLACE_WIDE) { /* the wide is taken; 8 bytes are always there */
+    if (slot_arg_place(sl->arg_len) ==
+        PLACE_WIDE) { /* the wide is taken; 8 bytes are always there */
         memcpy(&sl->res, "crashed", 8);
         sl->res_len = 7;
         return;
@@ -141,8 +142,8 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
     }
 }
 
-/* A task whose producer is the dead. Its mark comes first: a worker that completes it looks at the mark after it has changed the
- * state, we look at the state after the mark. */
+/* A task whose producer is the dead. Its mark comes first: a worker that completes it looks at the
+ * mark after it has changed the state, we look at the state after the mark. */
 static void recover_task(const struct job *j, uint32_t slot)
 {
     struct seg_slot *sl = &j->s->slot[slot];
@@ -201,7 +202,8 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
     ring_scan(s, s->free_ring, mark, &freed);
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
-        bool in_ready = ready.bits[i / 64] >> (i % 64) & 1, in_free = freed.bits[i / 64] >> (i % 64) & 1;
+        bool in_ready = ready.bits[i / 64] >> (i % 64) & 1,
+             in_free = freed.bits[i / 64] >> (i % 64) & 1;
         if (slot_state(w) == SLOT_READY && !in_ready) {
             requeue(&j, i, at_load(&s->slot[i].meta));
             report->requeued++;
@@ -218,7 +220,8 @@ out:
 void undertaker_recover(const struct segment *s, const struct wake_out *out, uint32_t me,
                         uint32_t dead, bool crashed, struct undertaker_report *report)
 {
-    struct job j = {.s = s, .out = out, .me = me, .dead = dead, .crashed = crashed, .report = report};
+    struct job j = {
+        .s = s, .out = out, .me = me, .dead = dead, .crashed = crashed, .report = report};
     memset(report, 0, sizeof *report);
     participant_dead(s, dead);
     recover_blocks(&j);

@@ -2,11 +2,11 @@
  *
  * undertaker.h - gives back what a dead participant held.
  *
- * Runs in fabricd's loop thread while everybody else goes on. Each step is a CAS from the state it expects, so a recovery that
- * was cut off anywhere is simply run again.
+ * Runs in fabricd's loop thread while everybody else goes on. Each step is a CAS from the state it
+ * expects, so a recovery that was cut off anywhere is simply run again.
  *
- * Precondition: the participant's process is gone (its pidfd was readable) or has said that it will not touch the
- * segment again. A live participant is never robbed.
+ * Precondition: the participant's process is gone (its pidfd was readable) or has said that it will
+ * not touch the segment again. A live participant is never robbed.
  */
 #ifndef FABRIC_UNDERTAKER_H
 #define FABRIC_UNDERTAKER_H
@@ -25,11 +25,13 @@ struct undertaker_report {
     uint32_t blocks;   /* arena blocks freed */
 };
 
-/* Recovers what participant `dead` held and frees its entry. crashed: its leases count against the tasks' crash budgets. me: the
- * daemon's own participant number, which holds blocks while they are being freed. */
+/* Recovers what participant `dead` held and frees its entry. crashed: its leases count against the
+ * tasks' crash budgets. me: the daemon's own participant number, which holds blocks while they are
+ * being freed. */
 void undertaker_recover(const struct segment *s, const struct wake_out *out, uint32_t me,
                         uint32_t dead, bool crashed, struct undertaker_report *report);
-/* Puts READY and FREE slots that no ring entry leads to back. Safe at any time: an entry too many is skipped. */
+/* Puts READY and FREE slots that no ring entry leads to back. Safe at any time: an entry too many
+ * is skipped. */
 void undertaker_audit(const struct segment *s, const struct wake_out *out,
                       struct undertaker_report *report);
 

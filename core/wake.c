@@ -32,7 +32,8 @@ void wake_net_caught(const struct segment *s, _Atomic uint32_t *seq, uint32_t ex
 
 static void ring_daemon(const struct segment *s, const struct wake_out *out)
 {
-    /* The daemon sets daemon_parked before its last look and clears it when it wakes: one write for a sleep. */
+    /* The daemon sets daemon_parked before its last look and clears it when it wakes: one write for
+     * a sleep. */
     if (out->daemon_fd >= 0 && at_load(&s->head->daemon_parked) &&
         at_swap(&s->head->daemon_parked, 0)) {
         uint64_t one = 1;
@@ -73,7 +74,8 @@ void bell_ring_slow(const struct segment *s, struct seg_participant *p, const st
 {
     if (!at_swap(&p->bell_parked, 0))
         return;
-    if (at_load_rlx(&p->bell_kind) == BELL_DAEMON) { /* written once, before the participant is LIVE */
+    if (at_load_rlx(&p->bell_kind) ==
+        BELL_DAEMON) { /* written once, before the participant is LIVE */
         ring_daemon(s, out);
         return;
     }

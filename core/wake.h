@@ -16,12 +16,12 @@
  * nobody sleeps.
  *
  * `parked` says that somebody may sleep; it is not a count, so a sleeper that is killed
- * leaves nothing to repair. W3 wakes as many as there are new tasks; when all of those woke, more may sleep, and
- * parked is set again. A woken worker that finds more work than its own wakes the next (queue_wake
- * after a claim), and the undertaker wakes one for a dead worker's queue.
+ * leaves nothing to repair. W3 wakes as many as there are new tasks; when all of those woke, more
+ * may sleep, and parked is set again. A woken worker that finds more work than its own wakes the
+ * next (queue_wake after a claim), and the undertaker wakes one for a dead worker's queue.
  *
- * Every sleep is limited to WAKE_NET_NS. That net should never catch anything: the segment's net_catches counts the
- * sleeps that ended by time with work there to be done.
+ * Every sleep is limited to WAKE_NET_NS. That net should never catch anything: the segment's
+ * net_catches counts the sleeps that ended by time with work there to be done.
  */
 #ifndef FABRIC_WAKE_H
 #define FABRIC_WAKE_H
@@ -37,13 +37,14 @@ struct wake_out {
     int daemon_fd;
 };
 
-/* Sleeps while *word == expect, at most ns. Returns 0 woken (or value changed, or a signal), -ETIMEDOUT. Shared futex. */
+/* Sleeps while *word == expect, at most ns. Returns 0 woken (or value changed, or a signal),
+ * -ETIMEDOUT. Shared futex. */
 int futex_sleep(_Atomic uint32_t *word, uint32_t expect, uint64_t ns);
 /* Returns how many were woken. */
 int futex_wake(_Atomic uint32_t *word, int n);
 
-/* A sleep ended by time and there was work: counts it, unless the wake-up was only just on its way (seq still changes within a
- * millisecond). */
+/* A sleep ended by time and there was work: counts it, unless the wake-up was only just on its way
+ * (seq still changes within a millisecond). */
 void wake_net_caught(const struct segment *s, _Atomic uint32_t *seq, uint32_t expect);
 
 void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct wake_out *out,
@@ -68,12 +69,13 @@ static inline void bell_ring(const struct segment *s, struct seg_participant *p,
         bell_ring_slow(s, p, out);
 }
 
-/* How long to spin before sleeping. Adaptive: doubles while spinning finds work, halves while it ends in sleep, so that on
- * a machine with more threads than cores the spinner soon leaves the core to whom it waits for. */
+/* How long to spin before sleeping. Adaptive: doubles while spinning finds work, halves while it
+ * ends in sleep, so that on a machine with more threads than cores the spinner soon leaves the core
+ * to whom it waits for. */
 struct spin {
-    uint64_t ticks;     /* the present budget */
+    uint64_t ticks; /* the present budget */
     uint64_t ticks_min, ticks_max;
-    uint64_t until;     /* of the present wait */
+    uint64_t until; /* of the present wait */
     uint32_t round;
 };
 

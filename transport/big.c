@@ -43,7 +43,8 @@ static void pop(struct big_queue *q)
     free(b);
 }
 
-/* Room for a record of want bytes or, in what is left of this batch, at least least bytes. *have says how many; NULL: none now. */
+/* Room for a record of want bytes or, in what is left of this batch, at least least bytes. *have
+ * says how many; NULL: none now. */
 static uint8_t *room(struct lane *lane, uint32_t want, uint32_t least, uint32_t *have)
 {
     uint32_t sizes[3] = {want, (want / 2) & ~7u, least};
@@ -80,7 +81,8 @@ static uint32_t put_part(struct big_queue *q, struct lane *lane)
     if (!p)
         return 0;
     uint32_t part = have - REC_HEAD < left ? have - REC_HEAD : left;
-    struct record r = {.type = REC_DATA, .len = part, .ref = b->head.ref, .payload = b->data + b->off};
+    struct record r = {
+        .type = REC_DATA, .len = part, .ref = b->head.ref, .payload = b->data + b->off};
     rec_put(p, &r);
     lane_tx_add(lane, rec_size(&r));
     b->off += part;

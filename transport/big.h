@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * big.h - payloads larger than a lane cell: cut into DATA records on one side, put together on the other.
+ * big.h - payloads larger than a lane cell: cut into DATA records on one side, put together on the
+ * other.
  *
- * One transfer at a time in each direction of a lane; further ones queue up. Small records are not held up: they go into
- * the same batches before the parts do.
+ * One transfer at a time in each direction of a lane; further ones queue up. Small records are not
+ * held up: they go into the same batches before the parts do.
  *
- * Memory: the receiver allocates a transfer's whole length once, after checking it against its limit. The
- * sender's bytes are the caller's, or given to the queue to be freed.
+ * Memory: the receiver allocates a transfer's whole length once, after checking it against its
+ * limit. The sender's bytes are the caller's, or given to the queue to be freed.
  *
  * Threads: the lane's thread.
  */
@@ -19,9 +20,9 @@
 /* One outgoing transfer. */
 struct big_out {
     struct big_out *next;
-    struct record head;   /* flags has REC_BIG, payload is NULL */
+    struct record head; /* flags has REC_BIG, payload is NULL */
     const uint8_t *data;
-    void *owned;          /* freed at the end; NULL: the caller's */
+    void *owned; /* freed at the end; NULL: the caller's */
     uint32_t off;
     bool announced;
 };
@@ -31,10 +32,12 @@ struct big_queue {
     uint32_t n;
 };
 
-/* Queues r (payload r->len bytes at data). owned is freed when it is out, or on failure. -ENOMEM. */
+/* Queues r (payload r->len bytes at data). owned is freed when it is out, or on failure. -ENOMEM.
+ */
 int big_send(struct big_queue *q, const struct record *r, const uint8_t *data, void *owned)
     __attribute__((warn_unused_result));
-/* Puts as much of the queue into the lane as it takes now. Returns the bytes put, < 0: the lane is closed. */
+/* Puts as much of the queue into the lane as it takes now. Returns the bytes put, < 0: the lane is
+ * closed. */
 long big_pump(struct big_queue *q, struct lane *lane) __attribute__((warn_unused_result));
 void big_drop(struct big_queue *q);
 
@@ -46,8 +49,8 @@ struct big_in {
     uint32_t got;
 };
 
-/* Feeds a REC_BIG record or a DATA record. 1: the transfer is complete (in->head, in->data; call big_take); 0: more to
- * come; -EPROTO, -EMSGSIZE, -ENOMEM. */
+/* Feeds a REC_BIG record or a DATA record. 1: the transfer is complete (in->head, in->data; call
+ * big_take); 0: more to come; -EPROTO, -EMSGSIZE, -ENOMEM. */
 int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
     __attribute__((warn_unused_result));
 /* Hands over the completed transfer's bytes (free() them) and makes room for the next. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * control.c - control frames: collecting, encoding, decoding. Explicit little-endian, no struct goes over the wire as it
- * lies in memory.
+ * control.c - control frames: collecting, encoding, decoding. Explicit little-endian, no struct
+ * goes over the wire as it lies in memory.
  */
 #include <endian.h>
 #include <errno.h>
@@ -58,7 +58,8 @@ uint64_t ctl_get_u64(struct ctl_buf *b)
     return le64toh(v);
 }
 
-/* A text field of fixed size: terminated, and nothing in it that could garble a terminal or a log. */
+/* A text field of fixed size: terminated, and nothing in it that could garble a terminal or a log.
+ */
 static void get_text(struct ctl_buf *b, char *text, uint32_t n)
 {
     ctl_get(b, text, n);
@@ -107,7 +108,8 @@ int ctl_reader_next(struct ctl_reader *r, struct ctl_frame *f)
         /* strangers are found out by their first bytes */
         uint32_t n = r->have < 4 ? r->have : 4;
         uint32_t want = htole32(CTL_MAGIC);
-        return memcmp(r->buf, &want, n) ? err_set(-EPROTO, "these bytes are not of this protocol") : 0;
+        return memcmp(r->buf, &want, n) ? err_set(-EPROTO, "these bytes are not of this protocol")
+                                        : 0;
     }
     memcpy(&magic, r->buf, 4);
     memcpy(&version, r->buf + 4, 2);

@@ -17,9 +17,9 @@
  *   C -> S  HELLO     {u32 min, max protocol version; nonce_c[32]; u8 role; name[64]; provider[16]}
  *   S -> C  CHALLENGE {nonce_s[32]; u32 version chosen}
  *   C -> S  PROOF     {HMAC-SHA256(key, "taskfabric client" | transcript)}
- *   S -> C  WELCOME   {HMAC-SHA256(key, "taskfabric server" | transcript | client's proof); struct ctl_welcome}
- * transcript = every byte of HELLO's and CHALLENGE's bodies. WELCOME's payload is covered by its
- * HMAC too. Comparison is constant time (libsodium).
+ *   S -> C  WELCOME   {HMAC-SHA256(key, "taskfabric server" | transcript | client's proof); struct
+ * ctl_welcome} transcript = every byte of HELLO's and CHALLENGE's bodies. WELCOME's payload is
+ * covered by its HMAC too. Comparison is constant time (libsodium).
  */
 #ifndef FABRIC_CONTROL_H
 #define FABRIC_CONTROL_H
@@ -29,11 +29,11 @@
 #include <stdint.h>
 #include "transport/transport.h"
 
-#define CTL_MAGIC     0x42414654u /* "TFAB" */
-#define CTL_VERSION   1
-#define CTL_HEAD      12
-#define CTL_BODY_MAX  16384
-#define CTL_TICKET    32
+#define CTL_MAGIC    0x42414654u /* "TFAB" */
+#define CTL_VERSION  1
+#define CTL_HEAD     12
+#define CTL_BODY_MAX 16384
+#define CTL_TICKET   32
 
 enum ctl_type {
     CTL_HELLO = 1,
@@ -45,9 +45,9 @@ enum ctl_type {
     CTL_LANE_READY, /* struct tr_remote: where the client may; it connects with its ticket now */
     CTL_PING,       /* {u64 token} */
     CTL_PONG,
-    CTL_STATUS,     /* request, empty body; answer: CTL_STATUS_REPLY */
+    CTL_STATUS,       /* request, empty body; answer: CTL_STATUS_REPLY */
     CTL_STATUS_REPLY, /* a chunk of JSON text; the last chunk is shorter than CTL_BODY_MAX */
-    CTL_DRAIN,      /* the sender takes no more work and will close when what it holds is done */
+    CTL_DRAIN,        /* the sender takes no more work and will close when what it holds is done */
     CTL_BYE,
     CTL_TYPE_MAX
 };
@@ -72,7 +72,8 @@ void ctl_reader_add(struct ctl_reader *r, uint32_t n);
 /* 1: *f is the next frame; 0: more bytes are needed; -EPROTO: these are no frames of ours. */
 int ctl_reader_next(struct ctl_reader *r, struct ctl_frame *f) __attribute__((warn_unused_result));
 
-/* Bytes being written or read, with bounds: an overrun sets bad and writes or reads nothing more. */
+/* Bytes being written or read, with bounds: an overrun sets bad and writes or reads nothing more.
+ */
 struct ctl_buf {
     uint8_t *p;
     uint32_t at, cap;
@@ -85,15 +86,16 @@ void ctl_get(struct ctl_buf *b, void *bytes, uint32_t n);
 uint32_t ctl_get_u32(struct ctl_buf *b);
 uint64_t ctl_get_u64(struct ctl_buf *b);
 
-/* A frame of this type with the bytes of body, into out (CTL_HEAD + len bytes); returns its length. */
+/* A frame of this type with the bytes of body, into out (CTL_HEAD + len bytes); returns its length.
+ */
 uint32_t ctl_frame_put(uint8_t *out, enum ctl_type type, const uint8_t *body, uint32_t len);
 
 /* ---- bodies ---- */
 
-#define CTL_NONCE    32
-#define CTL_MAC      32
-#define CTL_NAME     64
-#define CTL_QUEUES   64
+#define CTL_NONCE  32
+#define CTL_MAC    32
+#define CTL_NAME   64
+#define CTL_QUEUES 64
 
 struct ctl_hello {
     uint32_t version_min, version_max;
@@ -126,9 +128,11 @@ struct ctl_refuse {
     char text[256];
 };
 
-/* Each put returns the body's length; each get 0 or -EPROTO. Texts are terminated and made printable by get. */
+/* Each put returns the body's length; each get 0 or -EPROTO. Texts are terminated and made
+ * printable by get. */
 uint32_t ctl_put_hello(uint8_t *body, const struct ctl_hello *h);
-int ctl_get_hello(const struct ctl_frame *f, struct ctl_hello *h) __attribute__((warn_unused_result));
+int ctl_get_hello(const struct ctl_frame *f, struct ctl_hello *h)
+    __attribute__((warn_unused_result));
 uint32_t ctl_put_challenge(uint8_t *body, const struct ctl_challenge *c);
 int ctl_get_challenge(const struct ctl_frame *f, struct ctl_challenge *c)
     __attribute__((warn_unused_result));
@@ -137,9 +141,11 @@ uint32_t ctl_put_welcome(uint8_t *body, const struct ctl_welcome *w);
 int ctl_get_welcome(const uint8_t *body, uint32_t len, struct ctl_welcome *w)
     __attribute__((warn_unused_result));
 uint32_t ctl_put_refuse(uint8_t *body, const struct ctl_refuse *r);
-int ctl_get_refuse(const struct ctl_frame *f, struct ctl_refuse *r) __attribute__((warn_unused_result));
+int ctl_get_refuse(const struct ctl_frame *f, struct ctl_refuse *r)
+    __attribute__((warn_unused_result));
 uint32_t ctl_put_remote(uint8_t *body, const struct tr_remote *r);
-int ctl_get_remote(const struct ctl_frame *f, struct tr_remote *r) __attribute__((warn_unused_result));
+int ctl_get_remote(const struct ctl_frame *f, struct tr_remote *r)
+    __attribute__((warn_unused_result));
 
 /* ---- handshake ---- */
 
@@ -165,7 +171,7 @@ int hs_check_client(struct ctl_handshake *h, const uint8_t *mac, uint32_t len)
 /* The server's proof over the welcome body that follows it. */
 void hs_server_proof(struct ctl_handshake *h, const uint8_t *welcome, uint32_t len,
                      uint8_t mac[CTL_MAC]);
-int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *welcome, uint32_t len)
-    __attribute__((warn_unused_result));
+int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *welcome,
+                    uint32_t len) __attribute__((warn_unused_result));
 
 #endif

@@ -2,8 +2,8 @@
  *
  * handshake.c - the two proofs of the mutual challenge (control.h), with libsodium's HMAC-SHA256.
  *
- * Both are over the whole transcript with fresh nonces of either side, and start with different words: neither a recorded
- * proof nor the other side's own can be played back.
+ * Both are over the whole transcript with fresh nonces of either side, and start with different
+ * words: neither a recorded proof nor the other side's own can be played back.
  */
 #include <assert.h>
 #include <errno.h>
@@ -40,8 +40,8 @@ int hs_note_challenge(struct ctl_handshake *h, const uint8_t *body, uint32_t len
 }
 
 /* HMAC(key, word | length and bytes of HELLO | of CHALLENGE | more). */
-static void mac_of(const struct ctl_handshake *h, const char *word, const void *more, uint32_t more_len,
-                   const void *last, uint32_t last_len, uint8_t mac[CTL_MAC])
+static void mac_of(const struct ctl_handshake *h, const char *word, const void *more,
+                   uint32_t more_len, const void *last, uint32_t last_len, uint8_t mac[CTL_MAC])
 {
     crypto_auth_hmacsha256_state st;
     uint8_t lens[8] = {(uint8_t)h->hello_len, (uint8_t)(h->hello_len >> 8),
@@ -80,7 +80,8 @@ void hs_server_proof(struct ctl_handshake *h, const uint8_t *welcome, uint32_t l
     mac_of(h, "taskfabric server", h->proof, CTL_MAC, welcome, len, mac);
 }
 
-int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *welcome, uint32_t len)
+int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *welcome,
+                    uint32_t len)
 {
     uint8_t want[CTL_MAC];
     hs_server_proof(h, welcome, len, want);

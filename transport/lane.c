@@ -5,11 +5,12 @@
  * Memory of one side, one registered region:
  *   tx cells   [cells]  batches are built here and stay until the transport is done with them
  *   rx cells   [cells]  SEND: receive buffers; WRITE: where the peer writes
- *   notes      [cells + NOTES]  small receives: WRITE's announcements and both modes' bare credit heads
+ *   notes      [cells + NOTES]  small receives: WRITE's announcements and both modes' bare credit
+ * heads
  *
- * In SEND mode a bare head may land in any posted receive. Its receive is posted again at once and takes no
- * credit; NOTES more receives than cells are posted so that one always fits. (Were there none, both providers hold the message
- * back and lose nothing.)
+ * In SEND mode a bare head may land in any posted receive. Its receive is posted again at once and
+ * takes no credit; NOTES more receives than cells are posted so that one always fits. (Were there
+ * none, both providers hold the message back and lose nothing.)
  */
 #include <endian.h>
 #include <errno.h>
@@ -47,19 +48,19 @@ struct lane {
     uint32_t inject_max;
     int closed;
 
-    uint32_t tx_seq;      /* of the batch being built, or the next one */
-    uint32_t tx_next;     /* its cell */
-    uint8_t *tx_busy;     /* operations of each tx cell that are open */
-    uint32_t used;        /* bytes in the batch being built, HEAD included; 0: none */
+    uint32_t tx_seq;  /* of the batch being built, or the next one */
+    uint32_t tx_next; /* its cell */
+    uint8_t *tx_busy; /* operations of each tx cell that are open */
+    uint32_t used;    /* bytes in the batch being built, HEAD included; 0: none */
     uint32_t records;
-    bool written;         /* WRITE: the batch is written, its announcement is not yet posted */
-    uint32_t credits;     /* cells of the peer's we may fill */
+    bool written;     /* WRITE: the batch is written, its announcement is not yet posted */
+    uint32_t credits; /* cells of the peer's we may fill */
     uint32_t in_flight;
 
     uint32_t rx_seq;
-    struct ready *ready;  /* ring of cells entries */
+    struct ready *ready; /* ring of cells entries */
     uint32_t ready_head, ready_n;
-    uint32_t owed;        /* credits to give back */
+    uint32_t owed; /* credits to give back */
     struct lane_stats st;
 };
 
@@ -75,8 +76,9 @@ int lane_choose(enum lane_mode wanted, const struct tr_caps *caps)
 
 static bool params_sound(const struct lane_params *p)
 {
-    return (p->mode == LANE_WRITE || p->mode == LANE_SEND) && p->cell >= 1024 && p->cell % 64 == 0 &&
-           p->cell <= 1u << 20 && p->cells >= 2 && p->cells <= 256 && !(p->cells & (p->cells - 1));
+    return (p->mode == LANE_WRITE || p->mode == LANE_SEND) && p->cell >= 1024 &&
+           p->cell % 64 == 0 && p->cell <= 1u << 20 && p->cells >= 2 && p->cells <= 256 &&
+           !(p->cells & (p->cells - 1));
 }
 
 int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
@@ -115,7 +117,8 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->rx = l->tx + (size_t)p->cell * p->cells;
     l->notes = l->rx + rx_len;
     l->credits = p->cells;
-    /* The region as a whole is registered for our own use; a peer that writes gets a region of the rx cells alone. */
+    /* The region as a whole is registered for our own use; a peer that writes gets a region of the
+     * rx cells alone. */
     rc = tr->mr_reg(dom, l->mem, l->mem_len, false, &l->mr, NULL);
     if (rc < 0)
         goto fail;

@@ -11,16 +11,18 @@
  * a fixed amount of memory.
  *
  * Two ways to move a batch, same protocol: SEND into receive buffers that are
- * the receiver's cells; WRITE one-sidedly into the receiver's cell (the n-th batch into cell n mod cells), announced by
- * a send of the head alone. (Not by immediate data: with one completion queue for all links it could not be told whose
- * it is, and one peer could disturb another's lane.)
+ * the receiver's cells; WRITE one-sidedly into the receiver's cell (the n-th batch into cell n mod
+ * cells), announced by a send of the head alone. (Not by immediate data: with one completion queue
+ * for all links it could not be told whose it is, and one peer could disturb another's lane.)
  *
  * Threads: one thread a lane pair, that of its transport domain.
  *
- * Trust: a batch header comes from the peer. Length, sequence, incarnation and credits are checked; a
- * batch that fails closes the lane with -EPROTO. The records inside are the next layer's to check.
+ * Trust: a batch header comes from the peer. Length, sequence, incarnation and credits are checked;
+ * a batch that fails closes the lane with -EPROTO. The records inside are the next layer's to
+ * check.
  *
- * Failure: after lane_on_event returned < 0 the lane is closed: tx returns -ENOTCONN, rx gives nothing.
+ * Failure: after lane_on_event returned < 0 the lane is closed: tx returns -ENOTCONN, rx gives
+ * nothing.
  */
 #ifndef FABRIC_LANE_H
 #define FABRIC_LANE_H
@@ -47,12 +49,13 @@ struct lane_params {
 
 struct lane;
 
-/* The mode for wanted on caps: AUTO is SEND on tcp, WRITE on verbs; -ENOTSUP with a message when the provider cannot do
- * what was asked. */
+/* The mode for wanted on caps: AUTO is SEND on tcp, WRITE on verbs; -ENOTSUP with a message when
+ * the provider cannot do what was asked. */
 int lane_choose(enum lane_mode wanted, const struct tr_caps *caps);
 
-/* Makes a lane pair in dom: allocates and registers memory, nothing is posted. *exported is what the peer needs to
- * write to us (sent to it on the control channel). -ENOMEM names RLIMIT_MEMLOCK when that is why. */
+/* Makes a lane pair in dom: allocates and registers memory, nothing is posted. *exported is what
+ * the peer needs to write to us (sent to it on the control channel). -ENOMEM names RLIMIT_MEMLOCK
+ * when that is why. */
 int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
              const struct lane_params *p, struct tr_remote *exported);
 /* What the peer exported to us (WRITE mode). -EPROTO when it is too small for the agreed cells. */
@@ -65,19 +68,20 @@ void lane_free(struct lane *l);
 /* Feeds one event of this lane's endpoint. 0, or < 0: the lane is closed for this reason. */
 int lane_on_event(struct lane *l, const struct tr_event *ev);
 
-/* Room in the batch being built: pointer to `len` bytes, 8-byte aligned, or NULL when this batch has no room (post it, try
- * again) or no cell or credit is free (wait for events). lane_tx_add() makes them part of the batch. */
+/* Room in the batch being built: pointer to `len` bytes, 8-byte aligned, or NULL when this batch
+ * has no room (post it, try again) or no cell or credit is free (wait for events). lane_tx_add()
+ * makes them part of the batch. */
 void *lane_tx_room(struct lane *l, uint32_t len);
 void lane_tx_add(struct lane *l, uint32_t len);
 /* Most bytes one batch can hold. */
 uint32_t lane_tx_max(const struct lane *l);
-/* Posts the batch being built, if it has records (or credits are due). Returns 1 posted, 0 nothing to post, -EAGAIN: poll
- * first (the batch is kept), < 0: closed. */
+/* Posts the batch being built, if it has records (or credits are due). Returns 1 posted, 0 nothing
+ * to post, -EAGAIN: poll first (the batch is kept), < 0: closed. */
 int lane_tx_flush(struct lane *l);
 
-/* The next batch received: its bytes, length and record count in *len, *records; NULL when there is none. The bytes are the caller's to read
- * until lane_rx_release(), which must be called for each batch in order. The peer can still write to them
- * in WRITE mode: read once, then check. */
+/* The next batch received: its bytes, length and record count in *len, *records; NULL when there is
+ * none. The bytes are the caller's to read until lane_rx_release(), which must be called for each
+ * batch in order. The peer can still write to them in WRITE mode: read once, then check. */
 const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records);
 void lane_rx_release(struct lane *l);
 

@@ -2,11 +2,13 @@
  *
  * loop.c - the io_uring event loop.
  *
- * A source is an entry of a fixed table. A request's user_data is {kind:8, generation:24, index:32}: a completion whose
- * generation is no longer the entry's belongs to a stopped source and is dropped (an accepted descriptor in it is closed).
+ * A source is an entry of a fixed table. A request's user_data is {kind:8, generation:24,
+ * index:32}: a completion whose generation is no longer the entry's belongs to a stopped source and
+ * is dropped (an accepted descriptor in it is closed).
  *
- * The ring is set up without SINGLE_ISSUER and DEFER_TASKRUN: a handle may move from thread to thread, and completions then
- * appear in the completion queue by themselves, so that loop_run(0) is a look at memory.
+ * The ring is set up without SINGLE_ISSUER and DEFER_TASKRUN: a handle may move from thread to
+ * thread, and completions then appear in the completion queue by themselves, so that loop_run(0) is
+ * a look at memory.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -129,7 +131,8 @@ static struct __kernel_timespec timespec_of(uint64_t ns)
 
 int loop_timer(struct loop *l, struct loop_src *s, uint64_t ns, uint64_t period_ns, loop_fn *fn)
 {
-    struct entry e = {.kind = KIND_TIMER, .fd = -1, .period_ns = period_ns, .when = timespec_of(ns)};
+    struct entry e = {
+        .kind = KIND_TIMER, .fd = -1, .period_ns = period_ns, .when = timespec_of(ns)};
     return add(l, s, &e, fn);
 }
 
@@ -149,8 +152,9 @@ void loop_stop(struct loop *l, struct loop_src *s)
         return;
     uint32_t i = s->slot - 1;
     if (l->entry[i].armed) {
-        /* Submitted at once: the caller is about to close the descriptor, and a request that waits in the queue
-         * would name another one by then. A cancel that is lost leaves a poll behind whose completion is dropped. */
+        /* Submitted at once: the caller is about to close the descriptor, and a request that waits
+         * in the queue would name another one by then. A cancel that is lost leaves a poll behind
+         * whose completion is dropped. */
         struct io_uring_sqe *sqe = get_sqe(l);
         if (sqe) {
             if (l->entry[i].kind == KIND_TIMER)
@@ -193,7 +197,8 @@ static int dispatch(struct loop *l, uint64_t data, int res, uint32_t flags)
     } else if (kind == KIND_POLL_ONCE) {
         release(l, i);
     } else if (!e->armed) {
-        /* The kernel ended a multishot (overflow, or an older kernel): again, unless the descriptor itself failed. */
+        /* The kernel ended a multishot (overflow, or an older kernel): again, unless the descriptor
+         * itself failed. */
         if (res >= 0 || res == -ECANCELED || res == -ENOBUFS || res == -EMFILE || res == -ENFILE ||
             res == -ECONNABORTED)
             (void)!arm(l, i);
@@ -237,11 +242,13 @@ int loop_run(struct loop *l, int64_t timeout_ns)
     if (timeout_ns == 0)
         return run_now(l);
     uint64_t now = clock_ns(), deadline = now + (uint64_t)timeout_ns;
-    /* Completions without a callback (answers to cancels, what was stopped) end a wait of the kernel's, not of ours. */
+    /* Completions without a callback (answers to cancels, what was stopped) end a wait of the
+     * kernel's, not of ours. */
     for (;;) {
         struct io_uring_cqe *cqe;
         struct __kernel_timespec ts = timespec_of(deadline - now);
-        int rc = io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
+        int rc =
+            io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, timeout_ns < 0 ? NULL : &ts, NULL);
         if (is_failure(rc))
             return err_set(rc, "io_uring: %s", strerror(-rc));
         int ran = drain(l);
@@ -283,15 +290,18 @@ int loop_open(struct loop **out, uint32_t sources_max)
     for (uint32_t i = 0; i < n; i++)
         l->entry[i].next = i + 1 < n ? i + 1 : NONE;
     struct io_uring_params p = {.flags = IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE,
-                                .cq_entries = n < 32 ? 64 : n < 16384 ? 2 * n : 32768};
+                                .cq_entries = n < 32      ? 64
+                                              : n < 16384 ? 2 * n
+                                                          : 32768};
     int rc = io_uring_queue_init_params(n < 256 ? 32 : 256, &l->ring, &p);
     if (rc < 0) {
         free(l->entry);
         free(l);
         if (rc == -EPERM)
-            return err_set(rc, "io_uring is forbidden here: `sysctl kernel.io_uring_disabled` must be 0 (or 1 "
-                               "with your group in kernel.io_uring_group), and a container's seccomp profile "
-                               "must allow io_uring_setup, io_uring_enter and io_uring_register");
+            return err_set(
+                rc, "io_uring is forbidden here: `sysctl kernel.io_uring_disabled` must be 0 (or 1 "
+                    "with your group in kernel.io_uring_group), and a container's seccomp profile "
+                    "must allow io_uring_setup, io_uring_enter and io_uring_register");
         if (rc == -ENOSYS)
             return err_set(rc, "this kernel has no io_uring: Linux 5.19 or later is needed");
         return err_set(rc, "io_uring: %s%s", strerror(-rc),

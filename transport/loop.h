@@ -8,12 +8,13 @@
  *
  * Threads: one thread a loop; loop_wake() alone may be called from any thread or a signal handler.
  *
- * Kernel: 5.19 or later. Multishot poll and accept where the kernel has them, re-armed when the kernel
- * ends them (no IORING_CQE_F_MORE); one-shot otherwise. loop_open() says which sysctl or
+ * Kernel: 5.19 or later. Multishot poll and accept where the kernel has them, re-armed when the
+ * kernel ends them (no IORING_CQE_F_MORE); one-shot otherwise. loop_open() says which sysctl or
  * container profile forbids io_uring when it is forbidden.
  *
- * Failure: a source whose operation fails gets its callback with a negative result. A stopped source gets no callback after
- * loop_stop() returned, even when one was on its way; its struct may be freed at once (stale completions are matched by generation).
+ * Failure: a source whose operation fails gets its callback with a negative result. A stopped
+ * source gets no callback after loop_stop() returned, even when one was on its way; its struct may
+ * be freed at once (stale completions are matched by generation).
  */
 #ifndef FABRIC_LOOP_H
 #define FABRIC_LOOP_H
@@ -24,15 +25,15 @@
 struct loop;
 struct loop_src;
 
-/* result: for a watched fd the poll events (> 0) or -errno; for accept the new descriptor (>= 0, owned by
- * the callee, close-on-exec, non-blocking) or -errno; for a timer 0. */
+/* result: for a watched fd the poll events (> 0) or -errno; for accept the new descriptor (>= 0,
+ * owned by the callee, close-on-exec, non-blocking) or -errno; for a timer 0. */
 typedef void loop_fn(struct loop_src *src, int result);
 
 struct loop_src {
     loop_fn *fn;
-    void *owner;    /* free for the caller */
+    void *owner; /* free for the caller */
     int fd;
-    uint32_t slot;  /* the loop's: index + 1 in its table, 0 = stopped */
+    uint32_t slot; /* the loop's: index + 1 in its table, 0 = stopped */
 };
 
 int loop_open(struct loop **out, uint32_t sources_max) __attribute__((warn_unused_result));
@@ -48,8 +49,9 @@ int loop_timer(struct loop *l, struct loop_src *s, uint64_t ns, uint64_t period_
     __attribute__((warn_unused_result));
 void loop_stop(struct loop *l, struct loop_src *s);
 
-/* Runs callbacks: those that are ready now (timeout_ns 0), or waits up to timeout_ns (< 0: for ever) for the first. Returns
- * how many callbacks ran. With timeout_ns == 0 and nothing pending this costs no system call. */
+/* Runs callbacks: those that are ready now (timeout_ns 0), or waits up to timeout_ns (< 0: for
+ * ever) for the first. Returns how many callbacks ran. With timeout_ns == 0 and nothing pending
+ * this costs no system call. */
 int loop_run(struct loop *l, int64_t timeout_ns);
 /* Makes a waiting loop_run() return. */
 void loop_wake(struct loop *l);

@@ -2,11 +2,13 @@
  *
  * ofi.c - the libfabric transport: domain, memory, posts and polling. Connections are in ofi_ep.c.
  *
- * Providers "tcp" and "verbs" by the same path: FI_EP_MSG endpoints, one completion queue and one event queue a domain, manual
- * progress, FI_THREAD_DOMAIN. Memory registration modes are offered and the provider's choice obeyed: tcp takes offsets and keys
- * of ours (random, 64 bits), verbs virtual addresses and keys of its own.
+ * Providers "tcp" and "verbs" by the same path: FI_EP_MSG endpoints, one completion queue and one
+ * event queue a domain, manual progress, FI_THREAD_DOMAIN. Memory registration modes are offered
+ * and the provider's choice obeyed: tcp takes offsets and keys of ours (random, 64 bits), verbs
+ * virtual addresses and keys of its own.
  *
- * The event queue is read when a sleep has ended and now and then otherwise: a look costs as much as a message.
+ * The event queue is read when a sleep has ended and now and then otherwise: a look costs as much
+ * as a message.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -46,11 +48,13 @@ struct fi_info *ofi_hints(const struct tr_opts *opts)
 static int no_device(const struct tr_opts *opts, int rc)
 {
     if (strcmp(opts->provider, "verbs") == 0)
-        return err_set(-ENODEV,
-                       "verbs: no RDMA device (`ibv_devices` lists none%s): install ibverbs-providers and "
-                       "rdma-core and load the device's driver; without hardware: modprobe rdma_rxe; rdma link add "
-                       "rxe0 type rxe netdev eth0",
-                       opts->domain && opts->domain[0] ? ", or none of that name" : "");
+        return err_set(
+            -ENODEV,
+            "verbs: no RDMA device (`ibv_devices` lists none%s): install ibverbs-providers and "
+            "rdma-core and load the device's driver; without hardware: modprobe rdma_rxe; rdma "
+            "link add "
+            "rxe0 type rxe netdev eth0",
+            opts->domain && opts->domain[0] ? ", or none of that name" : "");
     return err_set(-ENODEV, "libfabric has no %s provider for %s: %s", opts->provider,
                    opts->host ? opts->host : "this host", fi_strerror(-rc));
 }
@@ -131,7 +135,10 @@ static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
     snprintf(d->provider, sizeof d->provider, "%s", opts->provider);
     d->ops_per_ep = opts->ops_per_ep;
     const char *port = opts->port ? opts->port : "0";
-    rc = fi_getinfo(OFI_VERSION, opts->host, opts->listening ? port : opts->host ? port : NULL,
+    rc = fi_getinfo(OFI_VERSION, opts->host,
+                    opts->listening ? port
+                    : opts->host    ? port
+                                    : NULL,
                     opts->listening ? FI_SOURCE : 0, hints, &d->info);
     fi_freeinfo(hints);
     if (rc) {
@@ -186,10 +193,12 @@ static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write,
     if (rc) {
         free(m);
         if (rc == -FI_ENOMEM)
-            return err_set(-ENOMEM,
-                           "registering %zu bytes for %s: over the limit of locked memory (RLIMIT_MEMLOCK): raise "
-                           "it with `ulimit -l`, LimitMEMLOCK= or limits.conf, or lower fabric.lane_cells",
-                           len, d->provider);
+            return err_set(
+                -ENOMEM,
+                "registering %zu bytes for %s: over the limit of locked memory (RLIMIT_MEMLOCK): "
+                "raise "
+                "it with `ulimit -l`, LimitMEMLOCK= or limits.conf, or lower fabric.lane_cells",
+                len, d->provider);
         return ofi_error(rc, "registering memory");
     }
     if (exported) {
@@ -271,8 +280,9 @@ static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_m
     struct ofi_op *op = get_op(ep, ctx, false);
     if (!op)
         return -EAGAIN;
-    return posted(ep, op, fi_write(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0,
-                                   to->addr + offset, to->key, op));
+    return posted(ep, op,
+                  fi_write(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, to->addr + offset,
+                           to->key, op));
 }
 
 /* ---- events ---- */

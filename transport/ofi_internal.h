@@ -16,8 +16,8 @@
 
 #define OFI_VERSION FI_VERSION(1, 17)
 
-/* An operation between post and completion. Lives in its domain's pool, so that a completion that comes after its endpoint
- * was freed finds memory, and no owner. */
+/* An operation between post and completion. Lives in its domain's pool, so that a completion that
+ * comes after its endpoint was freed finds memory, and no owner. */
 struct ofi_op {
     struct fi_context2 context; /* first: libfabric hands back its address */
     struct tr_ep *ep;           /* NULL: the endpoint is gone, drop the completion */
@@ -35,10 +35,10 @@ struct tr_domain {
     struct ofi_op *free_ops;
     struct ofi_op **pools; /* the ops, 2 * ops_per_ep each */
     uint32_t npools, ops_per_ep, ops_free;
-    struct tr_ep *eps;     /* all, to find one by its fid */
-    struct fid_pep *pep;   /* the listener's, for rejecting */
+    struct tr_ep *eps;   /* all, to find one by its fid */
+    struct fid_pep *pep; /* the listener's, for rejecting */
     uint32_t polls;
-    bool eq_due;           /* look at the event queue in the next poll */
+    bool eq_due; /* look at the event queue in the next poll */
     char provider[16];
 };
 

@@ -2,7 +2,8 @@
  *
  * record.c - encoding and decoding of lane records. No state.
  *
- * A head is three little-endian words: {type:5 flags:3 queue:8 priority:8 attempts:8} | len:32 | ref:64.
+ * A head is three little-endian words: {type:5 flags:3 queue:8 priority:8 attempts:8} | len:32 |
+ * ref:64.
  */
 #include <endian.h>
 #include <errno.h>

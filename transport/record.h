@@ -15,13 +15,14 @@
  *
  * A payload over what one batch holds is announced by a record with REC_BIG set, whose len is
  * the whole length and which carries no payload, and follows in DATA records of the same ref,
- * in order; one such transfer at a time in each direction, small records may stand between its parts.
+ * in order; one such transfer at a time in each direction, small records may stand between its
+ * parts.
  *
- * ref is the number of whoever made it (a submit's is the producer's, a lease's the daemon's), opaque to the
- * other side.
+ * ref is the number of whoever made it (a submit's is the producer's, a lease's the daemon's),
+ * opaque to the other side.
  *
- * Trust: rec_next() checks that a record lies within its batch and that its type is known; everything else
- * (refs, queues, lengths over limits) is for the reader to check.
+ * Trust: rec_next() checks that a record lies within its batch and that its type is known;
+ * everything else (refs, queues, lengths over limits) is for the reader to check.
  */
 #ifndef FABRIC_RECORD_H
 #define FABRIC_RECORD_H
@@ -51,14 +52,14 @@ enum rec_type {
 #define REC_PAD(len) (((uint32_t)(len) + 7u) & ~7u)
 
 struct record {
-    uint8_t type;     /* enum rec_type */
+    uint8_t type; /* enum rec_type */
     uint8_t flags;
     uint8_t queue;
-    uint8_t priority; /* SUBMIT, LEASE; in OUTCOME and DONE the status (enum fab_status) */
+    uint8_t priority;  /* SUBMIT, LEASE; in OUTCOME and DONE the status (enum fab_status) */
     uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more */
-    uint32_t len;     /* payload, or with REC_BIG the whole length, or for WANT the number */
+    uint32_t len;      /* payload, or with REC_BIG the whole length, or for WANT the number */
     uint64_t ref;
-    uint64_t kernel;  /* SUBMIT, LEASE */
+    uint64_t kernel;        /* SUBMIT, LEASE */
     const uint8_t *payload; /* NULL with REC_BIG and WANT */
 };
 
@@ -76,8 +77,8 @@ static inline uint32_t rec_size(const struct record *r)
 
 /* Writes r at `to` (8-byte aligned, rec_size(r) bytes). */
 void rec_put(uint8_t *to, const struct record *r);
-/* Reads the record at *at, advances *at. 1: there; 0: the batch is at its end; -EPROTO: it makes no sense. Payload points
- * into the batch. */
+/* Reads the record at *at, advances *at. 1: there; 0: the batch is at its end; -EPROTO: it makes no
+ * sense. Payload points into the batch. */
 int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
     __attribute__((warn_unused_result));
 

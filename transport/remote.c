@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote.c - opening, progress, waiting and closing of a remote handle; its halves are remote_submit.c and
- * remote_claim.c.
+ * remote.c - opening, progress, waiting and closing of a remote handle; its halves are
+ * remote_submit.c and remote_claim.c.
  */
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +12,7 @@
 #include "core/error.h"
 #include "transport/remote.h"
 
-#define EVENTS 32
+#define EVENTS      32
 #define SPIN_MAX_NS 100000
 
 int remote_broken(struct remote *r, int why)
@@ -34,9 +34,10 @@ static int take_record(struct remote *r, const struct record *rec)
             return rc;
         struct record whole = r->big_in.head;
         uint8_t *data = big_take(&r->big_in);
-        return whole.type == REC_LEASE     ? remote_lease(r, &whole, data)
-               : whole.type == REC_OUTCOME ? remote_outcome(r, &whole, data)
-                                           : (free(data), err_set(-EPROTO, "a large payload of no use"));
+        return whole.type == REC_LEASE ? remote_lease(r, &whole, data)
+               : whole.type == REC_OUTCOME
+                   ? remote_outcome(r, &whole, data)
+                   : (free(data), err_set(-EPROTO, "a large payload of no use"));
     }
     if (rec->type == REC_LEASE)
         return remote_lease(r, rec, NULL);
@@ -121,7 +122,8 @@ static void on_control(struct loop_src *src, int result)
         (void)remote_broken(r, rc);
 }
 
-/* Sleeps in the loop until something is readable or ns are over. A watch that did not fire stays for the next sleep. */
+/* Sleeps in the loop until something is readable or ns are over. A watch that did not fire stays
+ * for the next sleep. */
 static int sleep_on_fds(struct remote *r, int64_t ns)
 {
     int fd[2], n = r->tr->fds(r->dom, fd), rc = 0;
@@ -149,9 +151,8 @@ int remote_wait(struct remote *r, uint64_t deadline)
     if (rc < 0)
         return rc;
     spin_miss(&r->spin);
-    rc = sleep_on_fds(r, deadline == UINT64_MAX || deadline - now > INT64_MAX
-                             ? -1
-                             : (int64_t)(deadline - now));
+    rc = sleep_on_fds(
+        r, deadline == UINT64_MAX || deadline - now > INT64_MAX ? -1 : (int64_t)(deadline - now));
     spin_start(&r->spin);
     return rc;
 }
@@ -193,7 +194,8 @@ int remote_put_any(struct remote *r, struct record *rec, const void *data, uint6
     int rc = big_send(&r->big_out, rec, data, NULL);
     if (rc < 0)
         return rc;
-    /* The bytes are the caller's: they must be out before we return. No deadline: half a payload can't be taken back. */
+    /* The bytes are the caller's: they must be out before we return. No deadline: half a payload
+     * can't be taken back. */
     spin_start(&r->spin);
     while (r->big_out.first) {
         rc = remote_wait(r, UINT64_MAX);
@@ -219,8 +221,9 @@ static int remote_queue(fab_t *f, const char *name, uint32_t *queue)
         size_t at = strlen(list);
         snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", in->queue[i]);
     }
-    return err_set(-ENOENT, "no queue \"%s\" (there is: %s); add [[queue]] to fabricd's configuration",
-                   name, list);
+    return err_set(-ENOENT,
+                   "no queue \"%s\" (there is: %s); add [[queue]] to fabricd's configuration", name,
+                   list);
 }
 
 static size_t remote_outstanding(const fab_t *f)

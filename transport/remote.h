@@ -2,11 +2,13 @@
  *
  * remote.h - a handle on a fabric behind a link: what tcp: and verbs: addresses open.
  *
- * One handle is one link: a control connection (session.h), a domain, an endpoint and a lane pair, all of
- * one thread. There is no thread of its own: every call makes progress, waits spin briefly and then sleep in the handle's loop.
+ * One handle is one link: a control connection (session.h), a domain, an endpoint and a lane pair,
+ * all of one thread. There is no thread of its own: every call makes progress, waits spin briefly
+ * and then sleep in the handle's loop.
  *
- * Failure: when the link breaks, tasks whose outcome had not arrived end as FAB_LOST, leases held are void (the daemon gives them
- * to others), and every later call returns -EPIPE. Opening a new handle is the caller's.
+ * Failure: when the link breaks, tasks whose outcome had not arrived end as FAB_LOST, leases held
+ * are void (the daemon gives them to others), and every later call returns -EPIPE. Opening a new
+ * handle is the caller's.
  */
 #ifndef FABRIC_REMOTE_H
 #define FABRIC_REMOTE_H
@@ -28,10 +30,11 @@ struct rtask {
     uint32_t len;
     uint64_t tag;
     uint64_t small;
-    uint8_t *data;       /* len > 8 */
+    uint8_t *data; /* len > 8 */
 };
 
-/* A lease that has arrived and was not yet handed to the caller, or is held by it (for its large argument). */
+/* A lease that has arrived and was not yet handed to the caller, or is held by it (for its large
+ * argument). */
 struct rlease {
     struct fab_lease lease;
     uint8_t *data; /* argument over 64 bytes */
@@ -78,7 +81,8 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
 
 /* Moves what can be moved without waiting. Returns a count of things done, or -EPIPE. */
 int remote_progress(struct remote *r) __attribute__((warn_unused_result));
-/* Waits for anything to happen. 0, -ETIMEDOUT at the deadline (clock_ns), -EPIPE. Call spin_start() before the first. */
+/* Waits for anything to happen. 0, -ETIMEDOUT at the deadline (clock_ns), -EPIPE. Call spin_start()
+ * before the first. */
 int remote_wait(struct remote *r, uint64_t deadline) __attribute__((warn_unused_result));
 /* Puts a record into the lane, making room by flushing and waiting until the deadline. */
 int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)

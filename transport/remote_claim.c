@@ -2,12 +2,13 @@
  *
  * remote_claim.c - the worker's side of a remote handle.
  *
- * The worker tells the daemon how many leases it wants to have at hand (WANT); the daemon keeps that many
- * on their way or with us. The number follows the measured time per task: as much as PREFETCH_NS of work, at least what one
- * claim takes, so that microsecond tasks come in large batches and a task of a second holds none behind it.
+ * The worker tells the daemon how many leases it wants to have at hand (WANT); the daemon keeps
+ * that many on their way or with us. The number follows the measured time per task: as much as
+ * PREFETCH_NS of work, at least what one claim takes, so that microsecond tasks come in large
+ * batches and a task of a second holds none behind it.
  *
- * Completions gather in the lane's batch and go out when it is full, when no more leases are at hand, or after
- * FLUSH_NS of further work.
+ * Completions gather in the lane's batch and go out when it is full, when no more leases are at
+ * hand, or after FLUSH_NS of further work.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -165,8 +166,11 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
 
 int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
 {
-    struct record rec = {
-        .type = REC_DONE, .priority = FAB_COMPLETED, .queue = l->queue, .len = len, .ref = l->ref[0]};
+    struct record rec = {.type = REC_DONE,
+                         .priority = FAB_COMPLETED,
+                         .queue = l->queue,
+                         .len = len,
+                         .ref = l->ref[0]};
     return end((struct remote *)f, l, &rec, len ? res : "");
 }
 

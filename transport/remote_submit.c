@@ -2,9 +2,9 @@
  *
  * remote_submit.c - the producer's side of a remote handle.
  *
- * The daemon allows a window of outstanding tasks (submit_window, told at connecting); a submit within it is accepted by
- * writing it into the lane, one beyond it waits for an outcome. FAB_NO_WAIT tasks are acknowledged by an empty outcome, so
- * that they count in the window, too.
+ * The daemon allows a window of outstanding tasks (submit_window, told at connecting); a submit
+ * within it is accepted by writing it into the lane, one beyond it waits for an outcome.
+ * FAB_NO_WAIT tasks are acknowledged by an empty outcome, so that they count in the window, too.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@
 #include "transport/remote.h"
 
 #define LIMIT_HELD 1024u
-/* rtask.status of a task whose outcome nobody wants: only its place in the window is still taken. */
+/* rtask.status of a task whose outcome nobody wants: only its place in the window is still taken.
+ */
 #define UNWANTED 255u
 
 static fab_id id_of(const struct remote *r, uint32_t i)
@@ -138,7 +139,8 @@ static int submit_one(struct remote *r, const struct fab_task *t, fab_id *id)
                          .ref = id_of(r, i),
                          .kernel = t->kernel};
     rc = remote_put_any(r, &rec, t->arg, UINT64_MAX);
-    if (rc < 0) { /* the link broke; remote_lose_all() may have put it among the done: it was never accepted */
+    if (rc < 0) { /* the link broke; remote_lose_all() may have put it among the done: it was never
+                     accepted */
         return rc;
     }
     if (id)

@@ -2,8 +2,8 @@
  *
  * session.c - the client's control connection and the making of a link; see session.h.
  *
- * Opening blocks with one deadline for all of it: poll(2) on one socket until the handshake is through, then the domain's
- * progress until the endpoint is connected.
+ * Opening blocks with one deadline for all of it: poll(2) on one socket until the handshake is
+ * through, then the domain's progress until the endpoint is connected.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -22,9 +22,9 @@
 #include "core/keyfile.h"
 #include "transport/session.h"
 
-#define TIMEOUT_NS  10000000000ll
-#define OPS_PER_EP  1024u
-#define EVENTS      16
+#define TIMEOUT_NS 10000000000ll
+#define OPS_PER_EP 1024u
+#define EVENTS     16
 
 struct session {
     int fd;
@@ -66,7 +66,8 @@ static int try_connect(struct session *s, const struct addrinfo *a)
     s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0)
         return -errno;
-    (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* only speed hangs on it */
+    (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one,
+                     sizeof one); /* only speed hangs on it */
     if (connect(s->fd, a->ai_addr, a->ai_addrlen) == 0)
         return 0;
     rc = -errno;
@@ -99,8 +100,11 @@ static int connect_host(struct session *s)
     }
     freeaddrinfo(list);
     if (rc == -ECONNREFUSED)
-        return err_set(rc, "no fabricd listens at %s:%s: start one there with listen.address set to an address "
-                           "that this host reaches", s->host, s->port);
+        return err_set(
+            rc,
+            "no fabricd listens at %s:%s: start one there with listen.address set to an address "
+            "that this host reaches",
+            s->host, s->port);
     return rc < 0 ? err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc)) : 0;
 }
 
@@ -215,8 +219,8 @@ static int shake_hands(struct session *s, const char *provider, const struct fab
         return err_set(-EPROTO, "a WELCOME frame of %u bytes is malformed", s->frame.len);
     rc = hs_check_server(&s->hs, s->frame.body, s->frame.body + CTL_MAC, s->frame.len - CTL_MAC);
     if (rc < 0)
-        return err_set(rc, "%s:%s does not know the key: it is not the fabricd you think it is", s->host,
-                       s->port);
+        return err_set(rc, "%s:%s does not know the key: it is not the fabricd you think it is",
+                       s->host, s->port);
     return ctl_get_welcome(s->frame.body + CTL_MAC, s->frame.len - CTL_MAC, &s->welcome);
 }
 
@@ -235,7 +239,8 @@ static void note_info(struct session *s, const char *provider)
 
 /* ---- data connection ---- */
 
-/* A daemon that listens on all addresses can't say which of them we reach: the one of the control connection. */
+/* A daemon that listens on all addresses can't say which of them we reach: the one of the control
+ * connection. */
 static void fix_address(struct session *s)
 {
     struct sockaddr_storage peer;
@@ -278,14 +283,17 @@ static int await_connected(struct session *s)
             continue;
         uint64_t now = clock_ns();
         if (now >= s->deadline)
-            return err_set(-ETIMEDOUT, "the data connection to %s is not answered (a firewall? see "
-                                       "listen.data_port)", s->host);
+            return err_set(-ETIMEDOUT,
+                           "the data connection to %s is not answered (a firewall? see "
+                           "listen.data_port)",
+                           s->host);
         int fd[2], nfd = s->tr->fds(s->dom, fd);
         if (s->tr->arm(s->dom) != 0)
             continue;
         for (int i = 0; i < nfd; i++)
             p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
-        /* the net of 100 ms: a connection that is being made is progress that no descriptor tells of in 1.17 */
+        /* the net of 100 ms: a connection that is being made is progress that no descriptor tells
+         * of in 1.17 */
         if (poll(p, 3, 100) > 0 && p[2].revents)
             return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
     }
@@ -296,10 +304,7 @@ static int open_data(struct session *s, const char *provider)
 {
     const struct ctl_welcome *w = &s->welcome;
     char host[64] = "";
-    struct tr_opts o = {.provider = provider,
-                        .host = host,
-                        .eps_max = 1,
-                        .ops_per_ep = OPS_PER_EP};
+    struct tr_opts o = {.provider = provider, .host = host, .eps_max = 1, .ops_per_ep = OPS_PER_EP};
     struct lane_params p = {.mode = (enum lane_mode)w->lane_mode,
                             .cell = w->cell,
                             .cells = w->cells,
@@ -309,9 +314,11 @@ static int open_data(struct session *s, const char *provider)
     s->tr = &tr_ofi;
     fix_address(s);
     /* the provider chooses its device and address family by where it is to reach */
-    int rc = getnameinfo((const struct sockaddr *)w->addr, w->addr_len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
+    int rc = getnameinfo((const struct sockaddr *)w->addr, w->addr_len, host, sizeof host, NULL, 0,
+                         NI_NUMERICHOST);
     if (rc)
-        return err_set(-EPROTO, "%s:%s gave a data address that can't be read: %s", s->host, s->port, gai_strerror(rc));
+        return err_set(-EPROTO, "%s:%s gave a data address that can't be read: %s", s->host,
+                       s->port, gai_strerror(rc));
     rc = s->tr->domain_open(&s->dom, &o);
     if (rc == 0)
         rc = lane_new(&s->lane, s->tr, s->dom, &p, &ours);
@@ -331,6 +338,19 @@ static int open_data(struct session *s, const char *provider)
     return rc < 0 ? rc : await_connected(s);
 }
 
+/* verbs without a device here can't work whatever the daemon offers: say so before asking it. */
+static int check_device(const char *provider)
+{
+    struct tr_opts o = {.provider = provider, .eps_max = 1, .ops_per_ep = 1};
+    struct tr_domain *d;
+    if (strcmp(provider, "verbs") != 0)
+        return 0;
+    int rc = tr_ofi.domain_open(&d, &o);
+    if (rc == 0)
+        tr_ofi.domain_close(d);
+    return rc;
+}
+
 int session_open(struct session **out, const char *provider, const char *host, const char *port,
                  const struct fab_options *opts, bool with_data, struct tr_domain **dom,
                  struct lane **lane)
@@ -343,7 +363,9 @@ int session_open(struct session **out, const char *provider, const char *host, c
     s->deadline = timeout < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout;
     snprintf(s->host, sizeof s->host, "%s", host);
     snprintf(s->port, sizeof s->port, "%s", port);
-    int rc = connect_host(s);
+    int rc = with_data ? check_device(provider) : 0;
+    if (rc == 0)
+        rc = connect_host(s);
     if (rc == 0)
         rc = shake_hands(s, with_data ? provider : "", opts);
     if (rc == 0) {
@@ -451,7 +473,8 @@ void session_close(struct session *s)
     if (s->fd >= 0) {
         uint8_t bye[CTL_HEAD];
         uint32_t n = ctl_frame_put(bye, CTL_BYE, NULL, 0);
-        (void)!send(s->fd, bye, n, MSG_NOSIGNAL | MSG_DONTWAIT); /* the closed connection says the same */
+        (void)!send(s->fd, bye, n,
+                    MSG_NOSIGNAL | MSG_DONTWAIT); /* the closed connection says the same */
         close(s->fd);
     }
     if (s->ep) {

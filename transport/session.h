@@ -2,9 +2,10 @@
  *
  * session.h - a remote client's control connection: from host and key to a connected lane pair.
  *
- * TCP connection, mutual handshake (control.h), lane offer, libfabric connection with the one-time ticket; afterwards
- * heartbeats, status requests and the farewell. Blocking with a deadline while opening; afterwards only session_fd() is
- * watched and session_progress() called when it is readable.
+ * TCP connection, mutual handshake (control.h), lane offer, libfabric connection with the one-time
+ * ticket; afterwards heartbeats, status requests and the farewell. Blocking with a deadline while
+ * opening; afterwards only session_fd() is watched and session_progress() called when it is
+ * readable.
  *
  * Threads: the handle's. Failure: -errno with a message that names the host and the remedy.
  */
@@ -26,8 +27,8 @@ struct session_info {
     char provider[16];
 };
 
-/* On success *dom, *lane are connected and belong to the caller's thread; session_close() frees them. with_data false: control
- * only (status), *dom and *lane are NULL. */
+/* On success *dom, *lane are connected and belong to the caller's thread; session_close() frees
+ * them. with_data false: control only (status), *dom and *lane are NULL. */
 int session_open(struct session **out, const char *provider, const char *host, const char *port,
                  const struct fab_options *opts, bool with_data, struct tr_domain **dom,
                  struct lane **lane) __attribute__((warn_unused_result));
@@ -36,7 +37,8 @@ int session_fd(const struct session *s);
 /* Reads and answers what came on the control connection. 0, or -EPIPE when the daemon is gone. */
 int session_progress(struct session *s) __attribute__((warn_unused_result));
 /* Feeds an event of the domain; < 0: the link is closed. */
-int session_on_event(struct session *s, const struct tr_event *ev) __attribute__((warn_unused_result));
+int session_on_event(struct session *s, const struct tr_event *ev)
+    __attribute__((warn_unused_result));
 /* Asks for the status text (malloc'ed). */
 int session_status(struct session *s, char **text, int64_t timeout_ns)
     __attribute__((warn_unused_result));

@@ -41,22 +41,23 @@ struct tr_mr;
 struct tr_opts {
     const char *provider; /* "tcp" or "verbs" */
     const char *domain;   /* provider's domain (device) name, "" or NULL: any */
-    const char *host;     /* listening side: local address to bind; connecting side: peer's address */
-    const char *port;     /* "0" or NULL: any */
+    const char *host; /* listening side: local address to bind; connecting side: peer's address */
+    const char *port; /* "0" or NULL: any */
     bool listening;
-    uint32_t eps_max;     /* endpoints open at once; sizes the queues */
-    uint32_t ops_per_ep;  /* operations an endpoint has open at once, each direction */
+    uint32_t eps_max;    /* endpoints open at once; sizes the queues */
+    uint32_t ops_per_ep; /* operations an endpoint has open at once, each direction */
 };
 
 struct tr_caps {
-    const char *provider;  /* "tcp", "verbs" */
-    char device[64];       /* domain name */
-    bool one_sided;        /* post_write works */
-    uint32_t inject_max;   /* sends up to this many bytes may be posted TR_INJECT */
-    uint64_t msg_max;      /* largest send or write */
+    const char *provider; /* "tcp", "verbs" */
+    char device[64];      /* domain name */
+    bool one_sided;       /* post_write works */
+    uint32_t inject_max;  /* sends up to this many bytes may be posted TR_INJECT */
+    uint64_t msg_max;     /* largest send or write */
 };
 
-/* Where a peer may write: the other side's exported memory. Goes over the wire as is (little-endian). */
+/* Where a peer may write: the other side's exported memory. Goes over the wire as is
+ * (little-endian). */
 struct tr_remote {
     uint64_t addr; /* address or offset to name in post_write for the region's first byte */
     uint64_t key;
@@ -64,7 +65,8 @@ struct tr_remote {
 };
 
 enum tr_event_kind {
-    TR_CONNREQ,   /* listener: a peer asks; ev.data is its connect data; answer with accept or reject */
+    TR_CONNREQ, /* listener: a peer asks; ev.data is its connect data; answer with accept or reject
+                 */
     TR_CONNECTED, /* ep: posts may begin */
     TR_CLOSED,    /* ep: the peer went, refused, or the link broke; ev.error says which (-errno) */
     TR_RECV,      /* ep: a message arrived in the receive buffer ctx; ev.len bytes */
@@ -78,7 +80,7 @@ struct tr_event {
     void *ep_ctx;     /* what tr_ep_context() set */
     void *ctx;        /* the operation's */
     uint32_t len;
-    void *request;    /* TR_CONNREQ: to be handed to accept or reject, exactly once */
+    void *request; /* TR_CONNREQ: to be handed to accept or reject, exactly once */
     uint8_t data[TR_PRIVATE_MAX];
     uint32_t data_len;
 };
@@ -91,18 +93,20 @@ struct tr_ops {
     size_t size; /* sizeof(struct tr_ops) of whoever filled the table */
     const char *name;
 
-    /* Opens a domain: all memory and queues that endpoints will share. -ENODEV with a message that says
-     * what to install or load when the provider has no device. */
+    /* Opens a domain: all memory and queues that endpoints will share. -ENODEV with a message that
+     * says what to install or load when the provider has no device. */
     int (*domain_open)(struct tr_domain **dom, const struct tr_opts *opts);
     void (*domain_close)(struct tr_domain *dom); /* after everything opened from it is closed */
     void (*caps)(const struct tr_domain *dom, struct tr_caps *out);
 
-    /* Starts to listen on opts.host:opts.port; *addr gets the address to give to connecting peers. */
+    /* Starts to listen on opts.host:opts.port; *addr gets the address to give to connecting peers.
+     */
     int (*listen)(struct tr_domain *dom, struct tr_listener **out, uint8_t addr[TR_ADDR_MAX],
                   uint32_t *addr_len);
     void (*listener_close)(struct tr_listener *l);
 
-    /* Starts to connect; the outcome is TR_CONNECTED or TR_CLOSED. data: at most TR_PRIVATE_MAX bytes. */
+    /* Starts to connect; the outcome is TR_CONNECTED or TR_CLOSED. data: at most TR_PRIVATE_MAX
+     * bytes. */
     int (*connect)(struct tr_domain *dom, struct tr_ep **out, const uint8_t *addr,
                    uint32_t addr_len, const void *data, uint32_t data_len);
     /* Answers a TR_CONNREQ. accept: receives may be posted to *out at once, before TR_CONNECTED. */
@@ -123,8 +127,9 @@ struct tr_ops {
     int (*post_recv)(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr, void *ctx);
     int (*post_send)(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr, void *ctx,
                      uint32_t flags);
-    /* Optional (caps.one_sided), else -ENOSYS. Writes into the peer's exported memory, offset bytes behind its start. The
-     * target gets no event: a send posted to the same endpoint after it arrives after the bytes do. */
+    /* Optional (caps.one_sided), else -ENOSYS. Writes into the peer's exported memory, offset bytes
+     * behind its start. The target gets no event: a send posted to the same endpoint after it
+     * arrives after the bytes do. */
     int (*post_write)(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr,
                       const struct tr_remote *to, uint64_t offset, void *ctx);
 

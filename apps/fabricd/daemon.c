@@ -2,12 +2,13 @@
  *
  * daemon.c - start-up, the loop, draining and the end of fabricd.
  *
- * The loop: control events, then links, until there is nothing to do; then a short spin while links are
- * busy; then sleep in io_uring on all descriptors and the doorbell. daemon_parked is set
- * before the last look (S1, S2 of core/wake.h), so that no submit or completion that concerns a link is missed.
+ * The loop: control events, then links, until there is nothing to do; then a short spin while links
+ * are busy; then sleep in io_uring on all descriptors and the doorbell. daemon_parked is set before
+ * the last look (S1, S2 of core/wake.h), so that no submit or completion that concerns a link is
+ * missed.
  *
- * Failure: what can't be opened at start ends fabricd with one message that names the configuration key. Later
- * failures concern single peers and are logged.
+ * Failure: what can't be opened at start ends fabricd with one message that names the configuration
+ * key. Later failures concern single peers and are logged.
  */
 #include <errno.h>
 #include <poll.h>
@@ -36,7 +37,8 @@ void daemon_report(const char *who, const char *how, const void *undertaker_repo
 {
     const struct undertaker_report *r = undertaker_report;
     if (r->leases || r->dead || r->requeued || r->orphans)
-        log_info("%s %s: %u tasks returned, %u given up, %u go on without a waiter, %u put back into rings",
+        log_info("%s %s: %u tasks returned, %u given up, %u go on without a waiter, %u put back "
+                 "into rings",
                  who, how, r->leases, r->dead, r->orphans, r->requeued);
     else
         log_debug("%s %s", who, how);
@@ -79,8 +81,9 @@ static void on_signal(struct loop_src *src, int result)
         daemon_drain(d);
 }
 
-/* Nothing is ready or being run. Outcomes not yet taken don't count: a local producer finds them in its mapping even after
- * we are gone; those of remote producers must be on their way (gate_idle). */
+/* Nothing is ready or being run. Outcomes not yet taken don't count: a local producer finds them in
+ * its mapping even after we are gone; those of remote producers must be on their way (gate_idle).
+ */
 static bool fabric_idle(const struct daemon *d)
 {
     for (uint32_t i = 0; i < d->seg.slots; i++) {
@@ -122,7 +125,8 @@ void daemon_drain(struct daemon *d)
     doorman_refuse(d->doorman);
     if (d->gate)
         gate_refuse(d->gate);
-    log_info("draining: no new tasks; stops when the present ones are done and taken (a second signal stops "
+    log_info("draining: no new tasks; stops when the present ones are done and taken (a second "
+             "signal stops "
              "at once)");
     if (fabric_idle(d))
         d->stop = true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * daemon.h - fabricd put together: one loop thread that owns the segment, the doorman, the gate and the links.
+ * daemon.h - fabricd put together: one loop thread that owns the segment, the doorman, the gate and
+ * the links.
  *
  *   doorman  local participants: the UNIX socket, pidfds, the undertaker
  *   gate     remote peers: the TCP control listener, handshakes, control frames, tickets

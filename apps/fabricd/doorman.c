@@ -88,7 +88,8 @@ static void on_death(struct loop_src *src, int result)
     }
     /* A process that said good-bye in its last breath has crashed nothing. */
     struct attach_hello bye;
-    bool left = recv(g->sock, &bye, sizeof bye, MSG_DONTWAIT) == sizeof bye && bye.magic == ATTACH_BYE;
+    bool left =
+        recv(g->sock, &bye, sizeof bye, MSG_DONTWAIT) == sizeof bye && bye.magic == ATTACH_BYE;
     bury(g, !left);
 }
 
@@ -130,7 +131,8 @@ static int check_hello(const struct attach_hello *h, ssize_t n, char *why, size_
     }
     if (h->version != ATTACH_VERSION || h->layout != SEG_LAYOUT) {
         snprintf(why, cap,
-                 "this fabricd speaks attach version %u with segment layout %u, the client %u with %u: use "
+                 "this fabricd speaks attach version %u with segment layout %u, the client %u with "
+                 "%u: use "
                  "programs and fabricd of the same release",
                  ATTACH_VERSION, SEG_LAYOUT, h->version, h->layout);
         return -EPROTO;
@@ -142,7 +144,8 @@ static int check_hello(const struct attach_hello *h, ssize_t n, char *why, size_
     return 0;
 }
 
-/* The process's pidfd: from the socket where the kernel can (6.5), else opened by number and checked against reuse. */
+/* The process's pidfd: from the socket where the kernel can (6.5), else opened by number and
+ * checked against reuse. */
 static int open_pidfd(struct guest *g)
 {
     int fd = -1;
@@ -161,10 +164,8 @@ static void admit(struct guest *g, struct attach_hello *h)
     struct daemon *d = g->dm->d;
     uint32_t generation;
     h->name[sizeof h->name - 1] = 0;
-    struct participant_info info = {.pid = (uint32_t)g->who.pid,
-                                    .uid = g->who.uid,
-                                    .roles = h->roles,
-                                    .name = h->name};
+    struct participant_info info = {
+        .pid = (uint32_t)g->who.pid, .uid = g->who.uid, .roles = h->roles, .name = h->name};
     g->pidfd = open_pidfd(g);
     if (g->pidfd < 0) {
         answer(g, -ESRCH, 0, "your process can't be watched (another pid namespace?)");
@@ -261,16 +262,19 @@ static int bind_socket(const char *path, unsigned mode)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof a.sun_path)
-        return err_set(-ENAMETOOLONG, "listen.socket: %s: a UNIX socket's path has at most %zu bytes",
-                       path, sizeof a.sun_path - 1);
+        return err_set(-ENAMETOOLONG,
+                       "listen.socket: %s: a UNIX socket's path has at most %zu bytes", path,
+                       sizeof a.sun_path - 1);
     strcpy(a.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(-errno, "socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) {
         close(fd);
-        return err_set(-EADDRINUSE, "%s: another fabricd listens there; stop it, or set "
-                                    "listen.socket or node.runtime_dir", path);
+        return err_set(-EADDRINUSE,
+                       "%s: another fabricd listens there; stop it, or set "
+                       "listen.socket or node.runtime_dir",
+                       path);
     }
     close(fd);
     fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

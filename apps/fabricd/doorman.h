@@ -2,11 +2,12 @@
  *
  * doorman.h - lets local participants in and notices when they go.
  *
- * A client connects to the UNIX socket; the kernel says who it is (SO_PEERCRED) and the socket's file permission has
- * said whether it may. It gets a participant entry, the segment's descriptor and the doorbell's. From then on the doorman
- * watches its pidfd: when that becomes readable the process is gone, its mappings with it, and the undertaker runs at once. A
- * client that closes its handle says so on the socket first. A socket that closes without that word, by a process that lives, proves
- * nothing: its pidfd decides.
+ * A client connects to the UNIX socket; the kernel says who it is (SO_PEERCRED) and the socket's
+ * file permission has said whether it may. It gets a participant entry, the segment's descriptor
+ * and the doorbell's. From then on the doorman watches its pidfd: when that becomes readable the
+ * process is gone, its mappings with it, and the undertaker runs at once. A client that closes its
+ * handle says so on the socket first. A socket that closes without that word, by a process that
+ * lives, proves nothing: its pidfd decides.
  */
 #ifndef FABRICD_DOORMAN_H
 #define FABRICD_DOORMAN_H

@@ -5,8 +5,9 @@
  *   HELLO -> PROOF -> OFFER -> TICKET -> UP        a producer or worker
  *   HELLO -> PROOF -> TOOL                         who asks for status only
  *
- * A peer whose host dies or is cut off is found by the kernel's keepalive on the control connection, which no kernel that computes for
- * minutes can starve; one whose process dies by the closing of its sockets.
+ * A peer whose host dies or is cut off is found by the kernel's keepalive on the control
+ * connection, which no kernel that computes for minutes can starve; one whose process dies by the
+ * closing of its sockets.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -28,11 +29,19 @@
 #include "core/status.h"
 #include "transport/control.h"
 
-#define EVENTS      64
-#define OUT_MAX     (16u << 20)
-#define OPS_PER_EP  1024u
+#define EVENTS     64
+#define OUT_MAX    (16u << 20)
+#define OPS_PER_EP 1024u
 
-enum stage { STAGE_HELLO, STAGE_PROOF, STAGE_OFFER, STAGE_TICKET, STAGE_JOINING, STAGE_UP, STAGE_TOOL };
+enum stage {
+    STAGE_HELLO,
+    STAGE_PROOF,
+    STAGE_OFFER,
+    STAGE_TICKET,
+    STAGE_JOINING,
+    STAGE_UP,
+    STAGE_TOOL
+};
 
 struct peer {
     struct peer *next, *prev;
@@ -87,7 +96,8 @@ static void peer_close(struct peer *p, const char *why)
         if (why && log_allowed(&g->limit, 5, 10000, &more))
             log_warn("refused %s: %s%s", p->from, why, more ? " (and others)" : "");
     } else if (p->stage == STAGE_UP) {
-        log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "", why ? why : "");
+        log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "",
+                 why ? why : "");
         g->up--;
     } else if (why && p->stage != STAGE_TOOL) {
         log_warn("link to %s (%s) was not made: %s", p->from, p->hello.name, why);
@@ -122,7 +132,8 @@ static void peer_close(struct peer *p, const char *why)
 static int flush_out(struct peer *p)
 {
     while (p->out_at < p->out_len) {
-        ssize_t n = send(p->fd, p->out + p->out_at, p->out_len - p->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(p->fd, p->out + p->out_at, p->out_len - p->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0)
             return errno == EAGAIN || errno == EINTR ? 0 : err_set(-EPIPE, "it hung up");
         p->out_at += (size_t)n;
@@ -174,15 +185,18 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
         return refuse(p, rc, "malformed HELLO");
     if (p->hello.version_min > CTL_VERSION || p->hello.version_max < CTL_VERSION) {
         snprintf(text, sizeof text,
-                 "protocol version %u is spoken here, the client speaks %u to %u: use one release on all hosts",
+                 "protocol version %u is spoken here, the client speaks %u to %u: use one release "
+                 "on all hosts",
                  CTL_VERSION, p->hello.version_min, p->hello.version_max);
         return refuse(p, -EPROTO, text);
     }
     if (p->g->refusing)
         return refuse(p, -ESHUTDOWN, "this fabricd is draining and takes nobody in");
     if (p->hello.provider[0] && !carrier_for(d, p->hello.provider)) {
-        snprintf(text, sizeof text, "this fabricd offers no %.15s (fabric.provider in its configuration, or no device)",
-                 p->hello.provider);
+        snprintf(
+            text, sizeof text,
+            "this fabricd offers no %.15s (fabric.provider in its configuration, or no device)",
+            p->hello.provider);
         return refuse(p, -ENODEV, text);
     }
     hs_init(&p->hs, p->g->key);
@@ -206,7 +220,8 @@ static int make_link(struct peer *p)
         return refuse(p, mode, err_text(mode));
     p->mode = (enum lane_mode)mode;
     if (p->g->links >= c->links)
-        return refuse(p, -EUSERS, "all links are taken: raise fabric.links in fabricd's configuration");
+        return refuse(p, -EUSERS,
+                      "all links are taken: raise fabric.links in fabricd's configuration");
     struct link_params lp = {.seg = &d->seg,
                              .daemon_fd = d->out.daemon_fd,
                              .roles = p->hello.roles & (FAB_PRODUCER | FAB_WORKER),
@@ -215,8 +230,8 @@ static int make_link(struct peer *p)
                              .provider = p->hello.provider,
                              .mode = p->mode,
                              .lease_window = c->lease_window,
-                             .submit_window = c->submit_window < d->seg.slots ? c->submit_window
-                                                                             : d->seg.slots,
+                             .submit_window =
+                                 c->submit_window < d->seg.slots ? c->submit_window : d->seg.slots,
                              .pid = (uint32_t)getpid()};
     int rc = link_open(&p->link, &lp);
     if (rc < 0)
@@ -266,8 +281,9 @@ static int on_proof(struct peer *p, const struct ctl_frame *f)
 {
     int rc = hs_check_client(&p->hs, f->body, f->len);
     if (rc < 0)
-        return refuse(p, rc, "the key does not match: use the authkey of this fabricd (--key-file or "
-                             "$FABRIC_KEY_FILE)");
+        return refuse(p, rc,
+                      "the key does not match: use the authkey of this fabricd (--key-file or "
+                      "$FABRIC_KEY_FILE)");
     if (p->hello.provider[0]) {
         p->carrier = carrier_for(p->g->d, p->hello.provider);
         rc = make_link(p);
@@ -384,12 +400,9 @@ static void set_keepalive(int fd)
 {
     const struct {
         int level, name, value;
-    } opts[] = {{IPPROTO_TCP, TCP_NODELAY, 1},
-                {SOL_SOCKET, SO_KEEPALIVE, 1},
-                {IPPROTO_TCP, TCP_KEEPIDLE, 5},
-                {IPPROTO_TCP, TCP_KEEPINTVL, 2},
-                {IPPROTO_TCP, TCP_KEEPCNT, 3},
-                {IPPROTO_TCP, TCP_USER_TIMEOUT, 12000}};
+    } opts[] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
+                {IPPROTO_TCP, TCP_KEEPIDLE, 5}, {IPPROTO_TCP, TCP_KEEPINTVL, 2},
+                {IPPROTO_TCP, TCP_KEEPCNT, 3},  {IPPROTO_TCP, TCP_USER_TIMEOUT, 12000}};
     for (size_t i = 0; i < sizeof opts / sizeof *opts; i++)
         (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof(int));
 }
@@ -628,8 +641,9 @@ static int listen_on(struct gate *g, const char *host, const char *port)
     if (g->fd < 0 || setsockopt(g->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
         bind(g->fd, list->ai_addr, list->ai_addrlen) < 0 || listen(g->fd, 256) < 0) {
         rc = err_set(-errno, "listen.address = \"%s:%s\": %s%s", host, port, strerror(errno),
-                     errno == EADDRINUSE ? " (another fabricd? choose another port, or \"\" for no remote peers)"
-                                         : "");
+                     errno == EADDRINUSE
+                         ? " (another fabricd? choose another port, or \"\" for no remote peers)"
+                         : "");
     } else {
         struct sockaddr_storage a;
         socklen_t len = sizeof a;

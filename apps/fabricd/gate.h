@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * gate.h - lets remote peers in: the TCP control listener, handshakes, tickets, control frames, and the life of links.
+ * gate.h - lets remote peers in: the TCP control listener, handshakes, tickets, control frames, and
+ * the life of links.
  *
- * A peer connects, proves the key (handshake.h), and is told a one-time ticket and where to connect its
- * data endpoint. Nothing is allocated for its lanes before it has proved the key, and nothing of the
- * segment is told before. The connection request that carries the ticket becomes a link.
+ * A peer connects, proves the key (handshake.h), and is told a one-time ticket and where to connect
+ * its data endpoint. Nothing is allocated for its lanes before it has proved the key, and nothing
+ * of the segment is told before. The connection request that carries the ticket becomes a link.
  *
- * Bounds: at most limits.handshakes strangers at once, each with auth.handshake_timeout to finish and one frame of memory; at most
- * fabric.links links. Refusals are logged with a rate limit.
+ * Bounds: at most limits.handshakes strangers at once, each with auth.handshake_timeout to finish
+ * and one frame of memory; at most fabric.links links. Refusals are logged with a rate limit.
  */
 #ifndef FABRICD_GATE_H
 #define FABRICD_GATE_H
 
 #include "apps/fabricd/daemon.h"
 
-/* Listens where the configuration says; with listen.address = "" there is no gate (*out is NULL). */
+/* Listens where the configuration says; with listen.address = "" there is no gate (*out is NULL).
+ */
 int gate_open(struct gate **out, struct daemon *d) __attribute__((warn_unused_result));
 /* Moves events and records of all links. Returns how many. */
 long gate_work(struct gate *g);

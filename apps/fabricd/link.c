@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * link.c - records in, records out; see link.h. The producer's half is at the top, the worker's below it.
+ * link.c - records in, records out; see link.h. The producer's half is at the top, the worker's
+ * below it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 #include "core/undertaker.h"
 
 #define PENDING_BYTES_MAX (16u << 20)
-#define NONE UINT32_MAX
+#define NONE              UINT32_MAX
 /* Batches read in one go, so that one busy peer does not hold up the others. */
 #define RX_BATCHES 8
 
@@ -310,7 +311,8 @@ static int send_lease(struct link *k, const struct fab_lease *l)
                        .len = l->len,
                        .ref = ref,
                        .kernel = l->kernel};
-    /* A large argument stays where it is in the segment while its lease is held: sent from there. */
+    /* A large argument stays where it is in the segment while its lease is held: sent from there.
+     */
     int rc = put_any(k, &r, fab_arg(l), false);
     if (rc <= 0)
         return rc;
@@ -335,7 +337,8 @@ static long send_leases(struct link *k)
         }
         /* Claim only what can go out at once: a task that waits here could be run elsewhere. */
         if (k->in_flight >= k->want || k->big_out.first ||
-            (!lane_tx_room(k->lane, 128) && (lane_tx_flush(k->lane) != 1 || !lane_tx_room(k->lane, 128))))
+            (!lane_tx_room(k->lane, 128) &&
+             (lane_tx_flush(k->lane) != 1 || !lane_tx_room(k->lane, 128))))
             return n;
         uint32_t max = k->want - k->in_flight < LINK_BATCH ? k->want - k->in_flight : LINK_BATCH;
         long got = local_claim(&k->local->base, k->want_queue, k->claimed, max, 0);
@@ -353,8 +356,8 @@ static int on_whole(struct link *k, const struct record *r, uint8_t *own)
 {
     if (r->type == REC_SUBMIT)
         return on_submit(k, r, own);
-    int rc = r->type == REC_DONE ? on_done(k, r, own)
-                                 : err_set(-EPROTO, "a large payload of no use");
+    int rc =
+        r->type == REC_DONE ? on_done(k, r, own) : err_set(-EPROTO, "a large payload of no use");
     free(own);
     return rc;
 }
@@ -412,7 +415,8 @@ static long read_batches(struct link *k)
 
 long link_work(struct link *k)
 {
-    long (*const steps[])(struct link *) = {read_batches, place_pending, send_outcomes, send_leases};
+    long (*const steps[])(struct link *) = {read_batches, place_pending, send_outcomes,
+                                            send_leases};
     long n = 0;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         long rc = steps[i](k);
@@ -431,8 +435,8 @@ long link_work(struct link *k)
 
 bool link_arm(struct link *k)
 {
-    /* What waits for lane credits or for room in the fabric is woken by the lane, or by our own outcomes; room made by
-     * others is looked for by the daemon's timer. */
+    /* What waits for lane credits or for room in the fabric is woken by the lane, or by our own
+     * outcomes; room made by others is looked for by the daemon's timer. */
     bool stuck = k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first;
     if (stuck)
         return true;

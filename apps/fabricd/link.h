@@ -6,13 +6,16 @@
  * is LEASED to its number, what it submits has it as producer, and when it ends the undertaker
  * recovers what it held. It runs in the daemon's loop thread and never waits.
  *
- * A peer may be producer, worker or both. For a producer the daemon places its SUBMIT records in the ready rings
- * and sends outcomes back; for a worker it claims up to as many leases as the peer WANTs and completes them as DONE records arrive.
+ * A peer may be producer, worker or both. For a producer the daemon places its SUBMIT records in
+ * the ready rings and sends outcomes back; for a worker it claims up to as many leases as the peer
+ * WANTs and completes them as DONE records arrive.
  *
- * Backpressure: what the fabric has no room for waits in the link's pending list (its length is bounded by the submit
- * window, its bytes by PENDING_BYTES_MAX); beyond that the lane is not read, and the peer runs out of credits.
+ * Backpressure: what the fabric has no room for waits in the link's pending list (its length is
+ * bounded by the submit window, its bytes by PENDING_BYTES_MAX); beyond that the lane is not read,
+ * and the peer runs out of credits.
  *
- * Trust: every ref, queue and length of a record is checked; a peer that breaks the protocol loses its link, nothing else.
+ * Trust: every ref, queue and length of a record is checked; a peer that breaks the protocol loses
+ * its link, nothing else.
  */
 #ifndef FABRICD_LINK_H
 #define FABRICD_LINK_H
@@ -50,7 +53,7 @@ struct link {
         uint32_t generation; /* odd: in use */
         uint32_t next;
         uint8_t queue;
-    } *lease;
+    } * lease;
     uint32_t lease_free, in_flight;
     uint32_t want, want_queue;
     struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
@@ -70,14 +73,15 @@ struct link {
 };
 
 int link_open(struct link **out, const struct link_params *p) __attribute__((warn_unused_result));
-/* Moves what can be moved. Returns a count of records moved; < 0: the link must be closed (message says why). */
+/* Moves what can be moved. Returns a count of records moved; < 0: the link must be closed (message
+ * says why). */
 long link_work(struct link *k) __attribute__((warn_unused_result));
 /* S1 and S2 of wake.h for everything the link waits for in the segment. False: there is work. */
 bool link_arm(struct link *k);
 /* Copies its numbers to where fabctl sees them. */
 void link_publish(struct link *k);
-/* Gives back everything (through the undertaker) and frees the link; the lane is the owner's. crashed: leases count against
- * their tasks' crash budgets. */
+/* Gives back everything (through the undertaker) and frees the link; the lane is the owner's.
+ * crashed: leases count against their tasks' crash budgets. */
 void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed);
 
 #endif

@@ -13,7 +13,8 @@
 
 static const char help[] =
     "Usage: fabricd [-c FILE] [OPTION...]\n"
-    "Hosts a task fabric: its shared memory, its workers' recovery, and the links of remote peers.\n"
+    "Hosts a task fabric: its shared memory, its workers' recovery, and the links of remote "
+    "peers.\n"
     "\n"
     "  -c, --config FILE  read FILE; without it the defaults hold\n"
     "      --check        check FILE, report every error, and exit\n"
@@ -22,7 +23,8 @@ static const char help[] =
     "  -h, --help         print this and exit\n"
     "\n"
     "Stays in the foreground. When it is ready it says so in one line on stderr and to systemd.\n"
-    "SIGTERM or SIGINT: takes no new tasks and ends when the present ones are done; a second one ends it at\n"
+    "SIGTERM or SIGINT: takes no new tasks and ends when the present ones are done; a second one "
+    "ends it at\n"
     "once.\n"
     "\n"
     "Examples:\n"

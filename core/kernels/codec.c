@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * codec.c - argument and result encodings shared by the built-in kernels: bytes on the wire, words on the command line.
+ * codec.c - argument and result encodings shared by the built-in kernels: bytes on the wire, words
+ * on the command line.
  */
 #include <endian.h>
 #include <errno.h>
@@ -26,7 +27,8 @@ int kernel_arg_u64(struct kernel_ctx *ctx, const char *name, const void *arg, si
     if (len != 8)
         return (int)kernel_error(
             ctx, -EINVAL,
-            "%s: the argument must be 8 bytes (a little-endian 64-bit integer), not %zu", name, len);
+            "%s: the argument must be 8 bytes (a little-endian 64-bit integer), not %zu", name,
+            len);
     memcpy(out, arg, 8);
     *out = le64toh(*out);
     return 0;

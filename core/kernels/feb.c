@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * feb.c - "goat breeding": f(n) = 1 below 2, f(n-1) + f(n-2) below 5, f(n-1) + f(n-2) - f(n-5) from 5 on.
+ * feb.c - "goat breeding": f(n) = 1 below 2, f(n-1) + f(n-2) below 5, f(n-1) + f(n-2) - f(n-5) from
+ * 5 on.
  *
- * Up to n = 115 the value fits 64 bits: a table, filled once from the recurrence. Beyond, the recurrence is linear with
- * characteristic polynomial x^5 - x^4 - x^3 + 1, so f(n) is the combination of f(0..4) by the coefficients of x^n modulo that
- * polynomial, found by squaring (the method of Fiduccia, 1985): about 20 squarings for n = 1,000,000.
+ * Up to n = 115 the value fits 64 bits: a table, filled once from the recurrence. Beyond, the
+ * recurrence is linear with characteristic polynomial x^5 - x^4 - x^3 + 1, so f(n) is the
+ * combination of f(0..4) by the coefficients of x^n modulo that polynomial, found by squaring (the
+ * method of Fiduccia, 1985): about 20 squarings for n = 1,000,000.
  *
  * feb-naive is the recursion as the tutorial writes it, for burning CPU.
  *
@@ -135,7 +137,8 @@ static long feb_naive(struct kernel_ctx *ctx, const void *arg, size_t len, const
     if (rc < 0)
         return rc;
     if (n > NAIVE_MAX)
-        return kernel_error(ctx, -EDOM, "feb-naive: %lld would take years; the limit is %d, use feb",
+        return kernel_error(ctx, -EDOM,
+                            "feb-naive: %lld would take years; the limit is %d, use feb",
                             (long long)n, NAIVE_MAX);
     return kernel_res_u64(ctx, recurse(n), res);
 }

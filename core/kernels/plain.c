@@ -14,7 +14,8 @@ static long arg_ns(struct kernel_ctx *ctx, const char *name, const void *arg, si
 {
     int rc = kernel_arg_u64(ctx, name, arg, len, ns);
     if (rc == 0 && *ns > KERNEL_NS_MAX)
-        return kernel_error(ctx, -EDOM, "%s: %llu ns is over an hour", name, (unsigned long long)*ns);
+        return kernel_error(ctx, -EDOM, "%s: %llu ns is over an hour", name,
+                            (unsigned long long)*ns);
     return rc;
 }
 

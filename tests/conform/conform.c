@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * conform.c - what every transport must do, through the public API alone. Run once for each transport: CONFORM is "unix",
- * "tcp-send" or "tcp-write".
+ * conform.c - what every transport must do, through the public API alone. Run once for each
+ * transport: CONFORM is "unix", "tcp-send" or "tcp-write".
  *
- * Each test has a private fabricd and forks its workers; the test's process is the producer. Both come in over the transport
- * under test.
+ * Each test has a private fabricd and forks its workers; the test's process is the producer. Both
+ * come in over the transport under test.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -31,7 +31,8 @@ static void begin(const char *tables)
     char all[512];
     cr_assert(which && build, "set CONFORM and BUILD_DIR");
     snprintf(all, sizeof all, "%s%s", tables,
-             strcmp(which, "tcp-write") == 0 ? "\n[fabric]\nlane = \"write\"\n" : "\n[fabric]\nlane = \"send\"\n");
+             strcmp(which, "tcp-write") == 0 ? "\n[fabric]\nlane = \"write\"\n"
+                                             : "\n[fabric]\nlane = \"send\"\n");
     cr_assert_eq(kernel_register_builtin(), 0);
     cr_assert_eq(fixture_start(&fx, build, all), 0, "%s", fab_errmsg());
     address = strcmp(which, "unix") == 0 ? fx.local : fx.remote;
@@ -51,7 +52,8 @@ static fab_t *open_as(uint32_t roles, const char *at)
     return f;
 }
 
-/* A worker process; sequence: it answers with the number of the task in its own order of starting, in place of a kernel. */
+/* A worker process; sequence: it answers with the number of the task in its own order of starting,
+ * in place of a kernel. */
 static pid_t worker(bool sequence, unsigned batch)
 {
     pid_t pid = fork();
@@ -152,15 +154,17 @@ Test(conform, one_worker_starts_one_producers_tasks_in_order, .timeout = 30)
         while (sent < 512) {
             /* batches of many sizes, singles among them */
             size_t k = (size_t)(1 + (sent * 7 + round) % 40);
-            long n = fab_submit(f, t + sent, sent + (long)k > 512 ? (size_t)(512 - sent) : k, id + sent, SECOND);
+            long n = fab_submit(f, t + sent, sent + (long)k > 512 ? (size_t)(512 - sent) : k,
+                                id + sent, SECOND);
             cr_assert_gt(n, 0, "%s", fab_errmsg());
             sent += n;
         }
         for (int i = 0; i < 512; i++) {
             struct fab_outcome o;
             cr_assert_eq(fab_wait(f, id[i], &o, 5 * SECOND), 0, "%s", fab_errmsg());
-            cr_assert_eq(o.small, (uint64_t)(round * 512 + i), "task %d of round %d was started as %llu", i,
-                         round, (unsigned long long)o.small);
+            cr_assert_eq(o.small, (uint64_t)(round * 512 + i),
+                         "task %d of round %d was started as %llu", i, round,
+                         (unsigned long long)o.small);
         }
     }
     fab_close(f);
@@ -170,9 +174,10 @@ Test(conform, one_worker_starts_one_producers_tasks_in_order, .timeout = 30)
 
 Test(conform, payloads_of_every_size_come_back_whole, .timeout = 60)
 {
-    static const uint32_t sizes[] = {0,    1,     7,     8,     9,     63,    64,      65,     255,    256,
-                                     257,  1024,  4096,  16300, 16343, 16344, 16368,   16384,  16385,  65535,
-                                     65536, 65537, 200000, 1u << 20, 5000001};
+    static const uint32_t sizes[] = {0,     1,      7,        8,      9,     63,    64,
+                                     65,    255,    256,      257,    1024,  4096,  16300,
+                                     16343, 16344,  16368,    16384,  16385, 65535, 65536,
+                                     65537, 200000, 1u << 20, 5000001};
     begin("");
     pid_t w = worker(false, 4);
     fab_t *f = open_as(FAB_PRODUCER, address);
@@ -180,16 +185,20 @@ Test(conform, payloads_of_every_size_come_back_whole, .timeout = 60)
     for (uint32_t i = 0; i < 6000000; i++)
         bytes[i] = (uint8_t)(i * 2654435761u >> 24);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        struct fab_task t[2] = {task("echo", bytes + i, sizes[i]), task("echo", bytes + 2 * i, sizes[i] / 2)};
+        struct fab_task t[2] = {task("echo", bytes + i, sizes[i]),
+                                task("echo", bytes + 2 * i, sizes[i] / 2)};
         struct fab_outcome o;
         fab_id id[2];
         cr_assert_eq(fab_submit(f, t, 1, id, SECOND), 1, "%u bytes: %s", sizes[i], fab_errmsg());
-        cr_assert_eq(fab_submit(f, t + 1, 1, id + 1, SECOND), 1, "%u bytes: %s", sizes[i], fab_errmsg());
+        cr_assert_eq(fab_submit(f, t + 1, 1, id + 1, SECOND), 1, "%u bytes: %s", sizes[i],
+                     fab_errmsg());
         for (int k = 0; k < 2; k++) {
-            cr_assert_eq(fab_wait(f, id[k], &o, 10 * SECOND), 0, "%u bytes: %s", sizes[i], fab_errmsg());
+            cr_assert_eq(fab_wait(f, id[k], &o, 10 * SECOND), 0, "%u bytes: %s", sizes[i],
+                         fab_errmsg());
             cr_assert_eq(o.status, FAB_COMPLETED, "%u bytes", sizes[i]);
             cr_assert_eq(o.len, t[k].len);
-            cr_assert_eq(memcmp(fab_data(&o), t[k].arg, o.len), 0, "%u bytes came back altered", sizes[i]);
+            cr_assert_eq(memcmp(fab_data(&o), t[k].arg, o.len), 0, "%u bytes came back altered",
+                         sizes[i]);
         }
     }
     free(bytes);
@@ -239,7 +248,8 @@ Test(conform, waits_end_at_their_time, .timeout = 30)
     uint64_t start = clock_ns();
     cr_assert_eq(fab_claim(f, 0, &l, 1, SECOND / 20), -ETIMEDOUT);
     uint64_t took = clock_ns() - start;
-    cr_assert(took >= 50000000u && took < 1500000000u, "claim waited %llu ns", (unsigned long long)took);
+    cr_assert(took >= 50000000u && took < 1500000000u, "claim waited %llu ns",
+              (unsigned long long)took);
     cr_assert_eq(fab_wait_any(f, &o, 1, 0), -ENOENT);
     fab_t *p = open_as(FAB_PRODUCER, address);
     t.queue = 0;
@@ -250,7 +260,8 @@ Test(conform, waits_end_at_their_time, .timeout = 30)
     took = clock_ns() - start;
     /* over a link the claim above may have left a wish for leases, and the task lies with f */
     cr_assert_eq(rc, -ETIMEDOUT, "%d", rc);
-    cr_assert(took >= 50000000u && took < 1500000000u, "wait waited %llu ns", (unsigned long long)took);
+    cr_assert(took >= 50000000u && took < 1500000000u, "wait waited %llu ns",
+              (unsigned long long)took);
     fab_close(f); /* it gives the task back, if it had it */
     pid_t w = worker(false, 1);
     cr_assert_eq(fab_wait(p, id, &o, 5 * SECOND), 0, "%s", fab_errmsg());
@@ -290,8 +301,8 @@ Test(conform, what_can_not_be_run_fails_alone, .timeout = 30)
     pid_t w = worker(false, 4);
     fab_t *f = open_as(FAB_PRODUCER, address);
     int64_t n = 48, much = 1000001;
-    struct fab_task t[4] = {task("no-such-kernel", &n, 8), task("feb", "abc", 3), task("feb", &much, 8),
-                            task("feb", &n, 8)};
+    struct fab_task t[4] = {task("no-such-kernel", &n, 8), task("feb", "abc", 3),
+                            task("feb", &much, 8), task("feb", &n, 8)};
     fab_id id[4];
     struct fab_outcome o;
     cr_assert_eq(fab_submit(f, t, 4, id, SECOND), 4);
@@ -299,7 +310,8 @@ Test(conform, what_can_not_be_run_fails_alone, .timeout = 30)
         cr_assert_eq(fab_wait(f, id[i], &o, 5 * SECOND), 0, "%s", fab_errmsg());
         cr_assert_eq(o.status, FAB_FAILED);
         cr_assert_gt(o.len, 8);
-        cr_assert(memmem(fab_data(&o), o.len, i == 0 ? "kernel" : "feb", i == 0 ? 6 : 3), "task %d", i);
+        cr_assert(memmem(fab_data(&o), o.len, i == 0 ? "kernel" : "feb", i == 0 ? 6 : 3), "task %d",
+                  i);
     }
     cr_assert_eq(fab_wait(f, id[3], &o, 5 * SECOND), 0);
     cr_assert_eq(o.small, 106373551);
@@ -336,7 +348,8 @@ Test(conform, a_killed_workers_task_is_finished_by_another, .timeout = 30)
     cr_assert_eq(o.status, FAB_COMPLETED);
     cr_assert_eq(o.attempts, 2);
     /* all of it again, and little more: it was given to the other within milliseconds */
-    cr_assert(took >= ns && took < ns + 300000000u, "%llu ns after the kill", (unsigned long long)took);
+    cr_assert(took >= ns && took < ns + 300000000u, "%llu ns after the kill",
+              (unsigned long long)took);
     fab_close(f);
     child_stop(second);
     end();
@@ -413,7 +426,8 @@ Test(conform, many_batches_through_many_handles, .timeout = 60)
         for (int i = 0; i < 3; i++) {
             struct fab_outcome o[64];
             if (sent[i] < 30000) {
-                long k = fab_submit(f[i], t, 30000 - sent[i] < 64 ? (size_t)(30000 - sent[i]) : 64, NULL, 0);
+                long k = fab_submit(f[i], t, 30000 - sent[i] < 64 ? (size_t)(30000 - sent[i]) : 64,
+                                    NULL, 0);
                 cr_assert(k > 0 || k == -EAGAIN, "%ld %s", k, fab_errmsg());
                 sent[i] += k > 0 ? k : 0;
             }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * kill_latency.c - from the SIGKILL of a worker that holds 1,000 leases to another worker's having the first, and all, of them.
- * Prints the figures; fails when one of the firsts takes 20 ms or more, or when a task is lost or comes twice.
+ * kill_latency.c - from the SIGKILL of a worker that holds 1,000 leases to another worker's having
+ * the first, and all, of them. Prints the figures; fails when one of the firsts takes 20 ms or
+ * more, or when a task is lost or comes twice.
  *
  * Usage: kill_latency BUILD_DIR [ROUNDS]
  */
@@ -18,9 +19,9 @@
 #include "core/clock.h"
 #include "core/fabric.h"
 
-#define LEASES 1000
+#define LEASES   1000
 #define LIMIT_NS 20000000u
-#define SECOND 1000000000ll
+#define SECOND   1000000000ll
 
 static int fail(const char *what)
 {
@@ -127,7 +128,8 @@ int main(int argc, char **argv)
         return rc;
     qsort(first, (size_t)rounds, sizeof *first, by_u64);
     qsort(all, (size_t)rounds, sizeof *all, by_u64);
-    printf("%d kills with %d leases each: first task at another worker after p50 %.2f ms, max %.2f ms; all after p50 "
+    printf("%d kills with %d leases each: first task at another worker after p50 %.2f ms, max %.2f "
+           "ms; all after p50 "
            "%.2f ms, max %.2f ms; 0 lost, 0 twice\n",
            rounds, LEASES, (double)first[rounds / 2] / 1e6, (double)first[rounds - 1] / 1e6,
            (double)all[rounds / 2] / 1e6, (double)all[rounds - 1] / 1e6);

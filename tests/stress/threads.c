@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * threads.c - producers and workers as threads on one segment, all at once: submits of all kinds, cancels, releases, failures, large
- * payloads, audits in between. A plain program, so that the thread sanitizer sees all of it.
+ * threads.c - producers and workers as threads on one segment, all at once: submits of all kinds,
+ * cancels, releases, failures, large payloads, audits in between. A plain program, so that the
+ * thread sanitizer sees all of it.
  *
- * Counts: every task's outcome arrives exactly once and is right; at the end every slot and block is free.
+ * Counts: every task's outcome arrives exactly once and is right; at the end every slot and block
+ * is free.
  *
  * Usage: threads [TASKS_PER_PRODUCER]
  */
@@ -99,8 +101,11 @@ static void *produce(void *arg)
             uint32_t len = lens[roll(a, 9)];
             uint64_t tag = ((uint64_t)a->seed << 16) | 0x77;
             fill(payload[i], len, tag);
-            t[i] = (struct fab_task){.kernel = roll(a, 50) ? 1 : 2, .arg = payload[i], .len = len,
-                                     .priority = (uint8_t)roll(a, 4), .tag = tag};
+            t[i] = (struct fab_task){.kernel = roll(a, 50) ? 1 : 2,
+                                     .arg = payload[i],
+                                     .len = len,
+                                     .priority = (uint8_t)roll(a, 4),
+                                     .tag = tag};
         }
         long k = n ? local_submit(f, t, (size_t)n, id, 0) : 0;
         if (k < 0 && k != -EAGAIN)
@@ -150,8 +155,15 @@ static void *work(void *arg)
 int main(int argc, char **argv)
 {
     static const char *const queue = "default";
-    struct segment_params p = {.name = "stress", .version = "0", .slots = 256, .participants = 16, .arena_bytes = 4 << 20,
-                               .queues = 1, .queue_names = &queue, .huge = SEGMENT_HUGE_NEVER, .numa_node = -1};
+    struct segment_params p = {.name = "stress",
+                               .version = "0",
+                               .slots = 256,
+                               .participants = 16,
+                               .arena_bytes = 4 << 20,
+                               .queues = 1,
+                               .queue_names = &queue,
+                               .huge = SEGMENT_HUGE_NEVER,
+                               .numa_node = -1};
     struct actor producer[PRODUCERS], worker[WORKERS];
     struct undertaker_report r = {0};
     if (argc > 1)
@@ -192,10 +204,12 @@ int main(int argc, char **argv)
     uint32_t free_slots = 0;
     for (uint32_t i = 0; i < seg.slots; i++)
         free_slots += slot_state(at_load(&seg.slot[i].state)) == SLOT_FREE;
-    printf("threads: %ld outcomes (%ld cancelled, %ld failed), %u of %u slots free, %llu of %llu arena bytes free, %llu net "
+    printf("threads: %ld outcomes (%ld cancelled, %ld failed), %u of %u slots free, %llu of %llu "
+           "arena bytes free, %llu net "
            "catches\n",
-           done, cancelled, failed, free_slots, seg.slots, (unsigned long long)arena_bytes_free(&seg),
-           (unsigned long long)seg.arena_bytes, (unsigned long long)at_load(&seg.head->net_catches));
+           done, cancelled, failed, free_slots, seg.slots,
+           (unsigned long long)arena_bytes_free(&seg), (unsigned long long)seg.arena_bytes,
+           (unsigned long long)at_load(&seg.head->net_catches));
     return !(done == PRODUCERS * per_producer && free_slots == seg.slots &&
              arena_bytes_free(&seg) == seg.arena_bytes && at_load(&seg.head->net_catches) == 0);
 }

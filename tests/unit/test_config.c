@@ -44,7 +44,8 @@ Test(conf, the_documented_text_means_the_defaults)
     size_t n = 0;
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
         char *eq = strstr(line, " = ");
-        bool key = line[0] == '#' && line[1] == ' ' && eq && !memchr(line + 2, ' ', (size_t)(eq - line - 2));
+        bool key = line[0] == '#' && line[1] == ' ' && eq &&
+                   !memchr(line + 2, ' ', (size_t)(eq - line - 2));
         n += (size_t)snprintf(live + n, sizeof live - n, "%s\n", key ? line + 2 : line);
     }
     cr_assert(strstr(live, "\nslots = 65536\n"));
@@ -57,9 +58,11 @@ Test(conf, every_kind_of_error_names_line_key_and_remedy)
     static const struct {
         const char *text, *want;
     } bad[] = {
-        {"[segment]\nslots = 63", "f.toml:2: segment.slots: 63 is out of range; use 64 to 16777216"},
+        {"[segment]\nslots = 63",
+         "f.toml:2: segment.slots: 63 is out of range; use 64 to 16777216"},
         {"[segment]\nslots = \"9\"", "f.toml:2: segment.slots: must be a number"},
-        {"[segment]\narena = \"1TB\"", "f.toml:2: segment.arena: \"1TB\" is not a size; write e.g. \"64MiB\""},
+        {"[segment]\narena = \"1TB\"",
+         "f.toml:2: segment.arena: \"1TB\" is not a size; write e.g. \"64MiB\""},
         {"[segment]\narena = 1000", "segment.arena: must be a multiple of 64KiB"},
         {"[node]\nlog_level = \"loud\"", "use one of \"error\", \"warning\", \"info\", \"debug\""},
         {"[node]\nname = 1", "node.name: must be a string"},
@@ -90,15 +93,17 @@ Test(conf, every_kind_of_error_names_line_key_and_remedy)
     }
     cr_assert_eq(parse("[segment]\nslots = 0\nx = 1\n[node]\nlog_level = \"\""), -EINVAL);
     cr_assert_eq(errs.n, 3, "all errors at once");
-    cr_assert_eq(parse("[segment]\nslots = 1000\n[listen]\naddress = \"[::1]:0\"\n"), 0, "%s", errs.line[0]);
+    cr_assert_eq(parse("[segment]\nslots = 1000\n[listen]\naddress = \"[::1]:0\"\n"), 0, "%s",
+                 errs.line[0]);
     cr_assert_eq(conf.slots, 1024);
 }
 
 Test(addresses, are_read_and_refused)
 {
     struct fab_address a;
-    static const char *const bad[] = {"", "host", "tcp://", "tcp://h:", "tcp://h:x", "tcp://h:65536", "tcp://::1",
-                                      "tcp://[::1", "tcp://[::1]x", "unix:", "ftp://h", "verbs://"};
+    static const char *const bad[] = {
+        "",          "host",       "tcp://",       "tcp://h:", "tcp://h:x", "tcp://h:65536",
+        "tcp://::1", "tcp://[::1", "tcp://[::1]x", "unix:",    "ftp://h",   "verbs://"};
     cr_assert_eq(address_parse("tcp://host", &a), 0);
     cr_assert(a.scheme == ADDR_TCP && !strcmp(a.host, "host") && !strcmp(a.port, "50000"));
     cr_assert_eq(address_parse("verbs://[fe80::1]:7", &a), 0);

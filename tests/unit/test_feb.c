@@ -72,7 +72,8 @@ Test(feb, known_values_and_limits)
     static const struct {
         int64_t n;
         uint64_t value;
-    } known[] = {{48, 106373551}, {0, 1}, {1, 1}, {-1, 1}, {INT64_MIN, 1}, {4, 5}, {5, 7}, {115, 14102563701622686179u}};
+    } known[] = {{48, 106373551}, {0, 1}, {1, 1}, {-1, 1},
+                 {INT64_MIN, 1},  {4, 5}, {5, 7}, {115, 14102563701622686179u}};
     const void *res;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         uint64_t v;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_tasks.c - two handles on one segment, in one process: every way a task can go, step by step, and that nothing of it stays.
+ * test_tasks.c - two handles on one segment, in one process: every way a task can go, step by step,
+ * and that nothing of it stays.
  */
 #include "tests/unit/unit.h"
 #include "core/undertaker.h"
@@ -48,7 +49,8 @@ static uint32_t count(uint32_t state)
 /* Every slot and block is free again, and every free slot can be had. */
 static void check_empty(void)
 {
-    cr_assert_eq(count(SLOT_FREE), seg.slots, "%u of %u slots are free", count(SLOT_FREE), seg.slots);
+    cr_assert_eq(count(SLOT_FREE), seg.slots, "%u of %u slots are free", count(SLOT_FREE),
+                 seg.slots);
     cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes);
     struct slot_stock all;
     cr_assert_eq(slot_stock_init(&all, seg.slots), 0);
@@ -76,8 +78,9 @@ static struct fab_lease claim(void)
 
 Test(tasks, go_from_submit_to_taken_with_payloads_of_every_place)
 {
-    static const uint32_t sizes[] = {0, 1, 8, 9, 64, 65, 256, 257, 5000, 16384, 16385, 65536, 65537, 300000};
-    static uint8_t bytes[300000];
+    static const uint32_t sizes[] = {0,   1,    8,     9,     64,    65,    256,
+                                     257, 5000, 16384, 16385, 65536, 65537, 300000};
+    static uint8_t bytes[300008];
     begin(256, 4 << 20);
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)(i * 7 + i / 256);
@@ -90,7 +93,8 @@ Test(tasks, go_from_submit_to_taken_with_payloads_of_every_place)
             cr_assert_eq(memcmp(fab_arg(&l), bytes + 1, sizes[a]), 0);
             cr_assert_eq(local_complete(&worker->base, &l, bytes + 2, sizes[r]), 0);
             cr_assert_eq(local_wait(&producer->base, id, &o, 0), 0);
-            cr_assert(o.status == FAB_COMPLETED && o.len == sizes[r] && o.tag == 11 && o.attempts == 1);
+            cr_assert(o.status == FAB_COMPLETED && o.len == sizes[r] && o.tag == 11 &&
+                      o.attempts == 1);
             cr_assert_eq(memcmp(fab_data(&o), bytes + 2, sizes[r]), 0);
         }
     }
@@ -111,7 +115,8 @@ Test(tasks, a_lease_ends_once)
     cr_assert_eq(local_complete(&worker->base, &l, &v, 8), -ESTALE);
     struct fab_lease second = claim();
     cr_assert_eq(second.attempt, 2);
-    cr_assert_eq(local_complete(&worker->base, &l, &v, 8), -ESTALE, "the first attempt's result must not count");
+    cr_assert_eq(local_complete(&worker->base, &l, &v, 8), -ESTALE,
+                 "the first attempt's result must not count");
     cr_assert_eq(local_fail(&worker->base, &second, "no"), 0);
     cr_assert_eq(local_fail(&worker->base, &second, "no"), -ESTALE);
     cr_assert_eq(local_wait(&producer->base, id, &o, 0), 0);
@@ -125,7 +130,8 @@ Test(tasks, queues_and_priorities_are_kept_apart_and_in_order)
     begin(256, 0);
     struct fab_lease l[16];
     for (uint64_t i = 0; i < 8; i++) {
-        struct fab_task t = {.kernel = 7, .arg = &i, .len = 8, .queue = i & 1, .priority = (uint8_t)(3 - i / 2)};
+        struct fab_task t = {
+            .kernel = 7, .arg = &i, .len = 8, .queue = i & 1, .priority = (uint8_t)(3 - i / 2)};
         cr_assert_eq(local_submit(&producer->base, &t, 1, NULL, 0), 1);
     }
     cr_assert_eq(local_claim(&worker->base, 0, l, 16, 0), 4);
@@ -145,7 +151,8 @@ Test(tasks, a_dead_worker_gives_back_and_three_deaths_end_a_task)
     for (uint32_t death = 1; death <= SLOT_CRASH_BUDGET; death++) {
         struct fab_lease l = claim();
         cr_assert_eq(l.attempt, death);
-        cr_assert_eq(memcmp(fab_arg(&l), arg, sizeof arg), 0, "the argument is whole in attempt %u", death);
+        cr_assert_eq(memcmp(fab_arg(&l), arg, sizeof arg), 0, "the argument is whole in attempt %u",
+                     death);
         /* it dies with a half-made result */
         uint32_t unit;
         cr_assert_eq(arena_alloc(&seg, &worker->arena, worker->me, 20000, &unit), 0);
@@ -178,7 +185,8 @@ Test(tasks, a_dead_producer_leaves_nothing)
     struct undertaker_report r = bury(producer, true);
     cr_assert_eq(r.outcomes, 2);
     cr_assert_eq(r.orphans, 9);
-    cr_assert_eq(local_complete(&worker->base, &l[1], arg, 1000), 0); /* nobody wants them any more */
+    cr_assert_eq(local_complete(&worker->base, &l[1], arg, 1000),
+                 0); /* nobody wants them any more */
     cr_assert_eq(local_complete(&worker->base, &l[2], arg, 8), 0);
     for (int i = 0; i < 7; i++) {
         struct fab_lease more = claim();
@@ -226,7 +234,8 @@ Test(tasks, full_says_full_and_withdrawn_tasks_make_room)
     cr_assert_eq(local_cancel(&producer->base, id[4]), -EBUSY);
 }
 
-/* Two threads that always sleep in between: a wake-up that is lost would show as a catch of the net. */
+/* Two threads that always sleep in between: a wake-up that is lost would show as a catch of the
+ * net. */
 static void *serve(void *arg)
 {
     struct fab_lease l;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * test_wire.c - what comes from peers: control frames, the handshake, lane records. Nothing here opens a socket.
+ * test_wire.c - what comes from peers: control frames, the handshake, lane records. Nothing here
+ * opens a socket.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -36,7 +37,8 @@ Test(frames, arrive_whole_byte_by_byte)
         cr_assert_geq(rc, 0);
         frames += rc;
         if (rc && frames == 1)
-            cr_assert(frame.type == CTL_PING && frame.len == 300 && memcmp(frame.body, body, 300) == 0);
+            cr_assert(frame.type == CTL_PING && frame.len == 300 &&
+                      memcmp(frame.body, body, 300) == 0);
     }
     cr_assert_eq(frames, 2);
     cr_assert_eq(frame.type, CTL_BYE);
@@ -60,8 +62,18 @@ Test(frames, strangers_are_found_out)
 
 Test(frames, bodies_of_any_other_length_are_refused)
 {
-    struct ctl_hello h = {.version_min = 1, .version_max = 3, .roles = 2, .name = "n\033[2J", .provider = "tcp"}, h2;
-    struct ctl_welcome w = {.incarnation = 5, .lease_window = 1, .submit_window = 1, .queues = 2, .queue = {"a", "b"}}, w2;
+    struct ctl_hello h = {.version_min = 1,
+                          .version_max = 3,
+                          .roles = 2,
+                          .name = "n\033[2J",
+                          .provider = "tcp"},
+                     h2;
+    struct ctl_welcome w = {.incarnation = 5,
+                            .lease_window = 1,
+                            .submit_window = 1,
+                            .queues = 2,
+                            .queue = {"a", "b"}},
+                       w2;
     uint8_t body[CTL_BODY_MAX];
     frame.len = ctl_put_hello(frame.body, &h);
     cr_assert_eq(ctl_get_hello(&frame, &h2), 0);
@@ -80,8 +92,8 @@ Test(frames, bodies_of_any_other_length_are_refused)
 }
 
 /* Both sides' proofs for one transcript. */
-static void shake(struct ctl_handshake *c, struct ctl_handshake *s, uint8_t client_key, uint8_t server_key,
-                  const char *nonce)
+static void shake(struct ctl_handshake *c, struct ctl_handshake *s, uint8_t client_key,
+                  uint8_t server_key, const char *nonce)
 {
     uint8_t ck[32] = {client_key}, sk[32] = {server_key};
     hs_init(c, ck);
@@ -105,10 +117,12 @@ Test(handshake, needs_the_key_on_both_sides_and_a_fresh_nonce)
     cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), 0);
     for (int i = 0; i < 8; i++) {
         welcome[i] ^= 1;
-        cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), -EACCES, "byte %d of the welcome altered", i);
+        cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), -EACCES,
+                     "byte %d of the welcome altered", i);
         welcome[i] ^= 1;
     }
-    cr_assert_eq(hs_check_server(&c, proof, welcome, sizeof welcome), -EACCES, "its own proof played back");
+    cr_assert_eq(hs_check_server(&c, proof, welcome, sizeof welcome), -EACCES,
+                 "its own proof played back");
     memcpy(old, proof, sizeof old);
     shake(&c, &s, 1, 1, "bbbb");
     cr_assert_eq(hs_check_client(&s, old, sizeof old), -EACCES, "a recorded proof");
@@ -116,7 +130,8 @@ Test(handshake, needs_the_key_on_both_sides_and_a_fresh_nonce)
     hs_client_proof(&c, proof);
     cr_assert_eq(hs_check_client(&s, proof, sizeof proof), -EACCES, "a wrong key");
     hs_server_proof(&s, welcome, sizeof welcome, mac);
-    cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), -EACCES, "a server without the key");
+    cr_assert_eq(hs_check_server(&c, mac, welcome, sizeof welcome), -EACCES,
+                 "a server without the key");
     uint8_t longer[600];
     cr_assert_eq(hs_note_hello(&c, longer, sizeof longer), -EPROTO);
 }
@@ -125,8 +140,21 @@ Test(records, come_back_as_they_were)
 {
     uint8_t buf[1024], payload[100];
     struct record put[] = {
-        {.type = REC_SUBMIT, .queue = 3, .priority = 2, .flags = REC_NO_WAIT, .len = 8, .ref = ~0ull, .kernel = 77, .payload = payload},
-        {.type = REC_LEASE, .queue = 63, .attempts = 300, .len = 13, .ref = 5, .kernel = ~0ull, .payload = payload},
+        {.type = REC_SUBMIT,
+         .queue = 3,
+         .priority = 2,
+         .flags = REC_NO_WAIT,
+         .len = 8,
+         .ref = ~0ull,
+         .kernel = 77,
+         .payload = payload},
+        {.type = REC_LEASE,
+         .queue = 63,
+         .attempts = 300,
+         .len = 13,
+         .ref = 5,
+         .kernel = ~0ull,
+         .payload = payload},
         {.type = REC_DONE, .priority = 2, .len = 0, .ref = 9, .payload = payload},
         {.type = REC_WANT, .queue = 1, .len = 1024},
         {.type = REC_SUBMIT, .flags = REC_BIG, .len = 1u << 30, .ref = 1, .kernel = 1},
@@ -145,8 +173,9 @@ Test(records, come_back_as_they_were)
     for (uint32_t i = 0; i < n; i++) {
         struct record r;
         cr_assert_eq(rec_next(buf, len, &at, &r), 1);
-        cr_assert(r.type == put[i].type && r.queue == put[i].queue && r.priority == put[i].priority &&
-                  r.flags == put[i].flags && r.len == put[i].len && r.ref == put[i].ref && r.kernel == put[i].kernel);
+        cr_assert(r.type == put[i].type && r.queue == put[i].queue &&
+                  r.priority == put[i].priority && r.flags == put[i].flags && r.len == put[i].len &&
+                  r.ref == put[i].ref && r.kernel == put[i].kernel);
         cr_assert_eq(r.attempts, put[i].attempts > 255 ? 255 : put[i].attempts);
         cr_assert_eq(!r.payload, !put[i].payload);
         if (r.payload)
@@ -156,7 +185,8 @@ Test(records, come_back_as_they_were)
     cr_assert_eq(rec_next(buf, len, &at, &r), 0);
 }
 
-/* Random and cut batches, in memory of exactly their size: an overrun is the sanitizer's to see, an endless loop the time-out's. */
+/* Random and cut batches, in memory of exactly their size: an overrun is the sanitizer's to see, an
+ * endless loop the time-out's. */
 Test(records, nonsense_is_never_read_outside, .timeout = 30)
 {
     uint32_t seed = 1;
@@ -164,7 +194,8 @@ Test(records, nonsense_is_never_read_outside, .timeout = 30)
         uint32_t len = (uint32_t)round % 97, at = 0;
         uint8_t *batch = malloc(len ? len : 1);
         for (uint32_t i = 0; i < len; i++)
-            batch[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24) & (round & 1 ? 0xff : 0x0f);
+            batch[i] =
+                (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24) & (round & 1 ? 0xff : 0x0f);
         struct record r;
         int rc;
         while ((rc = rec_next(batch, len, &at, &r)) == 1) {
