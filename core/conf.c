@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * conf.c - the table of keys, and what is made of it.
+ * conf.c - reads a configuration against the table of keys (conf_keys.c).
+ *
+ * Threads: no global state but constants.
+ * Invariants: every default in the table is read by the same code that reads a file, so that it is
+ * a value of the right type and range; a value is stored only after it has been checked.
+ * On failure the caller's struct holds the defaults again, never half a file.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -10,153 +14,88 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/conf.h"
+#include "core/conf_keys.h"
 #include "core/conf_toml.h"
 #include "core/error.h"
+#include "core/paths.h"
 
 #define FILE_MAX (1u << 20)
-
-enum type { T_STRING, T_U32, T_INT, T_SIZE, T_DURATION, T_ENUM, T_MODE, T_POW2, T_ADDRESS };
-
-struct key {
-    const char *table, *name;
-    enum type type;
-    size_t offset, cap; /* cap: of a string's array */
-    int64_t min, max;
-    const char *const *words; /* of an enum, ends with NULL */
-    const char *fallback;     /* the default, as it is written in the file */
-    const char *doc;
-};
-
-static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
-static const char *const huges[] = {"auto", "never", "require", NULL};
-static const char *const providers[] = {"auto", "tcp", "verbs", NULL};
-static const char *const lanes[] = {"auto", "write", "send", NULL};
-static const char *const polls[] = {"adaptive", "busy", "event", NULL};
-
-#define STR(f) offsetof(struct conf, f), sizeof(((struct conf *)0)->f)
-#define AT(f)  offsetof(struct conf, f), 0
-#define SECOND 1000000000ll
-
-static const struct key keys[] = {
-    {"node", "name", T_STRING, STR(name), 0, 0, NULL, "\"\"",
-     "The fabric's name, for people. \"\": the host's name."},
-    {"node", "runtime_dir", T_STRING, STR(runtime_dir), 0, 0, NULL, "\"\"",
-     "Where the socket is made. \"\": $FABRIC_RUNTIME_DIR, else $RUNTIME_DIRECTORY, else\n"
-     "/run/taskfabric for root, else $XDG_RUNTIME_DIR/taskfabric, else /tmp/taskfabric-UID."},
-    {"node", "state_dir", T_STRING, STR(state_dir), 0, 0, NULL, "\"\"",
-     "Where the authkey is kept. \"\": $FABRIC_STATE_DIR, else $STATE_DIRECTORY, else\n"
-     "/var/lib/taskfabric for root, else $XDG_STATE_HOME/taskfabric, else\n"
-     "~/.local/state/taskfabric."},
-    {"node", "log_level", T_ENUM, AT(log_level), 0, 0, levels, "\"info\"",
-     "What is said on stderr: \"error\", \"warning\", \"info\" or \"debug\"."},
-    {"segment", "slots", T_POW2, AT(slots), 64, 16777216, NULL, "65536",
-     "Tasks that the fabric can hold at once (64 to 16777216, rounded up to a power of two);\n"
-     "192 bytes of memory each once used. A full fabric makes producers wait."},
-    {"segment", "arena", T_SIZE, AT(arena_bytes), 0, 64ll << 30, NULL, "\"64MiB\"",
-     "Memory for arguments and results over 64 bytes (up to \"64GiB\", in steps of 64KiB).\n"
-     "The largest argument can't be larger. 0: small tasks only."},
-    {"segment", "participants", T_U32, AT(participants), 8, 16384, NULL, "256",
-     "Handles that can be open at once, links included (8 to 16384)."},
-    {"segment", "huge_pages", T_ENUM, AT(huge_pages), 0, 0, huges, "\"auto\"",
-     "\"auto\" takes huge pages when there are any (vm.nr_hugepages), \"never\" does not,\n"
-     "\"require\" fails without them."},
-    {"segment", "numa_node", T_INT, AT(numa_node), -1, 1023, NULL, "-1",
-     "The NUMA node that holds the segment. -1: wherever it is touched first."},
-    {"listen", "socket", T_STRING, STR(socket), 0, 0, NULL, "\"\"",
-     "The UNIX socket for local programs. \"\": fabricd.sock in the runtime directory."},
-    {"listen", "socket_mode", T_MODE, AT(socket_mode), 0, 0, NULL, "\"0600\"",
-     "Its permissions, octal: who may connect may submit, run and see every task."},
-    {"listen", "address", T_ADDRESS, STR(address), 0, 0, NULL, "\"127.0.0.1:50000\"",
-     "HOST:PORT for remote peers ([ADDRESS]:PORT for IPv6). \"0.0.0.0:50000\" is every IPv4\n"
-     "address of this host; port 0 any free port; \"\" no remote peers at all."},
-    {"listen", "data_port", T_U32, AT(data_port), 0, 65535, NULL, "0",
-     "The port of their data connections. 0: any free one; set it to open it in a firewall."},
-    {"auth", "key_file", T_STRING, STR(key_file), 0, 0, NULL, "\"\"",
-     "The key remote peers must know; made with mode 0600 on first start. \"\": authkey in the\n"
-     "state directory. Copy it to the hosts that may join."},
-    {"auth", "handshake_timeout", T_DURATION, AT(handshake_timeout_ns), SECOND / 10, 60 * SECOND,
-     NULL, "\"5s\"", "How long a peer may take to prove that it does (\"100ms\" to \"60s\")."},
-    {"fabric", "provider", T_ENUM, AT(provider), 0, 0, providers, "\"auto\"",
-     "libfabric provider for data connections: \"tcp\", \"verbs\", or \"auto\": tcp, and verbs\n"
-     "where there is a device."},
-    {"fabric", "domain", T_STRING, STR(domain), 0, 0, NULL, "\"\"",
-     "libfabric domain (device) name as `fi_info` shows it. \"\": the first that fits."},
-    {"fabric", "lane", T_ENUM, AT(lane), 0, 0, lanes, "\"auto\"",
-     "How batches move: \"write\" (one-sided), \"send\" (into posted buffers), or \"auto\": the\n"
-     "faster on the provider, send on tcp and write on verbs."},
-    {"fabric", "lane_cell", T_SIZE, AT(lane_cell), 1024, 1 << 20, NULL, "\"16KiB\"",
-     "The most bytes in a batch (\"1KiB\" to \"1MiB\", a multiple of 64)."},
-    {"fabric", "lane_cells", T_POW2, AT(lane_cells), 2, 256, NULL, "8",
-     "Batches on their way at once, each direction (2 to 256, rounded up to a power of two)."},
-    {"fabric", "lease_window", T_U32, AT(lease_window), 1, 65536, NULL, "1024",
-     "Most tasks that one remote worker thread holds (1 to 65536); it asks for fewer when they\n"
-     "are long."},
-    {"fabric", "submit_window", T_U32, AT(submit_window), 16, 1048576, NULL, "4096",
-     "Most tasks that one remote producer has outstanding (16 to 1048576)."},
-    {"fabric", "links", T_U32, AT(links), 1, 16384, NULL, "1024",
-     "Most remote handles at once (1 to 16384); each also needs a participant."},
-    {"poll", "mode", T_ENUM, AT(poll_mode), 0, 0, polls, "\"adaptive\"",
-     "How fabricd waits while links are up: \"adaptive\" spins as long as that pays, then sleeps;\n"
-     "\"busy\" never sleeps; \"event\" never spins. Without links it always sleeps."},
-    {"poll", "spin", T_DURATION, AT(spin_ns), 0, SECOND / 100, NULL, "\"50us\"",
-     "The longest spin (\"0us\" to \"10ms\")."},
-    {"limits", "handshakes", T_U32, AT(handshakes), 1, 4096, NULL, "64",
-     "Most peers at once that have not proved the key yet (1 to 4096)."},
-};
-#define KEYS (sizeof keys / sizeof *keys)
+#define SHOW_MAX 80 /* of a foreign text, as errors show it */
 
 struct walk {
     struct conf *c;
     struct conf_errors *errs;
     const char *file;
-    int queue_line[CONF_QUEUES_MAX];
+    struct {
+        int line; /* of the name, or of the header before that is seen */
+        bool named;
+    } queue[CONF_QUEUES_MAX];
 };
 
+/* ---- errors ---- */
+
+/* A foreign text as an error may show it: bounded, and nothing that a terminal would obey. (C2 80
+ * to C2 9F are control characters too.) */
+static const char *shown(char buf[SHOW_MAX], const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    size_t n = 0;
+    for (; *p && n < SHOW_MAX - 8; p++) {
+        bool c1 = p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
+        p += c1;
+        if (*p < 0x20 || *p == 0x7f || c1)
+            n += (size_t)sprintf(buf + n, "\\x%02x", *p);
+        else
+            buf[n++] = (char)*p;
+    }
+    while (*p && n > 0 && (p[0] & 0xc0) == 0x80) { /* don't cut a UTF-8 character in two */
+        n--;
+        p--;
+    }
+    strcpy(buf + n, *p ? "..." : "");
+    return buf;
+}
+
+/* Keeps errors in the order of lines: the file's structure comes in another one. */
 __attribute__((format(printf, 3, 4))) static void complain(struct walk *w, int line,
                                                            const char *fmt, ...)
 {
+    struct conf_errors *e = w->errs;
+    char where[16] = "";
+    size_t i = e->n, front;
     va_list ap;
-    if (w->errs->n == CONF_ERRORS_MAX) {
-        w->errs->dropped++;
-        return;
+    while (i > 0 && line > 0 && e->at[i - 1] > line)
+        i--;
+    if (e->n == CONF_ERRORS_MAX) {
+        e->dropped++;
+        if (i == CONF_ERRORS_MAX)
+            return;
+    } else {
+        e->n++;
     }
-    char *to = w->errs->line[w->errs->n++];
-    int n = line > 0 ? snprintf(to, sizeof w->errs->line[0], "%s:%d: ", w->file, line)
-                     : snprintf(to, sizeof w->errs->line[0], "%s: ", w->file);
+    memmove(e->line[i + 1], e->line[i], (e->n - i - 1) * sizeof e->line[0]);
+    memmove(&e->at[i + 1], &e->at[i], (e->n - i - 1) * sizeof e->at[0]);
+    e->at[i] = line;
+    if (line > 0)
+        snprintf(where, sizeof where, "%d: ", line);
+    front = (size_t)snprintf(e->line[i], CONF_LINE_MAX, "%.200s:%s%s", w->file, line > 0 ? "" : " ",
+                             where);
     va_start(ap, fmt);
-    if (n < (int)sizeof w->errs->line[0])
-        vsnprintf(to + n, sizeof w->errs->line[0] - (size_t)n, fmt, ap);
+    vsnprintf(e->line[i] + front, CONF_LINE_MAX - front, fmt, ap);
     va_end(ap);
 }
 
-/* ---- values ---- */
+/* ---- numbers ---- */
 
-/* "64MiB" -> bytes, "50us" -> ns; -1: not one. */
-static int64_t with_unit(const char *text, enum type type)
+static uint32_t power_of_two(int64_t at_least)
 {
-    static const struct {
-        const char *unit;
-        int64_t factor;
-        enum type type;
-    } units[] = {{"KiB", 1 << 10, T_SIZE},        {"MiB", 1 << 20, T_SIZE},
-                 {"GiB", 1 << 30, T_SIZE},        {"B", 1, T_SIZE},
-                 {"ns", 1, T_DURATION},           {"us", 1000, T_DURATION},
-                 {"ms", 1000000, T_DURATION},     {"s", SECOND, T_DURATION},
-                 {"min", 60 * SECOND, T_DURATION}};
-    char *end;
-    if (!isdigit((unsigned char)text[0]))
-        return -1;
-    errno = 0;
-    long long v = strtoll(text, &end, 10);
-    while (*end == ' ')
-        end++;
-    for (size_t i = 0; errno == 0 && i < sizeof units / sizeof *units; i++)
-        if (units[i].type == type && strcmp(end, units[i].unit) == 0)
-            return v > INT64_MAX / units[i].factor ? -1 : v * units[i].factor;
-    return -1;
+    uint32_t p = 1;
+    while (p < at_least)
+        p <<= 1;
+    return p;
 }
 
-static void store(struct conf *c, const struct key *k, int64_t v)
+static void store(struct conf *c, const struct conf_key *k, int64_t v)
 {
     void *at = (char *)c + k->offset;
     if (k->type == T_SIZE || k->type == T_DURATION)
@@ -164,123 +103,156 @@ static void store(struct conf *c, const struct key *k, int64_t v)
     else if (k->type == T_INT || k->type == T_ENUM)
         *(int *)at = (int)v;
     else
-        *(uint32_t *)at = (uint32_t)v;
+        *(uint32_t *)at = k->type == T_POW2 ? power_of_two(v) : (uint32_t)v;
 }
 
-static int64_t pow2(int64_t v)
+/* given: v as the file has it. */
+static void take_number(struct walk *w, const struct conf_key *k, int line, const char *given,
+                        int64_t v)
 {
-    int64_t p = 1;
-    while (p < v)
-        p <<= 1;
-    return p;
+    char lo[32], hi[32];
+    if (v < k->min || v > k->max)
+        complain(w, line, "%s.%s: %s is out of range; use %s to %s", k->table, k->name, given,
+                 conf_written(lo, k, k->min), conf_written(hi, k, k->max));
+    else if (k->step && v % k->step)
+        complain(w, line, "%s.%s: %s is between two steps; use a multiple of %s", k->table, k->name,
+                 given, conf_written(lo, k, k->step));
+    else
+        store(w->c, k, v);
 }
 
-static bool address_ok(const char *text)
+/* ---- values ---- */
+
+static bool has_control(const char *s)
 {
-    const char *colon = strrchr(text, ':');
-    char *end;
-    if (!text[0])
-        return true;
-    if (!colon || colon == text || !isdigit((unsigned char)colon[1]))
-        return false;
-    if (strchr(text, ':') != colon && (text[0] != '[' || colon[-1] != ']'))
-        return false;
-    long port = strtol(colon + 1, &end, 10);
-    return *end == 0 && port <= 65535;
+    for (; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            return true;
+    return false;
 }
 
-static void take_string(struct walk *w, const struct key *k, const struct toml_entry *e)
+static void take_text(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
 {
-    char *end;
-    int64_t v;
-    switch (k->type) {
-    case T_ADDRESS:
-        if (!address_ok(e->string)) {
-            complain(w, e->line, "%s.%s: \"%s\" is not HOST:PORT; write e.g. %s or \"\"", k->table,
-                     k->name, e->string, k->fallback);
+    char *at = (char *)w->c + k->offset;
+    size_t len = strlen(e->string);
+    if (has_control(e->string)) {
+        complain(w, e->line, "%s.%s: has a control character; leave it out", k->table, k->name);
+    } else if (len >= k->cap) {
+        complain(w, e->line, "%s.%s: has %zu bytes; shorten it to %zu at most", k->table, k->name,
+                 len, k->cap - 1);
+    } else {
+        memset(at, 0, k->cap); /* equal files make equal structs, byte for byte */
+        memcpy(at, e->string, len);
+    }
+}
+
+static void take_address(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    struct fab_address a;
+    char show[SHOW_MAX];
+    if (e->string[0] && address_split(e->string, true, &a) < 0)
+        complain(
+            w, e->line,
+            "%s.%s: \"%s\" is no address; write \"HOST:PORT\", \"[IPV6]:PORT\", or \"\" for none",
+            k->table, k->name, shown(show, e->string));
+    else
+        take_text(w, k, e);
+}
+
+static void take_word(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    char list[128] = "", show[SHOW_MAX];
+    size_t n = 0;
+    for (int i = 0; k->words[i]; i++) {
+        if (strcmp(k->words[i], e->string) == 0) {
+            store(w->c, k, i);
             return;
         }
-        /* fall through */
-    case T_STRING:
-        if (strlen(e->string) >= k->cap)
-            complain(w, e->line, "%s.%s: too long; at most %zu bytes fit", k->table, k->name,
-                     k->cap - 1);
-        else
-            strcpy((char *)w->c + k->offset, e->string);
-        return;
-    case T_ENUM:
-        for (int i = 0; k->words[i]; i++) {
-            if (strcmp(k->words[i], e->string) == 0) {
-                store(w->c, k, i);
-                return;
-            }
-        }
-        char list[128] = "";
-        for (int i = 0; k->words[i]; i++)
-            snprintf(list + strlen(list), sizeof list - strlen(list), "%s\"%s\"", i ? ", " : "",
-                     k->words[i]);
-        complain(w, e->line, "%s.%s: \"%s\" is unknown; use one of %s", k->table, k->name,
-                 e->string, list);
-        return;
-    case T_MODE:
-        v = strtol(e->string, &end, 8);
-        if (!e->string[0] || *end || v < 0 || v > 0777)
-            complain(w, e->line, "%s.%s: \"%s\" is not an octal mode; write e.g. \"0660\"",
-                     k->table, k->name, e->string);
-        else
-            store(w->c, k, v);
-        return;
-    case T_SIZE:
-    case T_DURATION:
-        v = with_unit(e->string, k->type);
-        if (v < 0)
-            complain(w, e->line, "%s.%s: \"%s\" is not a %s; write e.g. %s", k->table, k->name,
-                     e->string, k->type == T_SIZE ? "size" : "duration", k->fallback);
-        else if (v < k->min || v > k->max)
-            complain(w, e->line, "%s.%s: \"%s\" is out of range; the default is %s", k->table,
-                     k->name, e->string, k->fallback);
-        else
-            store(w->c, k, v);
-        return;
-    default:
-        complain(w, e->line, "%s.%s: must be a number, not a string; write %s", k->table, k->name,
-                 k->fallback);
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s\"%s\"", i ? ", " : "", k->words[i]);
     }
+    complain(w, e->line, "%s.%s: \"%s\" is unknown; use one of %s", k->table, k->name,
+             shown(show, e->string), list);
 }
 
-static void take_integer(struct walk *w, const struct key *k, const struct toml_entry *e)
+static void take_mode(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
 {
-    if (k->type == T_DURATION) {
-        complain(w, e->line, "%s.%s: %" PRId64 " has no unit; write e.g. %s", k->table, k->name,
-                 e->integer, k->fallback);
-        return;
-    }
-    if (k->type == T_MODE) {
-        complain(w, e->line, "%s.%s: must be a string, so that it is octal; write e.g. \"0660\"",
-                 k->table, k->name);
-        return;
-    }
-    if (k->type != T_U32 && k->type != T_INT && k->type != T_POW2 && k->type != T_SIZE) {
-        complain(w, e->line, "%s.%s: must be a string; write e.g. %s", k->table, k->name,
+    size_t digits = strspn(e->string, "01234567");
+    char show[SHOW_MAX];
+    long v = strtol(e->string, NULL, 8);
+    if (digits == 0 || digits > 4 || e->string[digits] || v > k->max)
+        complain(w, e->line, "%s.%s: \"%s\" is no octal mode; use \"0000\" to \"0777\"", k->table,
+                 k->name, shown(show, e->string));
+    else
+        store(w->c, k, v);
+}
+
+static void take_amount(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    char show[SHOW_MAX], given[SHOW_MAX + 2];
+    int64_t v = conf_with_unit(e->string, k->type);
+    snprintf(given, sizeof given, "\"%s\"", shown(show, e->string));
+    if (v < 0)
+        complain(w, e->line, "%s.%s: %s is no %s; write an integer with %s", k->table, k->name,
+                 given, k->type == T_SIZE ? "size" : "duration",
+                 k->type == T_SIZE ? "B, KiB, MiB or GiB" : "ns, us, ms or s");
+    else
+        take_number(w, k, e->line, given, v);
+}
+
+static void wrong_type(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    static const char *const is[] = {"a string", "an integer", "a float", "a boolean",
+                                     "a date",   "an array",   "a table"};
+    bool bare = strcmp(k->fallback, "\"\"") == 0;
+    complain(w, e->line, "%s.%s: must be %s, not %s; write %s = %s", k->table, k->name,
+             k->type <= T_MODE       ? "a string"
+             : k->type == T_SIZE     ? "a size"
+             : k->type == T_DURATION ? "a duration"
+                                     : "an integer",
+             is[e->type], k->name, bare ? "\"...\"" : k->fallback);
+}
+
+static void take_integer(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    char given[32];
+    snprintf(given, sizeof given, "%" PRId64, e->integer);
+    if (k->type == T_DURATION)
+        complain(w, e->line, "%s.%s: %s has no unit; write one, as in %s", k->table, k->name, given,
                  k->fallback);
-        return;
-    }
-    if (e->integer < k->min || e->integer > k->max) {
-        complain(w, e->line, "%s.%s: %" PRId64 " is out of range; use %" PRId64 " to %" PRId64,
-                 k->table, k->name, e->integer, k->min, k->max);
-        return;
-    }
-    store(w->c, k, k->type == T_POW2 ? pow2(e->integer) : e->integer);
+    else if (k->type < T_INT)
+        wrong_type(w, k, e);
+    else
+        take_number(w, k, e->line, given, e->integer);
+}
+
+static void take_value(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    if (e->type == TOML_INTEGER)
+        take_integer(w, k, e);
+    else if (e->type != TOML_STRING)
+        wrong_type(w, k, e);
+    else if (k->type == T_STRING)
+        take_text(w, k, e);
+    else if (k->type == T_ADDRESS)
+        take_address(w, k, e);
+    else if (k->type == T_ENUM)
+        take_word(w, k, e);
+    else if (k->type == T_MODE)
+        take_mode(w, k, e);
+    else if (k->type == T_SIZE || k->type == T_DURATION)
+        take_amount(w, k, e);
+    else
+        wrong_type(w, k, e);
 }
 
 /* ---- names ---- */
 
-/* Letters that differ, are missing or too many: Levenshtein's distance. */
+/* Levenshtein's distance: letters to change, add or leave out. */
 static size_t distance(const char *a, const char *b)
 {
-    size_t row[64], n = strlen(b);
-    if (n >= 64)
-        return 64;
+    size_t row[32], n = strlen(b);
+    if (strlen(a) >= 32 || n >= 32)
+        return SIZE_MAX;
     for (size_t j = 0; j <= n; j++)
         row[j] = j;
     for (size_t i = 0; a[i]; i++) {
@@ -291,41 +263,95 @@ static size_t distance(const char *a, const char *b)
             diagonal = row[j + 1];
             if (row[j] + 1 < best)
                 best = row[j] + 1;
-            if (row[j + 1] + 1 < best)
-                best = row[j + 1] + 1;
+            if (diagonal + 1 < best)
+                best = diagonal + 1;
             row[j + 1] = best;
         }
     }
     return row[n];
 }
 
-static bool table_known(const char *table)
+/* Beyond this distance a likeness is chance. */
+static size_t likeness(const char *word)
 {
-    if (strcmp(table, "queue") == 0)
-        return true;
-    for (size_t i = 0; i < KEYS; i++)
-        if (strcmp(keys[i].table, table) == 0)
+    return strlen(word) / 3 + 1;
+}
+
+static const char *like_table(const char *word)
+{
+    size_t least = likeness(word) + 1;
+    const char *best = NULL;
+    for (size_t i = 0; i < conf_tables_n; i++) {
+        size_t d = distance(word, conf_tables[i]);
+        if (d < least) {
+            least = d;
+            best = conf_tables[i];
+        }
+    }
+    return best;
+}
+
+static bool is_table(const char *word)
+{
+    for (size_t i = 0; i < conf_tables_n; i++)
+        if (strcmp(conf_tables[i], word) == 0)
             return true;
     return false;
 }
 
-static void unknown_key(struct walk *w, const struct toml_entry *e)
+/* The known key most like e's, first of all in its own table. */
+static const struct conf_key *like_key(const struct toml_entry *e)
 {
-    const struct key *best = NULL;
-    size_t least = 4;
-    for (size_t i = 0; i < KEYS; i++) {
-        size_t d = distance(e->key, keys[i].name) + (strcmp(keys[i].table, e->table) ? 1 : 0);
-        if (d < least) {
-            least = d;
-            best = &keys[i];
+    const struct conf_key *best = NULL;
+    size_t least = likeness(e->key) + 1;
+    for (int own = 1; own >= 0 && !best; own--) {
+        for (size_t i = 0; i < conf_keys_n; i++) {
+            size_t d = distance(e->key, conf_keys[i].name);
+            if ((strcmp(conf_keys[i].table, e->table) == 0) == own && d < least) {
+                least = d;
+                best = &conf_keys[i];
+            }
         }
     }
-    if (best)
-        complain(w, e->line, "%s%s%s: unknown key; did you mean %s.%s?", e->table,
-                 e->table[0] ? "." : "", e->key, best->table, best->name);
+    return best;
+}
+
+static void unknown_key(struct walk *w, const struct toml_entry *e)
+{
+    const struct conf_key *like = like_key(e);
+    char show[SHOW_MAX], list[200] = "";
+    const char *dot = e->table[0] ? "." : "";
+    size_t n = 0;
+    shown(show, e->key);
+    if (like) {
+        complain(w, e->line, "%s%s%s: unknown key; did you mean %s.%s?", e->table, dot, show,
+                 like->table, like->name);
+        return;
+    }
+    for (size_t i = 0; i < conf_keys_n; i++)
+        if (strcmp(conf_keys[i].table, e->table) == 0)
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "",
+                                  conf_keys[i].name);
+    if (n)
+        complain(w, e->line, "%s.%s: unknown key; remove it ([%s] has %s)", e->table, show,
+                 e->table, list);
     else
-        complain(w, e->line, "%s%s%s: unknown key; `fabricd --print-config` lists all", e->table,
-                 e->table[0] ? "." : "", e->key);
+        complain(w, e->line, "%s: unknown key; remove it (every key belongs to a [table])", show);
+}
+
+static void unknown_table(struct walk *w, const struct toml_entry *e)
+{
+    const char *like = like_table(e->table);
+    char show[SHOW_MAX];
+    shown(show, e->table);
+    if (like)
+        complain(w, e->line, "[%s]: unknown table; did you mean [%s]?", show, like);
+    else
+        complain(
+            w, e->line,
+            "[%s]: unknown table; remove it (there are node, segment, queue, listen, auth, fabric, "
+            "poll and limits)",
+            show);
 }
 
 /* ---- queues ---- */
@@ -333,55 +359,61 @@ static void unknown_key(struct walk *w, const struct toml_entry *e)
 static bool queue_name_ok(const char *name)
 {
     size_t n = strlen(name);
-    if (n == 0 || n >= CONF_NAME_MAX)
-        return false;
-    for (; *name; name++)
-        if (!isalnum((unsigned char)*name) && !strchr("._-", *name))
-            return false;
-    return true;
+    return n > 0 && n < CONF_NAME_MAX &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
-static void take_queue(struct walk *w, const struct toml_entry *e)
+static void queue_header(struct walk *w, const struct toml_entry *e)
 {
-    struct conf *c = w->c;
     if (e->index < 0) {
-        complain(w, e->line, "queue: write [[queue]], with two brackets, once for each queue");
-        return;
+        complain(w, e->line, "[queue]: one table for all queues; write [[queue]], once for each");
+    } else if (e->index < CONF_QUEUES_MAX) {
+        w->queue[e->index].line = e->line;
+        if (w->c->queues <= (uint32_t)e->index)
+            w->c->queues = (uint32_t)e->index + 1;
+    } else if (e->index == CONF_QUEUES_MAX) {
+        complain(w, e->line, "[[queue]]: more than %d queues; remove the others", CONF_QUEUES_MAX);
     }
-    if (e->index >= CONF_QUEUES_MAX) {
-        if (!e->key[0])
-            complain(w, e->line, "queue: at most %d queues", CONF_QUEUES_MAX);
-        return;
-    }
-    if (!e->key[0]) { /* the table itself: its name must follow */
-        c->queues = (uint32_t)e->index + 1;
-        c->queue[e->index][0] = 0;
-        w->queue_line[e->index] = e->line;
-        return;
-    }
+}
+
+static void queue_key(struct walk *w, const struct toml_entry *e)
+{
+    char show[SHOW_MAX];
     if (strcmp(e->key, "name") != 0) {
-        complain(w, e->line, "queue.%s: unknown key; a queue has a name", e->key);
+        complain(w, e->line, "queue.%s: unknown key; %s", shown(show, e->key),
+                 distance(e->key, "name") <= likeness(e->key)
+                     ? "did you mean queue.name?"
+                     : "remove it (a queue has a name only)");
         return;
     }
-    if (e->type != TOML_STRING || !queue_name_ok(e->string)) {
-        complain(w, e->line, "queue.name: must be 1 to %d letters, digits, '.', '_' or '-'",
-                 CONF_NAME_MAX - 1);
-        snprintf(c->queue[e->index], CONF_NAME_MAX, "?%d", e->index);
+    if (e->index < 0 || e->index >= CONF_QUEUES_MAX)
         return;
-    }
-    strcpy(c->queue[e->index], e->string);
+    w->queue[e->index].named = true;
+    w->queue[e->index].line = e->line;
+    if (e->type != TOML_STRING)
+        complain(w, e->line, "queue.name: must be a string; write name = \"...\"");
+    else if (!queue_name_ok(e->string))
+        complain(w, e->line,
+                 "queue.name: \"%s\" is no queue's name; use 1 to %d of A-Z a-z 0-9 . _ -",
+                 shown(show, e->string), CONF_NAME_MAX - 1);
+    else
+        strcpy(w->c->queue[e->index], e->string);
 }
 
 static void check_queues(struct walk *w)
 {
     struct conf *c = w->c;
     for (uint32_t i = 0; i < c->queues; i++) {
-        if (!c->queue[i][0])
-            complain(w, w->queue_line[i], "queue.name: missing; write name = \"...\"");
-        for (uint32_t j = 0; j < i; j++)
-            if (c->queue[i][0] && strcmp(c->queue[i], c->queue[j]) == 0)
-                complain(w, w->queue_line[i], "queue.name: \"%s\" is there twice; rename one",
-                         c->queue[i]);
+        if (!w->queue[i].named)
+            complain(w, w->queue[i].line, "[[queue]]: has no name; write name = \"...\"");
+        for (uint32_t j = 0; j < i && c->queue[i][0]; j++) {
+            if (strcmp(c->queue[i], c->queue[j]) == 0) {
+                complain(w, w->queue[i].line,
+                         "queue.name: \"%s\" is there already, in line %d; choose another name",
+                         c->queue[i], w->queue[j].line);
+                break;
+            }
+        }
     }
     if (c->queues == 0) {
         c->queues = 1;
@@ -391,60 +423,58 @@ static void check_queues(struct walk *w)
 
 /* ---- the whole ---- */
 
+static void see_table(struct walk *w, const struct toml_entry *e)
+{
+    if (strcmp(e->table, "queue") == 0)
+        queue_header(w, e);
+    else if (e->index > 0)
+        return; /* the first one of an array has said it */
+    else if (!is_table(e->table))
+        unknown_table(w, e);
+    else if (e->index == 0)
+        complain(w, e->line, "[[%s]]: there is one of it only; write [%s]", e->table, e->table);
+}
+
 static void see(void *arg, const struct toml_entry *e)
 {
     struct walk *w = arg;
-    if (strcmp(e->table, "queue") == 0) {
-        take_queue(w, e);
-        return;
-    }
-    if (!e->key[0]) {
-        if (!table_known(e->table))
-            complain(
-                w, e->line,
-                "[%s]: unknown table; there are node, segment, queue, listen, auth, fabric, poll "
-                "and limits",
-                e->table);
-        else if (e->index >= 0)
-            complain(w, e->line, "[[%s]]: write [%s], with one bracket", e->table, e->table);
-        return;
-    }
-    for (size_t i = 0; i < KEYS; i++) {
-        const struct key *k = &keys[i];
-        if (strcmp(k->table, e->table) != 0 || strcmp(k->name, e->key) != 0)
-            continue;
-        if (e->type == TOML_STRING)
-            take_string(w, k, e);
-        else if (e->type == TOML_INTEGER)
-            take_integer(w, k, e);
-        else
-            complain(w, e->line, "%s.%s: wrong type; write e.g. %s", k->table, k->name,
-                     k->fallback);
-        return;
-    }
-    if (table_known(e->table) || !e->table[0])
+    if (e->table[0] && !e->key[0] && e->type == TOML_TABLE) {
+        see_table(w, e);
+    } else if (strcmp(e->table, "queue") == 0) {
+        queue_key(w, e);
+    } else if (!e->table[0] && is_table(e->key)) {
+        complain(w, e->line, "%s: must be a table; write %s", e->key,
+                 strcmp(e->key, "queue") == 0 ? "[[queue]]" : "it in brackets, and its keys below");
+    } else if (!e->table[0] || is_table(e->table)) {
+        for (size_t i = 0; i < conf_keys_n; i++) {
+            if (strcmp(conf_keys[i].table, e->table) == 0 &&
+                strcmp(conf_keys[i].name, e->key) == 0) {
+                take_value(w, &conf_keys[i], e);
+                return;
+            }
+        }
         unknown_key(w, e);
+    } /* the keys of an unknown table need no word more */
 }
 
-/* A default is what its text in the table means: the same code reads it. */
 void conf_defaults(struct conf *c)
 {
-    struct conf_errors errs = {0};
-    struct walk w = {.c = c, .errs = &errs, .file = "defaults"};
+    /* There is no place for errors: a default that is wrong ends the very first test. */
+    struct walk w = {.c = c, .errs = NULL, .file = ""};
     memset(c, 0, sizeof *c);
-    for (size_t i = 0; i < KEYS; i++) {
-        struct toml_entry e = {.table = keys[i].table, .index = -1, .key = keys[i].name};
-        char text[128];
-        if (keys[i].fallback[0] == '"') {
-            snprintf(text, sizeof text, "%s", keys[i].fallback + 1);
-            text[strlen(text) - 1] = 0;
+    for (size_t i = 0; i < conf_keys_n; i++) {
+        const char *text = conf_keys[i].fallback;
+        struct toml_entry e = {.table = conf_keys[i].table, .index = -1, .key = conf_keys[i].name};
+        char string[64];
+        if (text[0] == '"') {
+            snprintf(string, sizeof string, "%.*s", (int)strlen(text) - 2, text + 1);
             e.type = TOML_STRING;
-            e.string = text;
+            e.string = string;
         } else {
             e.type = TOML_INTEGER;
-            e.integer = strtoll(keys[i].fallback, NULL, 10);
+            e.integer = strtoll(text, NULL, 10);
         }
-        see(&w, &e);
+        take_value(&w, &conf_keys[i], &e);
     }
     check_queues(&w);
 }
@@ -453,71 +483,65 @@ int conf_parse(const char *text, size_t len, const char *name, struct conf *c,
                struct conf_errors *errs)
 {
     struct walk w = {.c = c, .errs = errs, .file = name};
-    char error[200];
-    int line = 0;
+    char error[300] = "", show[SHOW_MAX];
+    int line = 0, rc;
     errs->n = errs->dropped = 0;
     conf_defaults(c);
+    memset(c->queue, 0, sizeof c->queue);
     c->queues = 0;
-    int rc = toml_walk(text, len, see, &w, error, sizeof error, &line);
-    if (rc == -EINVAL)
-        complain(&w, line, "not TOML: %s", error);
-    else if (rc < 0)
-        return err_set(rc, "%s: no memory", name);
+    if (len > FILE_MAX) {
+        complain(&w, 0, "is larger than a MiB; that is no configuration");
+        rc = -EINVAL;
+    } else {
+        rc = toml_walk(text, len, see, &w, error, sizeof error, &line);
+        if (rc == -EINVAL)
+            complain(&w, line, "is no TOML: %s; correct the line", shown(show, error));
+    }
     check_queues(&w);
-    if (c->arena_bytes % 65536)
-        complain(&w, 0, "segment.arena: must be a multiple of 64KiB");
-    if (c->lane_cell % 64)
-        complain(&w, 0, "fabric.lane_cell: must be a multiple of 64 bytes");
-    return errs->n ? err_set(-EINVAL, "%s", errs->line[0]) : 0;
+    if (rc == 0 && errs->n == 0)
+        return 0;
+    conf_defaults(c);
+    if (rc < 0 && rc != -EINVAL) {
+        errs->n = errs->dropped = 0;
+        return err_set(rc, "%s: no memory to read it", name);
+    }
+    return err_set(-EINVAL, "%s", errs->line[0]);
 }
 
 int conf_load(const char *file, struct conf *c, struct conf_errors *errs)
 {
-    errs->n = errs->dropped = 0;
-    FILE *f = fopen(file, "re");
-    char *text = malloc(FILE_MAX + 1);
+    char *text = NULL;
     int rc;
-    if (!f || !text) {
-        rc = !f ? -errno : -ENOMEM;
-        err_set(rc, "%s: %s", file, strerror(-rc));
+    errs->n = errs->dropped = 0;
+    conf_defaults(c);
+    FILE *f = fopen(file, "re");
+    if (!f) {
+        rc = -errno;
+        return err_set(rc, "%s: %s", file, strerror(-rc));
+    }
+    text = malloc(FILE_MAX + 1);
+    if (!text) {
+        rc = err_set(-ENOMEM, "%s: no memory to read it", file);
         goto out;
     }
+    errno = 0;
     size_t len = fread(text, 1, FILE_MAX + 1, f);
-    if (ferror(f))
-        rc = err_set(-EIO, "%s: can't be read", file);
-    else if (len > FILE_MAX)
-        rc = err_set(-EFBIG, "%s: over a MiB is no configuration", file);
-    else
-        rc = conf_parse(text, len, file, c, errs);
+    if (ferror(f)) {
+        rc = errno ? -errno : -EIO;
+        rc = err_set(rc, "%s: %s", file, strerror(-rc));
+        goto out;
+    }
+    rc = conf_parse(text, len, file, c, errs);
 out:
-    if (f)
-        fclose(f);
+    fclose(f);
     free(text);
     return rc;
 }
 
-void conf_print_documented(FILE *to)
+void conf_errors_print(const struct conf_errors *errs, const char *prefix, FILE *to)
 {
-    const char *table = "";
-    fputs(
-        "# fabricd's configuration. Every key stands here with its default in a comment; the file\n"
-        "# works as it is. `fabricd --check -c FILE` checks one. See node.toml(5).\n",
-        to);
-    for (size_t i = 0; i < KEYS; i++) {
-        if (strcmp(table, keys[i].table) != 0) {
-            if (strcmp(keys[i].table, "listen") == 0)
-                fputs("\n# One [[queue]] for each place that tasks are submitted to; the first is "
-                      "the one used when\n"
-                      "# none is named.\n[[queue]]\nname = \"default\"\n",
-                      to);
-            table = keys[i].table;
-            fprintf(to, "\n[%s]\n", table);
-        }
-        for (const char *p = keys[i].doc; p;) {
-            const char *nl = strchr(p, '\n');
-            fprintf(to, "# %.*s\n", nl ? (int)(nl - p) : (int)strlen(p), p);
-            p = nl ? nl + 1 : NULL;
-        }
-        fprintf(to, "# %s = %s\n", keys[i].name, keys[i].fallback);
-    }
+    for (size_t i = 0; i < errs->n; i++)
+        fprintf(to, "%s: %s\n", prefix, errs->line[i]);
+    if (errs->dropped)
+        fprintf(to, "%s: and %zu more\n", prefix, errs->dropped);
 }

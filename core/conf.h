@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * conf.h - fabricd's configuration.
+ * conf.h - fabricd's configuration: a TOML file becomes a plain struct.
  *
- * One table in conf.c describes every key: its type, range, default and documentation. Defaults,
- * checking and the text of conf/node.toml all come from it.
+ * One table in conf.c describes every key: its type, range, default and documentation. The
+ * defaults, the checks and the text of conf/node.toml all come from it, so that they can't drift
+ * apart.
  *
- * Threads: none. A struct conf is plain data.
+ * Threads: none of its own, no global state; different threads may parse at the same time.
+ * A struct conf owns no memory: it is copied and forgotten freely.
+ * On failure a struct conf holds the defaults, and every error of the file has been collected.
  */
 #ifndef FABRIC_CONF_H
 #define FABRIC_CONF_H
@@ -15,23 +18,26 @@
 #include <stdio.h>
 
 #define CONF_QUEUES_MAX 64
-#define CONF_NAME_MAX   32
+#define CONF_NAME_MAX   32 /* of a queue, with the NUL */
 #define CONF_ERRORS_MAX 64
+#define CONF_LINE_MAX   512
 
 enum conf_huge { CONF_HUGE_AUTO, CONF_HUGE_NEVER, CONF_HUGE_REQUIRE };
 enum conf_provider { CONF_PROVIDER_AUTO, CONF_PROVIDER_TCP, CONF_PROVIDER_VERBS };
 enum conf_lane { CONF_LANE_AUTO, CONF_LANE_WRITE, CONF_LANE_SEND };
 enum conf_poll { CONF_POLL_ADAPTIVE, CONF_POLL_BUSY, CONF_POLL_EVENT };
 
+/* Fields have the names of their keys; sizes are bytes, durations nanoseconds, enums those above
+ * (log_level: enum log_level). An empty string means the rule that conf/node.toml gives. */
 struct conf {
     /* [node] */
     char name[64], runtime_dir[256], state_dir[256];
     int log_level;
     /* [segment] */
-    uint32_t slots, participants;
+    uint32_t slots, participants; /* slots: a power of two */
     uint64_t arena_bytes;
-    int huge_pages, numa_node;
-    /* [[queue]] */
+    int huge_pages, numa_node; /* numa_node: -1 any */
+    /* [[queue]] in the file's order; at least one */
     uint32_t queues;
     char queue[CONF_QUEUES_MAX][CONF_NAME_MAX];
     /* [listen] */
@@ -44,7 +50,7 @@ struct conf {
     int provider, lane;
     char domain[64];
     uint64_t lane_cell;
-    uint32_t lane_cells, lease_window, submit_window, links;
+    uint32_t lane_cells, lease_window, submit_window, links; /* lane_cells: a power of two */
     /* [poll] */
     int poll_mode;
     uint64_t spin_ns;
@@ -52,22 +58,32 @@ struct conf {
     uint32_t handshakes;
 };
 
-/* All errors of a file, each a whole line: "FILE:LINE: KEY: what is wrong; the remedy". */
+/* A file's errors in the order of its lines, each as "FILE:LINE: KEY: what is wrong; the remedy".
+ * Of more than CONF_ERRORS_MAX the first ones are kept and the others counted. Foreign text in
+ * them is bounded and has no control characters. */
 struct conf_errors {
-    size_t n;       /* lines kept */
-    size_t dropped; /* errors beyond CONF_ERRORS_MAX */
-    char line[CONF_ERRORS_MAX][320];
+    size_t n, dropped;
+    int at[CONF_ERRORS_MAX]; /* line[i] is about this line of the file; 0: the whole file */
+    char line[CONF_ERRORS_MAX][CONF_LINE_MAX];
 };
 
 void conf_defaults(struct conf *c);
-/* Parses text (name stands in front of errors). 0, or -EINVAL with at least one line in errs; *c
- * then has defaults where it could not be told otherwise. */
+
+/* Reads TOML from text; name stands in front of errors. 0, or -EINVAL with at least one error in
+ * errs (a syntax error hides all that could be said of the rest), or -ENOMEM with none. The
+ * thread's message is the first error. */
 int conf_parse(const char *text, size_t len, const char *name, struct conf *c,
                struct conf_errors *errs) __attribute__((warn_unused_result));
-/* The same for a file; -errno when it can't be read. */
+
+/* The same for a file. -errno with no error in errs, but the thread's message, when it can't be
+ * read. */
 int conf_load(const char *file, struct conf *c, struct conf_errors *errs)
     __attribute__((warn_unused_result));
-/* Writes the documented default configuration: the text of conf/node.toml. */
+
+/* One error a line, each behind "prefix: ", and a last line "and N more" if some were dropped. */
+void conf_errors_print(const struct conf_errors *errs, const char *prefix, FILE *to);
+
+/* The text of conf/node.toml: every key with its documentation and, in a comment, its default. */
 void conf_print_documented(FILE *to);
 
 #endif

@@ -34,6 +34,28 @@ static struct undertaker_report bury(fab_t *f, bool crashed)
     return r;
 }
 
+/* What fabricd does within a second of being asked to. */
+static bool audit_if_wanted(void)
+{
+    struct undertaker_report r = {0};
+    if (!at_swap(&seg.head->audit_wanted, 0))
+        return false;
+    undertaker_audit(&seg, &out, &r);
+    return true;
+}
+
+/* A worker that does all there is to do. */
+static void work_off(void)
+{
+    fab_t *w = unit_handle(&seg, "last", 0);
+    struct fab_lease l;
+    do
+        while (fab_claim(w, 0, &l, 1, 0) == 1)
+            cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
+    while (audit_if_wanted());
+    bury(w, false);
+}
+
 /* Nothing leaks: every slot and every block is free, and can be had again. */
 static void check_all_free(void)
 {
@@ -42,7 +64,13 @@ static void check_all_free(void)
     uint32_t unit;
     cr_assert_eq(unit_slots_in(&seg, SLOT_FREE), SLOTS);
     cr_assert_eq(slot_stock_init(&all, SLOTS), 0);
-    cr_assert_eq(slot_stock_refill(&seg, &all, daemon_id, SLOTS), SLOTS);
+    (void)slot_stock_refill(&seg, &all, daemon_id, SLOTS);
+    if (all.n < SLOTS) {
+        cr_assert(audit_if_wanted(), "%u free slots can't be had, and no audit is asked for",
+                  SLOTS - all.n);
+        (void)slot_stock_refill(&seg, &all, daemon_id, SLOTS);
+    }
+    cr_assert_eq(all.n, SLOTS);
     slot_stock_shrink(&seg, &all, daemon_id, 0);
     slot_stock_free(&all);
     cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes);
@@ -454,10 +482,8 @@ Test(undertaker, closes_holes_and_puts_lost_hints_back)
     cr_assert_eq(r.requeued, 2 + 3);
     cr_assert_eq(at_load(&seg.head->requeued_hints), 5);
     for (int i = 0; i < 4; i++) {
-        struct fab_outcome o;
         struct fab_lease l = claim(w);
         cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
-        (void)o;
     }
     for (int i = 0; i < 4; i++) {
         struct fab_outcome o;
@@ -552,11 +578,7 @@ Test(undertaker, wakes_who_is_waiting_for_what_the_dead_held, .timeout = 40)
     cr_assert_eq(at_load(&seg.head->net_catches), 0);
     bury(x.f, false);
     bury(p, false);
-    /* the first task has an orphan's life left */
-    fab_t *w = unit_handle(&seg, "worker", 0);
-    struct fab_lease l = claim(w);
-    cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
-    bury(w, false);
+    work_off(); /* the first task has an orphan's life left */
     check_all_free();
 }
 
@@ -623,12 +645,7 @@ Test(undertaker, nothing_leaks_whoever_dies_when, .timeout = 40)
     }
     for (int i = 0; i < 5; i++)
         bury(f[i], false);
-    /* tasks whose producers are gone still wait for a worker */
-    fab_t *w = unit_handle(&seg, "last", 0);
-    struct fab_lease l;
-    while (fab_claim(w, 0, &l, 1, 0) == 1)
-        cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
-    bury(w, false);
+    work_off(); /* tasks whose producers are gone still wait for a worker */
     check_all_free();
 }
 
@@ -738,11 +755,7 @@ Test(undertaker, may_die_itself, .timeout = 60)
         undertaker_recover(&seg, &out, daemon_id, dead, true, &r);
         undertaker_recover(&seg, &out, daemon_id, old, true, &r);
         bury(w, true);
-        w = unit_handle(&seg, "worker", 0);
-        struct fab_lease l;
-        while (fab_claim(w, 0, &l, 1, 0) == 1)
-            cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
-        bury(w, false);
+        work_off();
         cr_assert_eq(unit_slots_in(&seg, SLOT_FREE), SLOTS, "round %d", round);
         cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes, "round %d", round);
     }
