@@ -59,14 +59,28 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
     return st->n;
 }
 
+/* Tombstones and repeated hints may leave the free ring without room: its front is taken out and
+ * what is free put back behind. */
+static void put_free(const struct segment *s, uint32_t slot)
+{
+    uint32_t hint[BATCH], n;
+    for (uint32_t tries = 0; !ring_put(s, s->free_ring, slot); tries++) {
+        if (tries == 2 * s->slots / BATCH || (n = ring_take(s, s->free_ring, hint, BATCH)) == 0) {
+            at_store(&s->head->audit_wanted, 1);
+            return;
+        }
+        for (uint32_t i = 0; i < n; i++)
+            if (slot_state(at_load(&s->slot[hint[i]].state)) == SLOT_FREE)
+                (void)!ring_put(s, s->free_ring, hint[i]); /* as many as came out fit in again */
+    }
+}
+
 bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
 {
     uint64_t expect = w;
     if (!at_cas(&s->slot[slot].state, &expect, slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
         return false;
-    /* The free ring has room for twice the slots: this can fail only while damaged or swamped with
-     * repeated hints; the audit finds the slot then. */
-    (void)!ring_put(s, s->free_ring, slot);
+    put_free(s, slot);
     return true;
 }
 

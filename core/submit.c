@@ -309,6 +309,9 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
     struct seg_slot *sl = &l->seg->slot[slot];
     /* read once: the segment is not to be trusted */
     uint32_t arg_len = sl->arg_len, res_len = sl->res_len;
+    if (slot_state(w) ==
+        SLOT_CANCELLED) /* what an attempt that died may have left there is no result */
+        res_len = 0;
     o->id = (fab_id)slot_epoch(w) << 32 | slot;
     o->tag = sl->tag;
     o->status = status[slot_state(w)];

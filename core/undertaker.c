@@ -50,17 +50,13 @@ static bool block_needed(const struct job *j, uint64_t w)
 
 static void recover_blocks(const struct job *j)
 {
-    for (uint32_t c = 0; c < j->s->chunks; c++) {
-        uint32_t st = chunk_state(at_load(&j->s->chunk_word[c]));
-        if (st != CHUNK_CLASS && st != CHUNK_RUN && st != CHUNK_HELD)
+    /* of free chunks, too: a death while one was being reclaimed leaves its blocks held */
+    for (uint32_t u = 0; u < j->s->chunks * ARENA_CHUNK_BLOCKS; u++) {
+        uint64_t w = at_load(&j->s->block_word[u]);
+        if (block_state(w) == BLOCK_FREE || block_owner(w) != j->dead || block_needed(j, w))
             continue;
-        for (uint32_t u = c * ARENA_CHUNK_BLOCKS; u < (c + 1) * ARENA_CHUNK_BLOCKS; u++) {
-            uint64_t w = at_load(&j->s->block_word[u]);
-            if (block_state(w) == BLOCK_FREE || block_owner(w) != j->dead || block_needed(j, w))
-                continue;
-            arena_reap(j->s, j->me, u, w);
-            j->report->blocks++;
-        }
+        arena_reap(j->s, j->me, u, w);
+        j->report->blocks++;
     }
     arena_reap_chunks(j->s, j->dead);
 }

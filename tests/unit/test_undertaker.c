@@ -423,19 +423,40 @@ Test(undertaker, a_chunk_half_reclaimed_is_free_again)
 
 /* The chunk changed between an allocator's look at it and its CAS on the block, and it died there.
  */
-Test(undertaker, a_block_held_in_the_middle_of_a_run_is_freed)
+Test(undertaker, a_block_held_in_the_middle_of_a_run_is_freed_and_the_run_is_not)
+{
+    static const uint32_t at[] = {ARENA_CHUNK_BLOCKS, ARENA_CHUNK_BLOCKS + 8, 4,
+                                  2 * ARENA_CHUNK_BLOCKS + 255};
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        begin();
+        struct arena_cache c = {0};
+        uint32_t run;
+        fab_t *d = unit_handle(&seg, "dead", 0), *live = unit_handle(&seg, "live", 0);
+        cr_assert_eq(arena_alloc(&seg, &c, unit_id(live), 3 * ARENA_CHUNK, &run), 0);
+        hold_block(unit_id(d), run + at[i]);
+        bury(d, true);
+        uint64_t left = at_load(&seg.block_word[run + at[i]]);
+        cr_assert_eq(left, 0, "unit %u", at[i]);
+        cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes - 3 * ARENA_CHUNK,
+                     "unit %u: the run must stay", at[i]);
+        arena_free(&seg, &c, unit_id(live), run, 0, 0);
+        bury(live, false);
+        check_all_free();
+    }
+}
+
+Test(undertaker, chunks_a_live_one_is_about_to_join_stay)
 {
     begin();
-    struct arena_cache c = {0};
-    uint32_t run;
     fab_t *d = unit_handle(&seg, "dead", 0), *live = unit_handle(&seg, "live", 0);
-    cr_assert_eq(arena_alloc(&seg, &c, unit_id(live), 3 * ARENA_CHUNK, &run), 0);
-    hold_block(unit_id(d), run + ARENA_CHUNK_BLOCKS + 8);
+    hold_chunks(unit_id(live), 4, 3);
+    hold_block(unit_id(d), 4 * ARENA_CHUNK_BLOCKS);
     bury(d, true);
-    cr_assert_eq(at_load(&seg.block_word[run + ARENA_CHUNK_BLOCKS + 8]), 0);
-    cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes - 3 * ARENA_CHUNK, "the run stays");
-    arena_free(&seg, &c, unit_id(live), run, 0, 0);
-    bury(live, false);
+    for (uint32_t i = 4; i < 7; i++) {
+        uint64_t w = at_load(&seg.chunk_word[i]);
+        cr_assert(chunk_state(w) == CHUNK_HELD && chunk_owner(w) == unit_id(live), "chunk %u", i);
+    }
+    bury(live, true);
     check_all_free();
 }
 
