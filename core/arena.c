@@ -217,7 +217,9 @@ static void free_held(const struct segment *s, struct arena_cache *c, uint32_t m
 {
     uint32_t chunk = unit / UNITS;
     uint64_t w = at_load(&s->chunk_word[chunk]);
-    if (chunk_state(w) == CHUNK_RUN || chunk_state(w) == CHUNK_HELD) {
+    /* Only the block at its head stands for a run; one in its middle was taken while the chunk
+     * changed. A chunk that is HELD is its holder's. */
+    if (chunk_state(w) == CHUNK_RUN && unit % UNITS == 0) {
         free_run(s, me, chunk, w);
         return;
     }
