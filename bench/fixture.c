@@ -118,7 +118,7 @@ int fixture_stop(struct fixture *f)
     int status = -1;
     if (f->pid > 0) {
         kill(f->pid, SIGTERM);
-        if (ended(f->pid, 2000))
+        if (ended(f->pid, 10000))
             waitpid(f->pid, &status, 0);
         else
             child_stop(f->pid);

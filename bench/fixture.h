@@ -17,7 +17,7 @@ struct fixture {
  * [node] and [listen] are taken. Returns when fabricd is ready. */
 int fixture_start(struct fixture *f, const char *build, const char *tables)
     __attribute__((warn_unused_result));
-/* SIGTERM, and SIGKILL after two seconds; returns its exit status as waitpid() gives it, -1 if it
+/* SIGTERM, and SIGKILL after ten seconds; returns its exit status as waitpid() gives it, -1 if it
  * had to be killed. */
 int fixture_stop(struct fixture *f);
 void child_stop(int pid);

@@ -9,7 +9,9 @@
  * (Tene), cut down to one precision.
  *
  * Counters are relaxed atomics written by one thread; a reader sees each counter
- * whole but not all of them at one instant, which quantiles do not mind.
+ * whole but not all of them at one instant, which quantiles do not mind. Before
+ * a bucket overflows (4 billion values) the writer halves all of them: quantiles
+ * then favour what came later; count, sum and max stay exact.
  */
 #ifndef FABRIC_HIST_H
 #define FABRIC_HIST_H
@@ -30,9 +32,10 @@ struct hist {
 
 void hist_add(struct hist *h, uint64_t ns);
 void hist_add_n(struct hist *h, uint64_t ns, uint32_t n);
-/* q in 0..1; 0 when empty. The upper edge of the bucket that holds the q-th value, at most max. */
+/* q in 0..1 (others count as the nearer of the two); 0 when empty. The upper edge of the bucket
+ * that holds the value of rank ceil(q * count), at most max. */
 uint64_t hist_quantile(const struct hist *h, double q);
-/* into += from; both may be live. */
+/* into += from. The caller is the writer of `into`; `from` may be live. */
 void hist_merge(struct hist *into, const struct hist *from);
 void hist_reset(struct hist *h);
 

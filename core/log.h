@@ -2,11 +2,14 @@
  *
  * log.h - what the programs say on stderr.
  *
- * One line a message: "fabricd: warning: text". Under systemd (JOURNAL_STREAM set
- * and stderr is that stream) the syslog priority prefix "<4>" stands in front
- * instead of the level's name. Libraries never call this (they return errors);
- * programs do. Each line is one write(2), so lines of several threads and
- * processes do not mix.
+ * One line a message: "fabricd: warning: text", or "fabricd: text" at level info.
+ * Under systemd (JOURNAL_STREAM set and stderr is that stream) "<4>text": the
+ * syslog priority in front, and no name, since the journal knows it. Libraries
+ * never call this (they return errors); programs do. Each line is one write(2),
+ * so lines of several threads and processes do not mix. Control characters are
+ * replaced and over-long lines cut ("..."). errno is left alone.
+ *
+ * Not to be included together with <syslog.h>, which has macros of these names.
  */
 #ifndef FABRIC_LOG_H
 #define FABRIC_LOG_H
@@ -29,7 +32,7 @@ void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(pr
 
 /* A bound on repeated messages: true when this one may be said. Allows `burst`
  * messages a `period_ms`; the struct starts zeroed and belongs to one thread.
- * *suppressed gets how many were swallowed since the last one said. */
+ * *suppressed gets how many were swallowed since the last one said (0 when this one is, too). */
 struct log_limit {
     uint64_t window_start_ms;
     uint32_t said, suppressed;
