@@ -170,6 +170,8 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
     l->woken = true;
     if (rc == -ETIMEDOUT && rings_ready(l, queue))
         wake_net_caught(l->seg, &q->seq, seq);
+    else if (rc == -ETIMEDOUT && local_daemon_gone(l))
+        return err_set(-EPIPE, "fabricd is gone and there is nothing left to do");
     return 0;
 }
 

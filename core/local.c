@@ -36,6 +36,12 @@ static void local_close(fab_t *f)
     }
 }
 
+bool local_daemon_gone(const struct local *l)
+{
+    char c;
+    return l->sock >= 0 && recv(l->sock, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 int local_open(struct local **out, const struct segment *seg, uint32_t me, uint32_t generation,
                int daemon_fd, int sock, int64_t spin_ns)
 {

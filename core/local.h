@@ -67,6 +67,10 @@ int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
 
+/* fabricd has died: its end of our socket is closed. A system call: asked after sleeps that ended
+ * by time. */
+bool local_daemon_gone(const struct local *l);
+
 /* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the
  * daemon's doorbell will be rung; false: there is work, do not sleep. */
 bool local_arm_queue(struct local *l, uint32_t queue);

@@ -13,6 +13,7 @@
  * waiter; both are the undertaker's.
  */
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include "core/error.h"
 #include "core/local.h"
@@ -347,6 +348,24 @@ static uint64_t outcome_of(struct local *l, uint32_t slot)
     return slot_is_outcome(w) && slot_epoch(w) == l->tasks.at[slot].epoch ? w : 0;
 }
 
+/* fabricd has died, and with it who would bring this task back: nobody has started it, or whoever
+ * did is dead, too. A worker that lives will finish what it has begun. */
+static bool abandoned(const struct local *l, uint32_t slot)
+{
+    uint64_t w = at_load(&l->seg->slot[slot].state);
+    if (slot_state(w) == SLOT_READY)
+        return true;
+    if (slot_state(w) != SLOT_LEASED || slot_owner(w) >= l->seg->participants)
+        return false;
+    uint32_t pid = l->seg->participant[slot_owner(w)].pid; /* read once */
+    return pid == 0 || pid > INT32_MAX || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
+}
+
+static int fabricd_gone(void)
+{
+    return err_set(-EPIPE, "fabricd is gone, and nobody runs the task");
+}
+
 /* After a wait. A wake-up too many is all that an old 1 would cost; the line is left alone when
  * nothing was set, since every worker that completes a task of ours reads it. */
 static void unpark(struct local *l)
@@ -389,6 +408,8 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
         int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
+        else if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, slot))
+            return fabricd_gone();
         spin_miss(&l->spin);
         spin_start(&l->spin);
     }
@@ -471,6 +492,8 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
         if (n > 0)
             break;
+        if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, l->tasks.at[head].next))
+            return fabricd_gone();
     }
     if (deadline == 0)
         spin_hit(&l->spin);
