@@ -52,6 +52,10 @@ static inline uint64_t slot_word(uint32_t epoch, uint32_t owner, uint32_t attemp
     return (uint64_t)epoch << 32 | (uint64_t)((owner + 1) & 0xffff) << 16 |
            (uint64_t)(attempt & 0xff) << 8 | (uint64_t)state;
 }
+/* Beside READY in the state's byte: the task was submitted alone, with none of its producer's
+ * outstanding, to the queue of the slot's task before it. So whoever completed that one may take
+ * this one without the ring, and overtakes nothing (claim.c). */
+#define SLOT_SOLO 0x80u
 static inline uint32_t slot_epoch(uint64_t w)
 {
     return (uint32_t)(w >> 32);
@@ -66,7 +70,7 @@ static inline uint32_t slot_attempt(uint64_t w)
 }
 static inline uint32_t slot_state(uint64_t w)
 {
-    return (uint32_t)w & 0xff;
+    return (uint32_t)w & 0x7f;
 }
 static inline bool slot_is_outcome(uint64_t w)
 {
@@ -105,7 +109,6 @@ static inline uint32_t meta_crashes(uint64_t m)
 #define META_CRASH_ONE 1u
 #define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
 #define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
-#define META_SOLO      4u /* flags: submitted alone, may be found without the ring (claim.c) */
 
 #define SLOT_CRASH_BUDGET 3u /* worker deaths a task survives less one */
 
