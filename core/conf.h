@@ -37,6 +37,7 @@ struct conf {
     uint32_t slots, participants; /* slots: a power of two */
     uint64_t arena_bytes;
     int huge_pages, numa_node; /* numa_node: -1 any */
+    uint64_t keep_ns;
     /* [[queue]] in the file's order; at least one */
     uint32_t queues;
     char queue[CONF_QUEUES_MAX][CONF_NAME_MAX];

@@ -66,6 +66,11 @@ const struct conf_key conf_keys[] = {
          "\"require\" does not start without them.")},
     {"segment", "numa_node", NUMBER(T_INT, numa_node, -1, 1023),
      DEFAULT("-1", "The NUMA node that holds the segment (0 to 1023). -1: any.")},
+    {"segment", "keep", NUMBER(T_DURATION, keep_ns, 0, 86400 * SECOND),
+     DEFAULT(
+         "\"60s\"",
+         "How long the segment, with all tasks, waits for a new fabricd when this one is killed\n"
+         "(\"0s\" to \"86400s\"); local work goes on meanwhile. \"0s\": it does not wait.")},
 
     {"listen", "socket", STRING(socket),
      DEFAULT("\"\"",

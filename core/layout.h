@@ -61,6 +61,11 @@ struct seg_header {
     _Alignas(HOT_LINE) _Atomic uint32_t state; /* enum seg_state */
     _Atomic uint32_t daemon_pid;
     _Atomic uint64_t daemon_started_unix_ns;
+    /* clock_ns() of fabricd's last tick, or of its keeper's while fabricd is down; a second apart.
+     * Both silent for long: nobody will bring back what the dead held. */
+    _Atomic uint64_t alive_ns;
+    _Atomic uint32_t keeper_pid;
+    _Atomic uint32_t adoptions; /* how often a new fabricd took the segment over */
     /* 1 while fabricd sleeps in its loop and wants the doorbell descriptor to be written for work
      * of its links. */
     _Alignas(HOT_LINE) _Atomic uint32_t daemon_parked;
@@ -68,7 +73,10 @@ struct seg_header {
     _Alignas(HOT_LINE) _Atomic uint64_t net_catches;
     /* Somebody could not put a READY slot into its ring: fabricd audits within a second. */
     _Atomic uint32_t audit_wanted;
+    /* A participant has left (LIFE_LEFT) while no fabricd was there to hear its farewell. */
+    _Atomic uint32_t sweep_wanted;
     _Atomic uint64_t recovered_leases, dead_participants, requeued_hints, late_results;
+    _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
 };
 
 /* Latency of tasks, written by one thread: a participant's own, or the daemon's sums of those that
@@ -96,7 +104,8 @@ struct seg_queue {
 #define QUEUE_PARKED_WORKERS 1u
 #define QUEUE_PARKED_DAEMON  2u
 
-enum life { LIFE_FREE = 0, LIFE_LIVE, LIFE_DEAD };
+/* LEFT: set by the participant itself when it closes; it touches the segment no more. */
+enum life { LIFE_FREE = 0, LIFE_LIVE, LIFE_DEAD, LIFE_LEFT };
 enum bell_kind { BELL_FUTEX = 0, BELL_DAEMON };
 
 /* What fabricd tells of a link, for `fabctl links`. Written by fabricd alone. */

@@ -2,8 +2,9 @@
  *
  * local.c - opening and closing a local handle, queue names, the operations table.
  *
- * Failure: close() gives nothing back itself. It stops touching the segment, then closes the socket
- * to fabricd after a word of farewell; the undertaker does the rest, as it would after a death.
+ * Failure: close() gives nothing back itself. It marks its entry as left, touches the segment no
+ * more, and closes the socket to fabricd after a word of farewell; the undertaker does the rest, as
+ * it would after a death. When fabricd is down, the mark tells the next one.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,14 +14,19 @@
 #include <unistd.h>
 #include "core/error.h"
 #include "core/local.h"
+#include "core/participant.h"
 #include "core/status.h"
 
 #define STOCK 512u
+/* Neither fabricd nor its keeper has given a sign of life for so long. Both give one a second. */
+#define GONE_NS 3000000000u
 
 static void local_close(fab_t *f)
 {
     struct local *l = (struct local *)f;
     int sock = l->sock, bell = l->out.daemon_fd;
+    if (sock >= 0)
+        participant_leave(l->seg, l->me, l->generation);
     slot_stock_free(&l->stock);
     free(l->tasks.at);
     free(l->held);
@@ -39,7 +45,9 @@ static void local_close(fab_t *f)
 bool local_daemon_gone(const struct local *l)
 {
     char c;
-    return l->sock >= 0 && recv(l->sock, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    /* relaxed: a time, nothing hangs on its order */
+    return l->sock >= 0 && recv(l->sock, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 0 &&
+           clock_ns() - at_load_rlx(&l->seg->head->alive_ns) > GONE_NS;
 }
 
 int local_open(struct local **out, const struct segment *seg, uint32_t me, uint32_t generation,

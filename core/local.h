@@ -41,13 +41,13 @@ struct local {
     uint32_t *held; /* slots whose outcome bytes the caller may still read */
     uint32_t held_n;
     uint64_t known_head[SEG_QUEUES_MAX][SEG_PRIORITIES]; /* ring_put_many() */
-    bool unwaited;   /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
-    bool parked;     /* bell_parked is, or may still be, set by us */
-    uint32_t hot;    /* slot completed last: its producer is likely to use it next (claim.c) */
+    bool unwaited; /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
+    bool parked;   /* bell_parked is, or may still be, set by us */
+    uint32_t hot;  /* slot completed last: its producer is likely to use it next (claim.c) */
     uint32_t hot_queue;
-    uint64_t hot_word; /* the state word that such a task will have */
-    uint32_t streak; /* claims in a row that found their task there */
-    bool woken;      /* the last claim slept */
+    uint64_t hot_word;                /* the state word that such a task will have */
+    uint32_t streak;                  /* claims in a row that found their task there */
+    bool woken;                       /* the last claim slept */
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
     uint32_t measured, measure_mask;
     uint32_t stamped;
@@ -70,8 +70,8 @@ int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
 
-/* fabricd has died: its end of our socket is closed. A system call: asked after sleeps that ended
- * by time. */
+/* fabricd has died (its end of our socket is closed) and neither a new one nor a keeper looks after
+ * the segment. A system call: asked after sleeps that ended by time. */
 bool local_daemon_gone(const struct local *l);
 
 /* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the

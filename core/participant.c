@@ -61,6 +61,14 @@ int participant_add(const struct segment *s, const struct participant_info *info
                    s->participants);
 }
 
+void participant_leave(const struct segment *s, uint32_t id, uint32_t generation)
+{
+    uint64_t w = participant_word(generation, LIFE_LIVE);
+    /* another word: fabricd has buried us already */
+    if (at_cas(&s->participant[id].life, &w, participant_word(generation, LIFE_LEFT)))
+        at_store(&s->head->sweep_wanted, 1);
+}
+
 void participant_dead(const struct segment *s, uint32_t id)
 {
     uint64_t w = at_load(&s->participant[id].life);

@@ -6,8 +6,9 @@
  * writes its counters and bell, everybody reads. A generation in the life word tells an entry's
  * owner from the one before it.
  *
- *   FREE --participant_add--> LIVE --participant_dead--> DEAD --(undertaker)--> participant_remove:
- * FREE
+ *   FREE --participant_add--> LIVE --participant_dead--> DEAD --(undertaker)--> participant_remove
+ *                              |                          ^
+ *                              +--participant_leave--> LEFT     (by its owner, when it closes)
  */
 #ifndef FABRIC_PARTICIPANT_H
 #define FABRIC_PARTICIPANT_H
@@ -37,7 +38,9 @@ static inline uint32_t participant_generation(uint64_t w)
  */
 int participant_add(const struct segment *s, const struct participant_info *info,
                     uint32_t *generation) __attribute__((warn_unused_result));
-/* LIVE -> DEAD: from here on others know that nobody is behind it. */
+/* LIVE -> LEFT, by its owner, whose last access to the segment this is. */
+void participant_leave(const struct segment *s, uint32_t id, uint32_t generation);
+/* LIVE or LEFT -> DEAD: from here on others know that nobody is behind it. */
 void participant_dead(const struct segment *s, uint32_t id);
 /* DEAD -> FREE, its counts and latencies added to its queues' past. */
 void participant_remove(const struct segment *s, uint32_t id);

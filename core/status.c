@@ -117,7 +117,7 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         live += is_live(s, i);
     return json_pack(
         "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-        "s:I, s:I}",
+        "s:I, s:I, s:I, s:I, s:I}",
         "name", text_of(s->head->name, sizeof s->head->name), "version",
         text_of(s->head->version, sizeof s->head->version), "state",
         st < 4 ? states[st] : "(damaged)", "pid", (json_int_t)at_load_rlx(&s->head->daemon_pid),
@@ -130,7 +130,10 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         (json_int_t)at_load_rlx(&s->head->dead_participants), "late_results",
         (json_int_t)at_load_rlx(&s->head->late_results), "requeued",
         (json_int_t)at_load_rlx(&s->head->requeued_hints), "net_catches",
-        (json_int_t)at_load_rlx(&s->head->net_catches));
+        (json_int_t)at_load_rlx(&s->head->net_catches), "keeper_pid",
+        (json_int_t)at_load_rlx(&s->head->keeper_pid), "adoptions",
+        (json_int_t)at_load_rlx(&s->head->adoptions), "damage",
+        (json_int_t)at_load_rlx(&s->head->damage));
 }
 
 static void put_quantiles(json_t *j, const char *name, const struct hist *h)

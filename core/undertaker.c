@@ -26,10 +26,15 @@
 struct job {
     const struct segment *s;
     const struct wake_out *out;
-    uint32_t me, dead;
-    bool crashed;
+    uint32_t me;
+    const uint8_t *fate; /* enum fate of each participant */
     struct undertaker_report *report;
 };
+
+static enum fate fate_of(const struct job *j, uint32_t participant)
+{
+    return participant < j->s->participants ? (enum fate)j->fate[participant] : FATE_NONE;
+}
 
 /* ---- blocks ---- */
 
@@ -53,12 +58,15 @@ static void recover_blocks(const struct job *j)
     /* of free chunks, too: a death while one was being reclaimed leaves its blocks held */
     for (uint32_t u = 0; u < j->s->chunks * ARENA_CHUNK_BLOCKS; u++) {
         uint64_t w = at_load(&j->s->block_word[u]);
-        if (block_state(w) == BLOCK_FREE || block_owner(w) != j->dead || block_needed(j, w))
+        if (block_state(w) == BLOCK_FREE || fate_of(j, block_owner(w)) == FATE_NONE ||
+            block_needed(j, w))
             continue;
         arena_reap(j->s, j->me, u, w);
         j->report->blocks++;
     }
-    arena_reap_chunks(j->s, j->dead);
+    for (uint32_t i = 0; i < j->s->participants; i++)
+        if (j->fate[i] != FATE_NONE)
+            arena_reap_chunks(j->s, i);
 }
 
 /* ---- slots ---- */
@@ -104,7 +112,7 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t meta = at_load(&sl->meta);
     uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
-    if (j->crashed) {
+    if (fate_of(j, slot_owner(w)) == FATE_CRASHED) {
         crashes++;
         at_add(&sl->meta, META_CRASH_ONE);
     }
@@ -164,10 +172,10 @@ static void recover_slots(const struct job *j)
         uint64_t w = at_load(&sl->state);
         if (slot_state(w) == SLOT_FREE)
             continue;
-        if (slot_owner(w) == j->dead &&
+        if (fate_of(j, slot_owner(w)) != FATE_NONE &&
             (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED))
             recover_own(j, i, w);
-        if (meta_producer(at_load(&sl->meta)) == j->dead)
+        if (fate_of(j, meta_producer(at_load(&sl->meta))) != FATE_NONE)
             recover_task(j, i);
     }
 }
@@ -213,13 +221,15 @@ out:
     free(freed.bits);
 }
 
-void undertaker_recover(const struct segment *s, const struct wake_out *out, uint32_t me,
-                        uint32_t dead, bool crashed, struct undertaker_report *report)
+void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
+                             const uint8_t *fate, struct undertaker_report *report)
 {
-    struct job j = {
-        .s = s, .out = out, .me = me, .dead = dead, .crashed = crashed, .report = report};
+    struct job j = {.s = s, .out = out, .me = me, .fate = fate, .report = report};
+    uint32_t crashed = 0;
     memset(report, 0, sizeof *report);
-    participant_dead(s, dead);
+    for (uint32_t i = 0; i < s->participants; i++)
+        if (fate[i] != FATE_NONE)
+            participant_dead(s, i);
     recover_blocks(&j);
     recover_slots(&j);
     for (uint32_t q = 0; q < s->queues; q++)
@@ -229,7 +239,21 @@ void undertaker_recover(const struct segment *s, const struct wake_out *out, uin
     undertaker_audit(s, out, report);
     for (uint32_t q = 0; q < s->queues; q++)
         queue_wake(s, &s->queue[q], out, 1);
+    for (uint32_t i = 0; i < s->participants; i++) {
+        if (fate[i] == FATE_NONE)
+            continue;
+        crashed += fate[i] == FATE_CRASHED;
+        participant_remove(s, i);
+    }
     at_add(&s->head->recovered_leases, report->leases);
     at_add(&s->head->dead_participants, crashed);
-    participant_remove(s, dead);
+}
+
+void undertaker_recover(const struct segment *s, const struct wake_out *out, uint32_t me,
+                        uint32_t dead, bool crashed, struct undertaker_report *report)
+{
+    uint8_t fate[SEG_PARTICIPANTS_MAX];
+    memset(fate, FATE_NONE, s->participants);
+    fate[dead] = crashed ? FATE_CRASHED : FATE_LEFT;
+    undertaker_recover_many(s, out, me, fate, report);
 }

@@ -25,6 +25,14 @@ struct undertaker_report {
     uint32_t blocks;   /* arena blocks freed */
 };
 
+/* What is to be done about a participant. CRASHED: its leases count against the tasks' crash
+ * budgets. */
+enum fate { FATE_NONE, FATE_LEFT, FATE_CRASHED };
+
+/* Recovers what all participants with a fate held, in one pass, and frees their entries. fate: one
+ * byte (enum fate) for each entry of the table. */
+void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
+                             const uint8_t *fate, struct undertaker_report *report);
 /* Recovers what participant `dead` held and frees its entry. crashed: its leases count against the
  * tasks' crash budgets. me: the daemon's own participant number, which holds blocks while they are
  * being freed. */

@@ -16,14 +16,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
+#include "apps/fabricd/adopt.h"
 #include "apps/fabricd/daemon.h"
 #include "apps/fabricd/doorman.h"
 #include "apps/fabricd/gate.h"
+#include "apps/fabricd/notify.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
@@ -42,23 +41,6 @@ void daemon_report(const char *who, const char *how, const void *undertaker_repo
                  who, how, r->leases, r->dead, r->orphans, r->requeued);
     else
         log_debug("%s %s", who, how);
-}
-
-void daemon_notify(const char *text)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (!path || strlen(path) >= sizeof a.sun_path)
-        return;
-    strcpy(a.sun_path, path);
-    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-    if (a.sun_path[0] == '@')
-        a.sun_path[0] = 0;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    (void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
-    close(fd);
 }
 
 /* ---- sources ---- */
@@ -99,7 +81,10 @@ static void on_tick(struct loop_src *src, int result)
     struct daemon *d = src->owner;
     uint64_t now = clock_ns();
     (void)result;
+    at_store_rlx(&d->seg.head->alive_ns, now); /* a time, see layout.h */
     doorman_tick(d->doorman, now);
+    if (at_load(&d->seg.head->sweep_wanted) && at_swap(&d->seg.head->sweep_wanted, 0))
+        doorman_sweep(d->doorman);
     if (d->gate)
         gate_tick(d->gate, now);
     if (at_load(&d->seg.head->audit_wanted) && at_swap(&d->seg.head->audit_wanted, 0)) {
@@ -121,7 +106,7 @@ void daemon_drain(struct daemon *d)
     }
     d->draining = true;
     at_store(&d->seg.head->state, SEG_DRAINING);
-    daemon_notify("STOPPING=1");
+    notify("STOPPING=1");
     doorman_refuse(d->doorman);
     if (d->gate)
         gate_refuse(d->gate);
@@ -134,51 +119,9 @@ void daemon_drain(struct daemon *d)
 
 /* ---- start ---- */
 
-static int make_segment(struct daemon *d)
-{
-    const struct conf *c = d->conf;
-    const char *names[SEG_QUEUES_MAX];
-    char host[64];
-    struct segment_params p = {.name = c->name,
-                               .version = FABRIC_VERSION,
-                               .slots = c->slots,
-                               .participants = c->participants,
-                               .arena_bytes = c->arena_bytes,
-                               .queues = c->queues,
-                               .queue_names = names,
-                               .huge = (enum segment_huge)c->huge_pages,
-                               .numa_node = c->numa_node};
-    if (!c->name[0]) {
-        gethostname(host, sizeof host);
-        host[sizeof host - 1] = 0;
-        p.name = host;
-    }
-    for (uint32_t i = 0; i < c->queues; i++)
-        names[i] = c->queue[i];
-    int rc = segment_create(&d->seg, &p);
-    if (rc < 0)
-        return rc;
-    struct participant_info self = {
-        .pid = (uint32_t)getpid(), .uid = getuid(), .roles = FAB_TOOL, .name = "fabricd"};
-    uint32_t generation;
-    rc = participant_add(&d->seg, &self, &generation);
-    if (rc < 0)
-        return rc;
-    d->me = (uint32_t)rc;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    at_store(&d->seg.head->daemon_pid, (uint32_t)getpid());
-    at_store(&d->seg.head->daemon_started_unix_ns,
-             (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
-    return 0;
-}
-
 static int make_sources(struct daemon *d)
 {
     sigset_t set;
-    d->out.daemon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (d->out.daemon_fd < 0)
-        return err_set(-errno, "eventfd: %s", strerror(errno));
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
@@ -220,16 +163,20 @@ int daemon_open(struct daemon *d, const struct conf *conf)
 {
     memset(d, 0, sizeof *d);
     d->conf = conf;
-    d->signal_fd = d->out.daemon_fd = d->seg.fd = -1;
-    int rc = loop_open(&d->loop, 4096 + 2 * conf->participants + 4 * conf->links);
+    d->signal_fd = d->out.daemon_fd = d->seg.fd = d->keeper.sock = -1;
+    int rc = choose_socket(d);
     if (rc == 0)
-        rc = make_segment(d);
+        rc = doorman_free(d->socket_path);
+    if (rc == 0)
+        rc = adopt_or_make(d);
+    if (rc == 0)
+        rc = loop_open(&d->loop, 4096 + 2 * d->seg.participants + 4 * conf->links);
     if (rc == 0)
         rc = make_sources(d);
     if (rc == 0)
-        rc = choose_socket(d);
-    if (rc == 0)
         rc = doorman_open(&d->doorman, d);
+    if (rc == 0)
+        rc = adopt_participants(d);
     if (rc == 0)
         rc = gate_open(&d->gate, d);
     if (rc < 0) {
@@ -301,6 +248,7 @@ void daemon_close(struct daemon *d)
             queue_wake_all(&d->seg.queue[q]);
         for (uint32_t i = 0; i < d->seg.participants; i++)
             bell_ring(&d->seg, &d->seg.participant[i], &d->out);
+        adopt_end(d);
     }
     if (d->loop) {
         loop_stop(d->loop, &d->bell_src);

@@ -12,6 +12,7 @@
 #ifndef FABRICD_DAEMON_H
 #define FABRICD_DAEMON_H
 
+#include "apps/fabricd/keeper.h"
 #include "core/conf.h"
 #include "core/local.h"
 #include "core/log.h"
@@ -35,6 +36,7 @@ struct carrier {
 struct daemon {
     const struct conf *conf;
     struct segment seg;
+    struct keeper keeper;
     struct loop *loop;
     struct wake_out out; /* daemon_fd: the doorbell, an eventfd that every participant gets */
     uint32_t me;         /* the daemon's own participant number */
@@ -46,6 +48,7 @@ struct daemon {
     int signal_fd;
     struct spin spin;
     bool draining, stop;
+    bool adopted; /* the segment is that of a fabricd before us */
     bool stirred; /* something happened: look at the links before sleeping */
     char socket_path[108];
     char address[80]; /* where the gate listens, "" when it does not */
@@ -58,8 +61,6 @@ int daemon_run(struct daemon *d) __attribute__((warn_unused_result));
 void daemon_close(struct daemon *d);
 /* No new work; ends when nothing is ready, leased or outstanding. A second call stops at once. */
 void daemon_drain(struct daemon *d);
-/* Tells systemd (READY=1 and the like); nothing when it did not start us. */
-void daemon_notify(const char *text);
 /* Logs what an undertaker's run found. */
 void daemon_report(const char *who, const char *how, const void *undertaker_report);
 

@@ -78,6 +78,12 @@ static void bury(struct guest *g, bool crashed)
     guest_free(g);
 }
 
+static bool has_left(const struct guest *g)
+{
+    const struct segment *s = &g->dm->d->seg;
+    return participant_life(at_load(&s->participant[g->participant].life)) == LIFE_LEFT;
+}
+
 static void on_death(struct loop_src *src, int result)
 {
     struct guest *g = src->owner;
@@ -88,8 +94,9 @@ static void on_death(struct loop_src *src, int result)
     }
     /* A process that said good-bye in its last breath has crashed nothing. */
     struct attach_hello bye;
-    bool left =
-        recv(g->sock, &bye, sizeof bye, MSG_DONTWAIT) == sizeof bye && bye.magic == ATTACH_BYE;
+    bool left = (g->sock >= 0 && recv(g->sock, &bye, sizeof bye, MSG_DONTWAIT) == sizeof bye &&
+                 bye.magic == ATTACH_BYE) ||
+                has_left(g);
     bury(g, !left);
 }
 
@@ -257,33 +264,49 @@ static void on_accept(struct loop_src *src, int fd)
         guest_free(g);
 }
 
-/* Binds the socket. One that is there already is removed when nobody listens on it. */
-static int bind_socket(const char *path, unsigned mode)
+static int socket_address(struct sockaddr_un *a, const char *path)
 {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof a.sun_path)
+    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof a->sun_path)
         return err_set(-ENAMETOOLONG,
                        "listen.socket: %s: a UNIX socket's path has at most %zu bytes", path,
-                       sizeof a.sun_path - 1);
-    strcpy(a.sun_path, path);
+                       sizeof a->sun_path - 1);
+    strcpy(a->sun_path, path);
+    return 0;
+}
+
+int doorman_free(const char *path)
+{
+    struct sockaddr_un a;
+    int rc = socket_address(&a, path);
+    if (rc < 0)
+        return rc;
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(-errno, "socket: %s", strerror(errno));
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) {
-        close(fd);
-        return err_set(-EADDRINUSE,
-                       "%s: another fabricd listens there; stop it, or set "
-                       "listen.socket or node.runtime_dir",
-                       path);
-    }
+    bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
     close(fd);
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return taken ? err_set(-EADDRINUSE,
+                           "%s: another fabricd listens there; stop it, or set "
+                           "listen.socket or node.runtime_dir",
+                           path)
+                 : 0;
+}
+
+/* Binds the socket; one that a dead fabricd left is removed. */
+static int bind_socket(const char *path, unsigned mode)
+{
+    struct sockaddr_un a;
+    int rc = socket_address(&a, path);
+    if (rc < 0)
+        return rc;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(-errno, "socket: %s", strerror(errno));
     if (unlink(path) < 0 && errno != ENOENT)
         goto fail;
     mode_t old = umask(0777); /* nobody gets in before the mode is set */
-    int rc = bind(fd, (struct sockaddr *)&a, sizeof a);
+    rc = bind(fd, (struct sockaddr *)&a, sizeof a);
     umask(old);
     if (rc < 0 || chmod(path, mode) < 0 || listen(fd, 128) < 0)
         goto fail;
@@ -311,6 +334,38 @@ int doorman_open(struct doorman **out, struct daemon *d)
     }
     *out = dm;
     return 0;
+}
+
+int doorman_watch(struct doorman *dm, uint32_t participant, uint32_t pid, int pidfd)
+{
+    struct guest *g = calloc(1, sizeof *g);
+    if (!g) {
+        close(pidfd);
+        return err_set(-ENOMEM, "no memory");
+    }
+    g->dm = dm;
+    g->sock = -1;
+    g->pidfd = pidfd;
+    g->participant = (int)participant;
+    g->who.pid = (pid_t)pid;
+    g->pid_src.owner = g;
+    g->next = dm->guests;
+    if (g->next)
+        g->next->prev = g;
+    dm->guests = g;
+    int rc = loop_watch(dm->d->loop, &g->pid_src, pidfd, POLLIN, true, on_death);
+    if (rc < 0)
+        guest_free(g);
+    return rc;
+}
+
+void doorman_sweep(struct doorman *dm)
+{
+    for (struct guest *g = dm->guests, *next; g; g = next) {
+        next = g->next;
+        if (g->participant >= 0 && has_left(g))
+            bury(g, false);
+    }
 }
 
 void doorman_tick(struct doorman *dm, uint64_t now_ns)

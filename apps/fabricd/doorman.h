@@ -14,9 +14,16 @@
 
 #include "apps/fabricd/daemon.h"
 
+/* -EADDRINUSE with a message when another fabricd listens at path. */
+int doorman_free(const char *path) __attribute__((warn_unused_result));
 int doorman_open(struct doorman **out, struct daemon *d) __attribute__((warn_unused_result));
 /* Once a second: sends away who connected and said nothing for auth.handshake_timeout. */
 void doorman_tick(struct doorman *dm, uint64_t now_ns);
+/* Buries who has left without a word on the socket (LIFE_LEFT). */
+void doorman_sweep(struct doorman *dm);
+/* Watches a participant of an adopted segment, that has no connection to us. Takes pidfd over. */
+int doorman_watch(struct doorman *dm, uint32_t participant, uint32_t pid, int pidfd)
+    __attribute__((warn_unused_result));
 /* No new participants from here on. */
 void doorman_refuse(struct doorman *dm);
 void doorman_close(struct doorman *dm);

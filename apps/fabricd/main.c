@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apps/fabricd/daemon.h"
+#include "apps/fabricd/notify.h"
 #include "core/error.h"
 
 static const char help[] =
@@ -63,7 +64,7 @@ static int serve(const struct conf *conf)
     int rc = daemon_open(d, conf);
     if (rc == 0) {
         log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and tcp://" : "", d->address);
-        daemon_notify("READY=1");
+        notify("READY=1");
         rc = daemon_run(d);
         if (rc == 0)
             log_info("stopped");
@@ -82,6 +83,8 @@ int main(int argc, char **argv)
                                             {"version", no_argument, NULL, OPT_VERSION},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
+    if (argc > 1 && strcmp(argv[1], KEEPER_OPTION) == 0)
+        return keeper_main(argc, argv);
     const char *file = NULL;
     bool check = false;
     int opt;
