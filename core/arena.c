@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include "core/arena.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 
 #define UNITS ARENA_CHUNK_BLOCKS
@@ -68,6 +69,7 @@ static bool reclaim_chunk(const struct segment *s, uint32_t me, uint32_t chunk, 
         if (!at_cas(&s->block_word[chunk * UNITS + u], &expect, held))
             break;
     }
+    CRASH_POINT("arena.reclaiming");
     if (u >= UNITS)
         all = at_cas(&s->chunk_word[chunk], &w, chunk_word(CHUNK_FREE, 0, NOBODY, 0));
     while (u > 0) {
@@ -135,12 +137,14 @@ static bool take_run(const struct segment *s, uint32_t me, uint32_t first, uint3
         if (!at_cas(&s->chunk_word[first + got], &expect, held))
             break;
         got++;
+        CRASH_POINT("arena.run_taking");
     }
     if (got == n &&
         at_cas(&s->block_word[first * UNITS], &block, block_word(BLOCK_HELD, me, 0, 0))) {
         /* head last: what is behind a RUN head is complete */
         for (uint32_t i = n - 1; i > 0; i--)
             at_store(&s->chunk_word[first + i], chunk_word(CHUNK_CONT, 0, me, i));
+        CRASH_POINT("arena.run_linked");
         at_store(&s->chunk_word[first], chunk_word(CHUNK_RUN, 0, me, n));
         return true;
     }
@@ -191,7 +195,9 @@ int arena_alloc(const struct segment *s, struct arena_cache *c, uint32_t me, uin
 void arena_attach(const struct segment *s, uint32_t unit, enum block_state as, uint32_t me,
                   uint32_t slot, uint32_t epoch)
 {
+    CRASH_POINT("arena.held");
     at_store(&s->block_word[unit], block_word(as, me, slot, epoch));
+    CRASH_POINT("arena.attached");
 }
 
 /* Frees the chunks of the run whose head is `chunk`, block word held by us. May be repeated from
@@ -206,8 +212,10 @@ static void free_run(const struct segment *s, uint32_t me, uint32_t chunk, uint6
         uint64_t cw = at_load(&s->chunk_word[chunk + i]);
         if (chunk_state(cw) == CHUNK_CONT && chunk_run(cw) == i)
             at_cas(&s->chunk_word[chunk + i], &cw, free);
+        CRASH_POINT("arena.run_freeing");
     }
     at_store(&s->chunk_word[chunk], chunk_word(CHUNK_HELD, 0, me, 0));
+    CRASH_POINT("arena.run_held");
     at_store(&s->block_word[chunk * UNITS], block_word(BLOCK_FREE, NOBODY, 0, 0));
     at_store(&s->chunk_word[chunk], free);
 }
@@ -215,6 +223,7 @@ static void free_run(const struct segment *s, uint32_t me, uint32_t chunk, uint6
 /* The block is HELD by me: gives it back. */
 static void free_held(const struct segment *s, struct arena_cache *c, uint32_t me, uint32_t unit)
 {
+    CRASH_POINT("arena.freeing");
     uint32_t chunk = unit / UNITS;
     uint64_t w = at_load(&s->chunk_word[chunk]);
     /* Only the block at its head stands for a run; one in its middle was taken while the chunk

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "core/attach.h"
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/participant.h"
 
@@ -111,10 +112,12 @@ int attach_open(struct local **out, const char *path, const struct fab_options *
     if (sock < 0)
         return sock;
     rc = say_hello(sock, opts);
+    CRASH_POINT("attach.hello");
     if (rc == 0)
         rc = read_welcome(sock, opts->timeout_ns ? opts->timeout_ns : TIMEOUT_NS, &w, got);
     if (rc < 0)
         goto fail;
+    CRASH_POINT("attach.welcome");
     rc = segment_map(&seg, got[0]);
     if (rc < 0)
         goto fail;
@@ -126,6 +129,7 @@ int attach_open(struct local **out, const char *path, const struct fab_options *
     rc = local_open(out, &seg, w.participant, w.generation, got[1], sock, opts->spin_ns);
     if (rc < 0)
         goto fail;
+    CRASH_POINT("attach.mapped");
     (*out)->own = seg;
     (*out)->seg = &(*out)->own;
     return 0;

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/local.h"
 #include "core/ring.h"
@@ -63,6 +64,7 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
 /* After READY -> LEASED(me), whose word is now w. */
 static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_lease *lease)
 {
+    CRASH_POINT("claim.leased");
     uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours */
     if (read_task(l, slot, w, meta, lease))
         return true;
@@ -182,6 +184,7 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
 {
     uint32_t seq = at_load(&q->seq);
     at_or(&q->parked, QUEUE_PARKED_WORKERS); /* S1 */
+    CRASH_POINT("park.s1");
     if (!rings_empty(l, queue)) {            /* S2 */
         if (!rings_ready(l, queue))
             wait_at_hole(l, queue, patience);
@@ -190,6 +193,7 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
     if (at_load_rlx(&l->seg->head->state) == SEG_CLOSED) /* one-way flag */
         return err_set(-EPIPE, "the fabric is closed");
     int rc = futex_sleep(&q->seq, seq, ns); /* S3 */
+    CRASH_POINT("park.woken");
     l->woken = true;
     if (rc == -ETIMEDOUT && rings_ready(l, queue))
         wake_net_caught(l->seg, &q->seq, seq);
@@ -349,9 +353,11 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     uint64_t meta = at_load_rlx(&sl->meta), stamp = sl->stamp;
     uint32_t producer = meta_producer(meta);
     int rc = put_result(l, slot, w, res, len);
+    CRASH_POINT("complete.result");
     if (rc < 0)
         return rc;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
+        CRASH_POINT("complete.unwanted");
         free_task(l, slot, w);
         goto counted;
     }
@@ -361,12 +367,15 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
         at_add_rlx(&l->seg->head->late_results, 1);
         return err_set(-ESTALE, "the lease is no longer held");
     }
+    CRASH_POINT("complete.done");
     /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it
      * looks at their states, we look at the mark after we changed the state; one of us frees it. */
     if (__builtin_expect((meta_flags(at_load(&sl->meta)) & META_ORPHAN) != 0, 0)) {
         expect = done;
-        if (at_cas(&sl->state, &expect, w))
+        if (at_cas(&sl->state, &expect, w)) {
+            CRASH_POINT("complete.orphan");
             free_task(l, slot, w);
+        }
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);
     }
@@ -408,12 +417,14 @@ int local_release(fab_t *f, const struct fab_lease *lease)
     uint64_t ready = slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), SLOT_READY);
     if (!at_cas(&l->seg->slot[slot].state, &w, ready))
         return err_set(-ESTALE, "the lease is no longer held");
+    CRASH_POINT("release.ready");
     uint32_t q = meta_queue(meta), pr = meta_priority(meta);
     if (q >= l->seg->queues || pr >= SEG_PRIORITIES)
         return err_set(-EPROTO, "the task's slot is damaged");
     if (!ring_put(l->seg, segment_ready_ring(l->seg, q, pr), slot))
         at_store(&l->seg->head->audit_wanted,
                  1); /* READY without an entry: fabricd's audit puts it in */
+    CRASH_POINT("release.put");
     queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
     bump(&l->self->counts[q % SEG_QUEUES_MAX].released, 1);
     return 0;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/local.h"
 #include "core/participant.h"
@@ -27,6 +28,7 @@ static void local_close(fab_t *f)
     int sock = l->sock, bell = l->out.daemon_fd;
     if (sock >= 0)
         participant_leave(l->seg, l->me, l->generation);
+    CRASH_POINT("detach.left");
     slot_stock_free(&l->stock);
     free(l->tasks.at);
     free(l->held);
@@ -37,6 +39,7 @@ static void local_close(fab_t *f)
         /* If it does not arrive, the closed socket and in the end our pidfd say the same. */
         struct attach_hello bye = {.magic = ATTACH_BYE, .version = ATTACH_VERSION};
         (void)!send(sock, &bye, sizeof bye, MSG_NOSIGNAL | MSG_DONTWAIT);
+        CRASH_POINT("detach.bye");
         close(sock);
         close(bell); /* with a socket, the descriptor came with it and is ours */
     }

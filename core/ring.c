@@ -3,6 +3,7 @@
  * ring.c - putting, taking, closing holes. Lock-free: any thread may stop at any instruction and
  * the others go on.
  */
+#include "core/crashpoint.h"
 #include "core/ring.h"
 
 /* Closed positions a put meets before it gives up. One is rare; so many mean a damaged tail. */
@@ -50,11 +51,14 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *kn
                 break;
         }
         uint64_t pos = at_add(&r->tail, k); /* P1 for k at once */
+        CRASH_POINT("ring.p1");
         /* A position closed under us is skipped: the slot takes the next one, the last slots come
          * round again. */
         for (uint32_t i = 0; i < k; i++)
-            if (publish(s, r, pos + i, slot[done]))
+            if (publish(s, r, pos + i, slot[done])) {
                 done++;
+                CRASH_POINT("ring.p2");
+            }
     }
     return done;
 }
@@ -86,6 +90,7 @@ uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, 
             cpu_relax();
             continue;
         }
+        CRASH_POINT("ring.t2");
         if (n)
             return n;
         /* only tombstones: look further */
@@ -98,8 +103,10 @@ uint32_t ring_close_holes(const struct segment *s, struct seg_ring *r)
     uint32_t closed = 0;
     if (tail < head || tail - head > s->ring_cells) /* damage, or head ran on meanwhile */
         return 0;
-    for (uint64_t pos = head; pos < tail; pos++)
+    for (uint64_t pos = head; pos < tail; pos++) {
         closed += publish(s, r, pos, RING_TOMB);
+        CRASH_POINT("ring.closing");
+    }
     return closed;
 }
 

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include "core/crashpoint.h"
 #include "core/ring.h"
 #include "core/slot.h"
 
@@ -45,6 +46,7 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
                 break;
             continue;
         }
+        CRASH_POINT("slot.hints");
         for (uint32_t i = 0; i < n; i++) {
             uint32_t slot = hint[i];
             uint64_t w = at_load(&s->slot[slot].state);
@@ -54,6 +56,7 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
                 at_cas(&s->slot[slot].state, &w,
                        slot_word(slot_epoch_after(slot_epoch(w)), me, 0, SLOT_FILLING)))
                 st->slot[st->n++] = slot;
+            CRASH_POINT("slot.filling");
         }
     }
     return st->n;
@@ -80,6 +83,7 @@ bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
     uint64_t expect = w;
     if (!at_cas(&s->slot[slot].state, &expect, slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
         return false;
+    CRASH_POINT("slot.freed");
     put_free(s, slot);
     return true;
 }

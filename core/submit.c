@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/local.h"
 #include "core/ring.h"
@@ -108,6 +109,7 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
         flags |= META_NO_WAIT;
     if (solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
         mark = SLOT_SOLO;
+    CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
     sl->arg_len = t->len;
     sl->res_len = 0;
@@ -116,6 +118,7 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
     at_store_rel(&sl->state, slot_word(epoch, l->me, 0, SLOT_READY) | mark);
+    CRASH_POINT("submit.ready");
     *epoch_out = epoch;
     return 0;
 }
@@ -215,6 +218,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     if (k == 0)
         return rc == -ENOSPC ? 0 : rc;
     k = publish(l, t, slot, k);
+    CRASH_POINT("submit.published");
     for (uint32_t i = 0; i < k; i++) {
         if (t[i].flags & FAB_NO_WAIT)
             l->unwaited = true;
@@ -225,6 +229,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     if (k) {
         queue_wake(l->seg, &l->seg->queue[t->queue], &l->out, k);
+        CRASH_POINT("submit.woken");
         /* relaxed: our own counter, read by status alone */
         _Atomic uint64_t *c = &l->self->counts[t->queue].submitted;
         at_store_rlx(c, at_load_rlx(c) + k);
@@ -284,6 +289,7 @@ static void free_held(struct local *l)
         uint64_t w = at_load_rlx(&sl->state); /* ours */
         if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
             arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
+        CRASH_POINT("take.held");
         slot_give(l->seg, &l->stock, l->me, slot);
     }
 }
@@ -330,6 +336,7 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
             o->len = 0;
         }
     }
+    CRASH_POINT("take.read");
     tasks_remove(l, slot);
     if (slot_arg_place(arg_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
@@ -337,6 +344,7 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
         l->held[l->held_n++] = slot;
     else
         slot_give(l->seg, &l->stock, l->me, slot);
+    CRASH_POINT("take.given");
 }
 
 /* The state word of our task's slot if it is an outcome, else 0. A slot that left our hands without
@@ -528,6 +536,7 @@ int local_cancel(fab_t *f, fab_id id)
     if (!at_cas(&l->seg->slot[slot].state, &w,
                 slot_word(slot_epoch(w), l->me, slot_attempt(w), SLOT_CANCELLED)))
         return err_set(-EBUSY, "the task has just been started");
+    CRASH_POINT("cancel.done");
     _Atomic uint64_t *c =
         &l->self->counts[meta_queue(at_load_rlx(&l->seg->slot[slot].meta)) % SEG_QUEUES_MAX]
              .cancelled;

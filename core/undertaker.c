@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/arena.h"
+#include "core/crashpoint.h"
 #include "core/participant.h"
 #include "core/ring.h"
 #include "core/slot.h"
@@ -62,6 +63,7 @@ static void recover_blocks(const struct job *j)
             block_needed(j, w))
             continue;
         arena_reap(j->s, j->me, u, w);
+        CRASH_POINT("undertaker.block");
         j->report->blocks++;
     }
     for (uint32_t i = 0; i < j->s->participants; i++)
@@ -115,6 +117,7 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     if (fate_of(j, slot_owner(w)) == FATE_CRASHED) {
         crashes++;
         at_add(&sl->meta, META_CRASH_ONE);
+        CRASH_POINT("undertaker.counted");
     }
     if (crashes >= SLOT_CRASH_BUDGET) {
         if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
@@ -122,6 +125,7 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
             (void)slot_to_free(j->s, slot, w);
         } else {
             put_dead_text(j, slot, crashes);
+            CRASH_POINT("undertaker.dead_text");
             if (at_cas(&sl->state, &w,
                        slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_DEAD)) &&
                 producer < j->s->participants)
@@ -132,6 +136,7 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     }
     if (at_cas(&sl->state, &w, slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_READY))) {
         j->report->leases++;
+        CRASH_POINT("undertaker.returned");
         requeue(j, slot, meta);
     }
 }
@@ -155,9 +160,11 @@ static void recover_task(const struct job *j, uint32_t slot)
     if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
         return;
     at_or(&sl->meta, (uint64_t)META_ORPHAN << 16);
+    CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
     if (slot_is_outcome(w)) {
         free_blocks_of(j, slot, w);
+        CRASH_POINT("undertaker.outcome");
         if (slot_to_free(j->s, slot, w))
             j->report->outcomes++;
     } else if (slot_state(w) == SLOT_READY || slot_state(w) == SLOT_LEASED) {
@@ -210,6 +217,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
              in_free = freed.bits[i / 64] >> (i % 64) & 1;
         if (slot_state(w) == SLOT_READY && !in_ready) {
             requeue(&j, i, at_load(&s->slot[i].meta));
+            CRASH_POINT("undertaker.audited");
             report->requeued++;
         } else if (slot_state(w) == SLOT_FREE && !in_free) {
             report->requeued += ring_put(s, s->free_ring, i);
@@ -230,13 +238,18 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     for (uint32_t i = 0; i < s->participants; i++)
         if (fate[i] != FATE_NONE)
             participant_dead(s, i);
+    CRASH_POINT("undertaker.marked");
     recover_blocks(&j);
+    CRASH_POINT("undertaker.blocks");
     recover_slots(&j);
+    CRASH_POINT("undertaker.slots");
     for (uint32_t q = 0; q < s->queues; q++)
         for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
             report->holes += ring_close_holes(s, segment_ready_ring(s, q, pr));
     report->holes += ring_close_holes(s, s->free_ring);
+    CRASH_POINT("undertaker.holes");
     undertaker_audit(s, out, report);
+    CRASH_POINT("undertaker.audit");
     for (uint32_t q = 0; q < s->queues; q++)
         queue_wake(s, &s->queue[q], out, 1);
     for (uint32_t i = 0; i < s->participants; i++) {

@@ -7,6 +7,7 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "core/crashpoint.h"
 #include "core/wake.h"
 
 int futex_sleep(_Atomic uint32_t *word, uint32_t expect, uint64_t ns)
@@ -48,9 +49,11 @@ void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct 
 {
     uint32_t was = at_swap(&q->parked, 0);
     uint32_t woken = 0;
+    CRASH_POINT("wake.unparked");
     if (was & QUEUE_PARKED_WORKERS) {
         int want = tasks < INT_MAX ? (int)tasks : INT_MAX;
         at_add(&q->seq, 1);
+        CRASH_POINT("wake.seq");
         woken = (uint32_t)futex_wake(&q->seq, want);
         if (woken == (uint32_t)want)
             at_or(&q->parked, QUEUE_PARKED_WORKERS); /* more may sleep */
@@ -79,7 +82,9 @@ void bell_ring_slow(const struct segment *s, struct seg_participant *p, const st
         ring_daemon(s, out);
         return;
     }
+    CRASH_POINT("bell.unparked");
     at_add(&p->bell_seq, 1);
+    CRASH_POINT("bell.seq");
     futex_wake(&p->bell_seq, 1);
 }
 

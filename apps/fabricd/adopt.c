@@ -12,6 +12,7 @@
 #include "apps/fabricd/adopt.h"
 #include "apps/fabricd/doorman.h"
 #include "apps/fabricd/notify.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
@@ -123,6 +124,7 @@ int adopt_or_make(struct daemon *d)
     if (rc < 0)
         return rc;
     kept = rc == 1;
+    CRASH_POINT("adopt.asked");
     if (rc == 0)
         rc = take_stored(d);
     d->adopted = rc == 1;
@@ -175,6 +177,7 @@ int adopt_participants(struct daemon *d)
     uint8_t *fate = calloc(1, d->seg.participants);
     if (!fate)
         return err_set(-ENOMEM, "no memory");
+    CRASH_POINT("adopt.begun");
     compare(d);
     for (uint32_t i = 0; rc == 0 && i < d->seg.participants; i++) {
         enum life life = participant_life(at_load(&d->seg.participant[i].life));
@@ -189,6 +192,7 @@ int adopt_participants(struct daemon *d)
     if (rc == 0)
         rc = enter(d, old_entry);
     if (rc == 0) {
+        CRASH_POINT("adopt.entered");
         undertaker_recover_many(&d->seg, &d->out, d->me, fate, &rep);
         if (fate[d->me] != FATE_NONE)
             rc = enter(d, -1);
@@ -196,7 +200,9 @@ int adopt_participants(struct daemon *d)
     free(fate);
     if (rc < 0)
         return rc;
+    CRASH_POINT("adopt.recovered");
     sign(d);
+    CRASH_POINT("adopt.signed");
     at_store(&d->seg.head->state, SEG_RUNNING);
     at_add(&d->seg.head->adoptions, 1);
     log_info("took over the segment of fabricd %u with %u living participants in %.1f ms",

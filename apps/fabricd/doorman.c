@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "apps/fabricd/doorman.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
@@ -185,6 +186,7 @@ static void admit(struct guest *g, struct attach_hello *h)
         guest_free(g);
         return;
     }
+    CRASH_POINT("doorman.added");
     g->participant = id;
     g->dm->strangers--;
     g->pid_src.owner = g;
@@ -196,6 +198,7 @@ static void admit(struct guest *g, struct attach_hello *h)
     }
     log_debug("participant %d (%s, pid %d) attached", id, h->name, (int)g->who.pid);
     answer(g, 0, generation, "");
+    CRASH_POINT("doorman.answered");
 }
 
 static void on_message(struct loop_src *src, int result)

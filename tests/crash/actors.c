@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * actors.c - see actors.h.
+ *
+ * A task's number is the first 4 bytes of its argument and result and its tag; sizes follow from
+ * the number, so that whoever sees a task can check all of it. A quarter of a promille have sizes
+ * that take whole chunks of the arena.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "core/clock.h"
+#include "core/fabric.h"
+#include "tests/crash/actors.h"
+
+#define SECOND 1000000000ll
+
+void stage_trouble(struct stage *st, const char *fmt, ...)
+{
+    va_list ap;
+    if (at_add(&st->trouble, 1) > 0)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(st->what, sizeof st->what, fmt, ap);
+    va_end(ap);
+}
+
+/* xorshift64*: Marsaglia 2003, Vigna 2016 */
+static uint64_t roll(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1dull;
+}
+
+uint32_t task_size(uint32_t n, bool result)
+{
+    uint64_t h = (n * 2u + result + 1) * 0x9e3779b97f4a7c15ull;
+    uint32_t kind = (uint32_t)(h >> 40) % 4096, more = (uint32_t)(h >> 20);
+    if (kind < 2048)
+        return 4 + more % 5; /* in the slot */
+    if (kind < 3072)
+        return 9 + more % 56; /* in the wide */
+    if (kind < 4090)
+        return 65 + more % 3000;
+    return 20000 + more % (LARGE_MAX - 20000);
+}
+
+static void fill(uint8_t *to, uint32_t n, uint32_t len, bool result)
+{
+    memset(to, (int)(n * 31 + result), len);
+    memcpy(to, &n, 4);
+}
+
+static bool good(const uint8_t *p, uint32_t n, uint32_t len, bool result)
+{
+    uint32_t m;
+    if (len != task_size(n, result))
+        return false;
+    memcpy(&m, p, 4);
+    return m == n && (len == 4 || (p[4] == (uint8_t)(n * 31 + result) && p[len - 1] == p[4]));
+}
+
+/* A handle, however long fabricd is down. */
+static fab_t *open_handle(struct stage *st, uint32_t roles)
+{
+    struct fab_options o = {.roles = roles, .name = "actor", .spin_ns = 2000};
+    fab_t *f = NULL;
+    for (uint64_t until = clock_ns() + 30ull * SECOND; clock_ns() < until;) {
+        if (fab_open(&f, st->address, &o) == 0)
+            return f;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* nothing tells of a new fabricd */
+    }
+    stage_trouble(st, "no fabricd for 30 s: %s", fab_errmsg());
+    return NULL;
+}
+
+/* ---- producers ---- */
+
+struct producer {
+    struct stage *st;
+    struct actor *me;
+    fab_t *f;
+    uint64_t dice;
+    fab_id id[WINDOW]; /* for cancelling */
+    uint32_t ids;
+};
+
+static void outcome(struct producer *p, const struct fab_outcome *o)
+{
+    uint32_t n = (uint32_t)o->tag;
+    if (n >= TASKS_MAX || at_add(&p->st->answered[n], 1) != 0) {
+        stage_trouble(p->st, "task %u was answered twice (status %u)", n, o->status);
+        return;
+    }
+    at_add(&p->me->answered, 1);
+    switch (o->status) {
+    case FAB_COMPLETED:
+        if (!at_load(&p->st->ran[n]))
+            stage_trouble(p->st, "task %u has a result and was not run", n);
+        if (!good(fab_data(o), n, o->len, true))
+            stage_trouble(p->st, "task %u: a wrong result of %u bytes", n, o->len);
+        break;
+    case FAB_FAILED:
+        at_add(&p->me->failed, 1);
+        if (o->len != 6 || memcmp(fab_data(o), "wanted", 6) != 0)
+            stage_trouble(p->st, "task %u failed: %.*s", n, (int)o->len, (const char *)fab_data(o));
+        break;
+    case FAB_DEAD:
+        at_add(&p->me->dead, 1);
+        break;
+    case FAB_CANCELLED:
+        at_add(&p->me->cancelled, 1);
+        break;
+    default:
+        stage_trouble(p->st, "task %u: status %u", n, o->status);
+    }
+}
+
+static bool submit_some(struct producer *p)
+{
+    static uint8_t arg[8][LARGE_MAX];
+    struct fab_task t[8];
+    fab_id id[8];
+    uint32_t want = 1 + (uint32_t)(roll(&p->dice) % 8), queue = 0;
+    for (uint32_t i = 0; i < want; i++) {
+        uint32_t n = at_add(&p->st->next, 1), len = task_size(n, false);
+        if (n >= TASKS_MAX)
+            return false;
+        fill(arg[i], n, len, false);
+        t[i] = (struct fab_task){.kernel = 1,
+                                 .arg = arg[i],
+                                 .len = len,
+                                 .queue = (uint8_t)queue,
+                                 .priority = (uint8_t)(roll(&p->dice) % FAB_PRIORITIES),
+                                 .tag = n,
+                                 .flags = roll(&p->dice) % 16 == 0 ? FAB_NO_WAIT : 0};
+    }
+    long k = fab_submit(p->f, t, want, id, 20 * SECOND);
+    if (k < 0) {
+        stage_trouble(p->st, "submit: %s", fab_errmsg());
+        return false;
+    }
+    at_add(&p->me->accepted, (uint64_t)k);
+    for (long i = 0; i < k; i++)
+        if (!(t[i].flags & FAB_NO_WAIT))
+            p->id[p->ids++ % WINDOW] = id[i];
+    return true;
+}
+
+static bool take_some(struct producer *p, int64_t timeout)
+{
+    struct fab_outcome o[16];
+    long k = fab_wait_any(p->f, o, 16, timeout);
+    if (k == -EAGAIN || k == -ENOENT)
+        return true;
+    if (k < 0) {
+        stage_trouble(p->st, "a producer waits for %zu tasks in vain: %s", fab_outstanding(p->f),
+                      fab_errmsg());
+        return false;
+    }
+    for (long i = 0; i < k; i++)
+        outcome(p, &o[i]);
+    return true;
+}
+
+static int produce(struct stage *st, struct actor *me, uint64_t dice)
+{
+    struct producer p = {.st = st, .me = me, .dice = dice, .f = open_handle(st, FAB_PRODUCER)};
+    bool fine = p.f != NULL;
+    at_store(&me->working, 1);
+    while (fine && !at_load(&st->stop)) {
+        if (fab_outstanding(p.f) < WINDOW)
+            fine = submit_some(&p);
+        if (fine && p.ids && roll(&p.dice) % 8 == 0)
+            (void)!fab_cancel(p.f, p.id[roll(&p.dice) % (p.ids < WINDOW ? p.ids : WINDOW)]);
+        if (fine)
+            fine = take_some(&p, fab_outstanding(p.f) < WINDOW ? 0 : 30 * SECOND);
+        if (fine && roll(&p.dice) % 512 == 0) { /* leaves with tasks outstanding, comes back */
+            fab_close(p.f);
+            p.ids = 0;
+            p.f = open_handle(st, FAB_PRODUCER);
+            fine = p.f != NULL;
+        }
+    }
+    while (fine && fab_outstanding(p.f) > 0)
+        fine = take_some(&p, 30 * SECOND);
+    fab_close(p.f);
+    return !fine;
+}
+
+/* ---- workers ---- */
+
+static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct fab_lease *l,
+                    uint64_t *dice)
+{
+    static uint8_t res[LARGE_MAX];
+    const uint8_t *arg = fab_arg(l);
+    uint32_t n, len, what = (uint32_t)(roll(dice) % 32);
+    int rc;
+    memcpy(&n, arg, 4);
+    if (n >= TASKS_MAX || !good(arg, n, l->len, false)) {
+        stage_trouble(st, "a lease of %u bytes is not the argument of task %u", l->len, n);
+        return false;
+    }
+    if (what == 0) {
+        rc = fab_release(f, l);
+    } else if (what == 1) {
+        rc = fab_fail(f, l, "wanted");
+    } else {
+        len = task_size(n, true);
+        fill(res, n, len, true);
+        at_add(&st->ran[n], 1);
+        at_add(&me->ran, 1);
+        do
+            rc = fab_complete(f, l, res, len);
+        while (rc == -ENOSPC && usleep(200) == 0); /* the arena is full: nothing tells of room */
+    }
+    if (rc < 0)
+        stage_trouble(st, "the lease of task %u ended with: %s", n, fab_errmsg());
+    return rc == 0;
+}
+
+static int work(struct stage *st, struct actor *me, uint64_t dice)
+{
+    struct fab_lease l[8];
+    fab_t *f = open_handle(st, FAB_WORKER);
+    bool fine = f != NULL;
+    at_store(&me->working, 1);
+    while (fine && !(at_load(&st->stop) & 2)) {
+        long k = fab_claim(f, 0, l, 1 + roll(&dice) % 8, SECOND / 50);
+        if (k == -ETIMEDOUT)
+            continue;
+        if (k < 0)
+            stage_trouble(st, "claim: %s", fab_errmsg());
+        for (long i = 0; i < k; i++)
+            fine = work_on(st, me, f, &l[i], &dice) && fine;
+        fine = fine && k > 0;
+        if (fine && roll(&dice) % 1024 == 0) {
+            fab_close(f);
+            f = open_handle(st, FAB_WORKER);
+            fine = f != NULL;
+        }
+    }
+    fab_close(f);
+    return !fine;
+}
+
+int actor_run(struct stage *st, unsigned i)
+{
+    struct actor *me = &st->actor[i];
+    uint64_t dice = (st->seed + 1) * 0x9e3779b97f4a7c15ull ^ (i + 1) * 0xd1b54a32d192ed03ull ^ me->life;
+    dice = dice ? dice : 1;
+    (void)roll(&dice);
+    crash_obey(&me->plan);
+    return i < PRODUCERS ? produce(st, me, dice) : work(st, me, dice);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * actors.h - the processes of the crash campaign: producers and workers that do everything the API
+ * offers, in random order, and check what they get.
+ */
+#ifndef TESTS_CRASH_ACTORS_H
+#define TESTS_CRASH_ACTORS_H
+
+#include <sys/types.h>
+#include "tests/crash/plan.h"
+
+#define ACTORS     5 /* producers first, then workers */
+#define PRODUCERS  2
+#define TASKS_MAX  (1u << 22) /* of one round */
+#define WINDOW     48
+#define LARGE_MAX  150000u
+
+struct actor {
+    struct crash_plan plan;
+    pid_t pid;
+    int pidfd;
+    uint32_t life; /* how often it was started */
+    _Atomic uint32_t working; /* has a handle, is in its loop */
+    _Atomic uint64_t accepted, answered, ran, dead, cancelled, failed;
+};
+
+/* Shared by the driver and all actors. */
+struct stage {
+    char address[160];
+    uint64_t seed;
+    _Atomic uint32_t stop; /* actors finish what they have begun, close, and exit with 0 */
+    _Atomic uint32_t next; /* number of the next task */
+    _Atomic uint32_t trouble;
+    char what[400]; /* the first violation */
+    struct actor actor[ACTORS];
+    _Atomic uint8_t answered[TASKS_MAX], ran[TASKS_MAX];
+};
+
+/* Notes a violation of a promise; only the first one's text is kept. */
+void stage_trouble(struct stage *st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Runs as actor i until told to stop; the process's exit status. */
+int actor_run(struct stage *st, unsigned i);
+
+/* The size of task n's argument and result, and a byte of either. */
+uint32_t task_size(uint32_t n, bool result);
+
+#endif

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * campaign.c - kills producers, workers and fabricd at every named crash point and at random
+ * moments, alone and in pairs, while they work, and checks after each round that nothing was lost,
+ * answered twice, wedged or leaked.
+ *
+ * A round: actors run; `KILLS` deaths; then all finish, and the segment must be exactly as empty as
+ * it was. The actors check every task they see (actors.c). Seeds make the choice of victims and
+ * points repeatable; when exactly a process dies at a random kill is the scheduler's.
+ *
+ * Usage: campaign BUILD_DIR SEED KILLS POINT...     (tests/crash/campaign-run finds the points)
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "core/arena.h"
+#include "core/fabric.h"
+#include "core/local.h"
+#include "core/participant.h"
+#include "core/ring.h"
+#include "tests/crash/actors.h"
+
+#define POINTS_MAX   128
+#define ROUND_KILLS  100
+#define PATIENCE_MS  60    /* for a victim to come by its crash point */
+#define SETTLE_NS    10000000000ull
+#define FABRICD      ACTORS /* the victim's number */
+
+struct point {
+    const char *name;
+    uint32_t tried, fired;
+};
+
+struct campaign {
+    struct stage *st;
+    const char *build;
+    char dir[64], conf[96], plan_path[96];
+    struct crash_plan *plan; /* fabricd's */
+    pid_t fabricd;
+    int fabricd_fd;
+    uint64_t dice;
+    struct point point[POINTS_MAX];
+    uint32_t points;
+    uint32_t kills, at_points, at_random, of_fabricd, pairs, rounds;
+    uint64_t accepted, answered, ran, dead, cancelled;
+};
+
+static uint64_t roll(struct campaign *c)
+{
+    c->dice ^= c->dice >> 12;
+    c->dice ^= c->dice << 25;
+    c->dice ^= c->dice >> 27;
+    return c->dice * 0x2545f4914f6cdd1dull;
+}
+
+static bool dies_within(int pidfd, int ms)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    return poll(&p, 1, ms) == 1;
+}
+
+/* ---- fabricd ---- */
+
+/* Reads its stderr until it is ready. False: it died before. */
+static bool await_ready(int fd)
+{
+    char text[8192];
+    size_t n = 0;
+    ssize_t got;
+    while (n < sizeof text - 1 && (got = read(fd, text + n, sizeof text - 1 - n)) > 0) {
+        n += (size_t)got;
+        text[n] = 0;
+        if (strstr(text, "ready on"))
+            return true;
+    }
+    return false;
+}
+
+static bool fabricd_start(struct campaign *c)
+{
+    int err[2];
+    char program[512];
+    if (pipe2(err, O_CLOEXEC) < 0)
+        return false;
+    snprintf(program, sizeof program, "%s/tests/fabricd-crash", c->build);
+    c->fabricd = fork();
+    if (c->fabricd == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(err[1], 2);
+        setenv("FABRIC_CRASH_PLAN", c->plan_path, 1);
+        execl(program, "fabricd", "-c", c->conf, (char *)NULL);
+        _exit(127);
+    }
+    close(err[1]);
+    c->fabricd_fd = (int)syscall(SYS_pidfd_open, c->fabricd, 0);
+    bool up = await_ready(err[0]);
+    close(err[0]); /* its later messages go nowhere; SIGPIPE is ignored there */
+    return up;
+}
+
+static void fabricd_bury(struct campaign *c)
+{
+    waitpid(c->fabricd, NULL, 0);
+    close(c->fabricd_fd);
+}
+
+/* Again and again: it may have been told to die on its way up. */
+static bool fabricd_restart(struct campaign *c)
+{
+    for (int i = 0; i < 20; i++) {
+        fabricd_bury(c);
+        if (i > 0)
+            crash_order(c->plan, "", 0);
+        if (fabricd_start(c))
+            return true;
+        kill(c->fabricd, SIGKILL);
+    }
+    stage_trouble(c->st, "fabricd does not start any more");
+    return false;
+}
+
+/* ---- actors ---- */
+
+static bool actor_start(struct campaign *c, unsigned i)
+{
+    struct actor *a = &c->st->actor[i];
+    crash_order(&a->plan, "", 0);
+    at_store(&a->working, 0);
+    a->life++;
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(actor_run(c->st, i));
+    }
+    a->pid = pid;
+    a->pidfd = (int)syscall(SYS_pidfd_open, a->pid, 0);
+    return a->pid > 0 && a->pidfd >= 0;
+}
+
+/* Its exit status, -1: by a signal. */
+static int actor_bury(struct campaign *c, unsigned i)
+{
+    int status = 0;
+    waitpid(c->st->actor[i].pid, &status, 0);
+    close(c->st->actor[i].pidfd);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* ---- killing ---- */
+
+static bool is_of(const char *point, const char *const *prefix)
+{
+    for (; *prefix; prefix++)
+        if (strncmp(point, *prefix, strlen(*prefix)) == 0)
+            return true;
+    return false;
+}
+
+/* A point that this victim may come by: the less often it was tried, the likelier. */
+static struct point *choose_point(struct campaign *c, unsigned victim)
+{
+    static const char *const producers[] = {"submit.", "take.",   "cancel.", "ring.p", "slot.",
+                                            "wake.",   "arena.",  "attach.", "detach.", NULL};
+    static const char *const workers[] = {"claim.", "complete.", "release.", "park.",   "ring.",
+                                          "bell.",  "arena.",    "attach.",  "detach.", NULL};
+    static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.",
+                                          "ring.",       "slot.freed",   "arena.f", NULL};
+    const char *const *own = victim == FABRICD     ? daemons
+                             : victim < PRODUCERS ? producers
+                                                  : workers;
+    struct point *best = NULL;
+    for (int tries = 0; tries < 64; tries++) {
+        struct point *p = &c->point[roll(c) % c->points];
+        if (is_of(p->name, own) && (!best || p->tried < best->tried))
+            best = p;
+    }
+    return best;
+}
+
+static struct crash_plan *plan_of(struct campaign *c, unsigned victim)
+{
+    return victim == FABRICD ? c->plan : &c->st->actor[victim].plan;
+}
+
+static void order(struct campaign *c, unsigned victim, struct point *p)
+{
+    uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD ? 3 : 24));
+    p->tried++;
+    crash_order(plan_of(c, victim), p->name, nth);
+}
+
+/* Waits for the victim to die at its point, or kills it now. */
+static void see_off(struct campaign *c, unsigned victim, struct point *p)
+{
+    int fd = victim == FABRICD ? c->fabricd_fd : c->st->actor[victim].pidfd;
+    pid_t pid = victim == FABRICD ? c->fabricd : c->st->actor[victim].pid;
+    if (!p || !dies_within(fd, PATIENCE_MS))
+        kill(pid, SIGKILL);
+    (void)dies_within(fd, -1);
+    bool fired = p && at_load(&plan_of(c, victim)->fired);
+    if (fired)
+        p->fired++;
+    c->at_points += fired;
+    c->at_random += !fired;
+    c->kills++;
+    c->of_fabricd += victim == FABRICD;
+}
+
+static bool revive(struct campaign *c, unsigned victim)
+{
+    if (victim == FABRICD) {
+        /* Sometimes it dies once more on its way up. */
+        struct point *p = roll(c) % 4 == 0 ? choose_point(c, FABRICD) : NULL;
+        crash_order(c->plan, p && strncmp(p->name, "adopt.", 6) == 0 ? p->name : "", 1);
+        return fabricd_restart(c);
+    }
+    int status = actor_bury(c, victim);
+    if (status > 0) /* it ended by itself, with trouble */
+        return false;
+    return actor_start(c, victim);
+}
+
+static bool one_kill(struct campaign *c)
+{
+    unsigned victim[2] = {(unsigned)(roll(c) % (ACTORS * 8 + 6) / 8), 0}, n = 1;
+    struct point *p[2];
+    if (roll(c) % 5 == 0) {
+        victim[1] = (unsigned)(roll(c) % (ACTORS * 8 + 6) / 8);
+        n = victim[1] != victim[0] ? 2 : 1;
+    }
+    c->pairs += n == 2;
+    for (unsigned i = 0; i < n; i++) {
+        p[i] = roll(c) % 4 ? choose_point(c, victim[i]) : NULL;
+        if (p[i])
+            order(c, victim[i], p[i]);
+    }
+    if (!p[0]) { /* a random moment of the next two milliseconds */
+        struct timespec t = {.tv_nsec = (long)(roll(c) % 2000000)};
+        nanosleep(&t, NULL);
+    }
+    for (unsigned i = 0; i < n; i++)
+        see_off(c, victim[i], p[i]);
+    for (unsigned i = 0; i < n; i++)
+        if (!revive(c, victim[i]))
+            return false;
+    return at_load(&c->st->trouble) == 0;
+}
+
+/* ---- the end of a round ---- */
+
+static bool actors_finish(struct campaign *c, unsigned from, unsigned to)
+{
+    bool fine = true;
+    for (unsigned i = from; i < to; i++) {
+        if (!dies_within(c->st->actor[i].pidfd, 60000)) {
+            stage_trouble(c->st, "%s %u does not end", i < PRODUCERS ? "producer" : "worker", i);
+            kill(c->st->actor[i].pid, SIGKILL);
+        }
+        if (actor_bury(c, i) != 0) {
+            stage_trouble(c->st, "%s %u ended badly", i < PRODUCERS ? "producer" : "worker", i);
+            fine = false;
+        }
+    }
+    return fine;
+}
+
+/* Runs what is left: tasks whose producers died, and tasks nobody waits for. */
+static void run_rest(fab_t *f)
+{
+    struct fab_lease l[32];
+    long k;
+    while ((k = fab_claim(f, 0, l, 32, 200000000)) > 0)
+        for (long i = 0; i < k; i++)
+            (void)!fab_fail(f, &l[i], "wanted");
+}
+
+static uint32_t living(const struct segment *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->participants; i++)
+        n += participant_life(at_load(&s->participant[i].life)) != LIFE_FREE;
+    return n;
+}
+
+struct leak {
+    uint32_t participants, slots, in_ring, states[8];
+    uint64_t bytes;
+};
+
+static void count_seen(void *arg, uint32_t slot)
+{
+    (void)slot;
+    ++*(uint32_t *)arg;
+}
+
+static bool all_free(const struct segment *s, struct leak *l)
+{
+    memset(l, 0, sizeof *l);
+    l->participants = living(s) - 2; /* fabricd and we */
+    for (uint32_t i = 0; i < s->slots; i++) {
+        uint32_t st = slot_state(at_load(&s->slot[i].state));
+        l->states[st & 7]++;
+        l->slots += st != SLOT_FREE;
+    }
+    ring_scan(s, s->free_ring, count_seen, &l->in_ring);
+    l->bytes = s->arena_bytes - arena_bytes_free(s);
+    return !l->participants && !l->slots && !l->bytes && l->in_ring >= s->slots;
+}
+
+/* Everybody has gone: is every slot, block and entry free again? fabricd may still be burying. */
+static bool nothing_leaks(struct campaign *c)
+{
+    struct fab_options o = {.roles = FAB_WORKER, .name = "auditor"};
+    struct leak l;
+    fab_t *f = NULL;
+    bool free = false;
+    for (uint64_t until = clock_ns() + SETTLE_NS; !free && clock_ns() < until;) {
+        if (fab_open(&f, c->st->address, &o) < 0) {
+            stage_trouble(c->st, "the auditor: %s", fab_errmsg());
+            return false;
+        }
+        run_rest(f);
+        struct local *h = (struct local *)f;
+        slot_stock_shrink(h->seg, &h->stock, h->me, 0);
+        for (int i = 0; i < 100 && !(free = all_free(h->seg, &l)); i++)
+            nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        fab_close(f);
+    }
+    if (!free)
+        stage_trouble(c->st,
+                      "a leak: %u participants, %u slots (free %u filling %u ready %u leased %u done "
+                      "%u failed %u cancelled %u dead %u), %u entries in the free ring, %llu bytes",
+                      l.participants, l.slots, l.states[0], l.states[1], l.states[2], l.states[3],
+                      l.states[4], l.states[5], l.states[6], l.states[7], l.in_ring,
+                      (unsigned long long)l.bytes);
+    return free;
+}
+
+static bool one_round(struct campaign *c, uint32_t kills)
+{
+    struct stage *st = c->st;
+    bool fine = true;
+    at_store(&st->stop, 0);
+    at_store(&st->next, 0);
+    memset((void *)st->answered, 0, sizeof st->answered);
+    memset((void *)st->ran, 0, sizeof st->ran);
+    for (unsigned i = 0; fine && i < ACTORS; i++)
+        fine = actor_start(c, i);
+    for (uint32_t until = c->kills + kills; fine && c->kills < until;)
+        fine = one_kill(c) && at_load(&st->next) < TASKS_MAX / 2;
+    if (!at_load(&st->trouble) && at_load(&st->next) >= TASKS_MAX / 2)
+        fine = true; /* out of numbers: the round ends early */
+    crash_order(c->plan, "", 0);
+    at_store(&st->stop, 1);
+    fine = actors_finish(c, 0, PRODUCERS) && fine;
+    at_store(&st->stop, 3);
+    fine = actors_finish(c, PRODUCERS, ACTORS) && fine;
+    fine = fine && nothing_leaks(c);
+    for (unsigned i = 0; i < ACTORS; i++) {
+        struct actor *a = &st->actor[i];
+        c->accepted += at_swap(&a->accepted, 0);
+        c->answered += at_swap(&a->answered, 0);
+        c->ran += at_swap(&a->ran, 0);
+        c->dead += at_swap(&a->dead, 0);
+        c->cancelled += at_swap(&a->cancelled, 0);
+        (void)at_swap(&a->failed, 0);
+    }
+    c->rounds++;
+    return fine && !at_load(&st->trouble);
+}
+
+/* ---- start and report ---- */
+
+static int prepare(struct campaign *c)
+{
+    strcpy(c->dir, "/tmp/fabric-crash-XXXXXX");
+    if (!mkdtemp(c->dir))
+        return -errno;
+    snprintf(c->conf, sizeof c->conf, "%s/node.toml", c->dir);
+    snprintf(c->plan_path, sizeof c->plan_path, "%s/plan", c->dir);
+    snprintf(c->st->address, sizeof c->st->address, "unix:%s/fabricd.sock", c->dir);
+    FILE *f = fopen(c->conf, "we");
+    if (!f)
+        return -errno;
+    fprintf(f,
+            "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\nlog_level = \"info\"\n[listen]\n"
+            "address = \"\"\n[segment]\nslots = 256\nparticipants = 16\narena = \"16MiB\"\n"
+            "keep = \"60s\"\n",
+            c->dir, c->dir);
+    fclose(f);
+    int fd = open(c->plan_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, 4096) < 0)
+        return -errno;
+    c->plan = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    return c->plan == MAP_FAILED ? -errno : 0;
+}
+
+static void clean_up(struct campaign *c)
+{
+    static const char *const names[] = {"node.toml", "plan", "authkey", "fabricd.sock",
+                                        "fabricd.sock.keep"};
+    char path[160];
+    kill(c->fabricd, SIGTERM);
+    if (!dies_within(c->fabricd_fd, 5000)) {
+        stage_trouble(c->st, "fabricd does not drain");
+        kill(c->fabricd, SIGKILL);
+    }
+    fabricd_bury(c);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(path, sizeof path, "%s/%s", c->dir, names[i]);
+        unlink(path);
+    }
+    rmdir(c->dir);
+}
+
+static int report(const struct campaign *c)
+{
+    uint32_t never = 0;
+    for (uint32_t i = 0; i < c->points; i++)
+        never += c->point[i].fired == 0;
+    printf("seed %llu: %u kills in %u rounds: %u at crash points, %u at random moments; %u of "
+           "fabricd, %u in pairs\n",
+           (unsigned long long)c->st->seed, c->kills, c->rounds, c->at_points, c->at_random,
+           c->of_fabricd, c->pairs);
+    printf("%llu tasks accepted, %llu outcomes (%llu cancelled, %llu dead), %llu results computed\n",
+           (unsigned long long)c->accepted, (unsigned long long)c->answered,
+           (unsigned long long)c->cancelled, (unsigned long long)c->dead,
+           (unsigned long long)c->ran);
+    printf("deaths at each point:");
+    for (uint32_t i = 0; i < c->points; i++)
+        printf(" %s %u%s", c->point[i].name, c->point[i].fired, i + 1 < c->points ? "," : "\n");
+    if (never)
+        printf("%u of %u points were not died at\n", never, c->points);
+    if (at_load(&c->st->trouble)) {
+        printf("BROKEN: %s\n", c->st->what);
+        return 1;
+    }
+    printf("0 lost, 0 answered twice, 0 wedged, 0 leaked\n");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct campaign c;
+    if (argc < 5) {
+        fprintf(stderr, "usage: campaign BUILD_DIR SEED KILLS POINT...\n");
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    c.st = mmap(NULL, sizeof *c.st, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (c.st == MAP_FAILED)
+        return 1;
+    c.build = argv[1];
+    c.st->seed = strtoull(argv[2], NULL, 10);
+    c.dice = c.st->seed * 0x9e3779b97f4a7c15ull + 1;
+    uint32_t kills = (uint32_t)strtoul(argv[3], NULL, 10);
+    for (int i = 4; i < argc && c.points < POINTS_MAX; i++)
+        c.point[c.points++].name = argv[i];
+    int rc = prepare(&c);
+    if (rc < 0 || !fabricd_start(&c)) {
+        fprintf(stderr, "campaign: it can't start: %s\n", strerror(-rc));
+        return 1;
+    }
+    while (c.kills < kills && one_round(&c, ROUND_KILLS))
+        ;
+    for (unsigned i = 0; i < ACTORS; i++)
+        if (c.st->actor[i].pid > 0 && waitpid(c.st->actor[i].pid, NULL, WNOHANG) == 0) {
+            kill(c.st->actor[i].pid, SIGKILL);
+            waitpid(c.st->actor[i].pid, NULL, 0);
+        }
+    clean_up(&c);
+    return report(&c);
+}
