@@ -302,17 +302,32 @@ static int put_result(struct local *l, uint32_t slot, uint64_t w, const void *re
     return 0;
 }
 
-/* Frees a slot that we hold (word w) with everything attached to it. */
-static void free_task(struct local *l, uint32_t slot, uint64_t w)
+/* Frees a task whose lease we hold (word w) with everything attached to it. The lease goes first: a
+ * death in between must not bring back a task whose argument is gone. The FILLING slot that it
+ * leaves instead is freed by the undertaker, with its blocks. */
+static bool free_task(struct local *l, uint32_t slot, uint64_t w)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t epoch = slot_epoch(w);
+    if (!at_cas(&sl->state, &w, slot_word(epoch, l->me, 0, SLOT_FILLING)))
+        return false;
+    CRASH_POINT("complete.unwanted");
     if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
+        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, epoch);
     if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
+        arena_free(l->seg, &l->arena, l->me, sl->res, slot, epoch);
+    CRASH_POINT("complete.freed");
+    /* release: what we read of the task stays before it; ours, nobody else changes it */
+    at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
     slot_give(l->seg, &l->stock, l->me, slot);
-    slot_stock_settle(l->seg, &l->stock,
-                      l->me); /* still LEASED, it would be taken for a task we hold */
+    slot_stock_settle(l->seg, &l->stock, l->me);
+    return true;
+}
+
+static int lost_lease(struct local *l)
+{
+    at_add_rlx(&l->seg->head->late_results, 1);
+    return err_set(-ESTALE, "the lease is no longer held");
 }
 
 /* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the
@@ -347,8 +362,7 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     struct seg_slot *sl = &l->seg->slot[slot];
     /* relaxed: a first look; the CAS below decides */
     if (slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me || at_load_rlx(&sl->state) != w) {
-        at_add_rlx(&l->seg->head->late_results, 1);
-        return err_set(-ESTALE, "the lease is no longer held");
+        return lost_lease(l);
     }
     uint64_t meta = at_load_rlx(&sl->meta), stamp = sl->stamp;
     uint32_t producer = meta_producer(meta);
@@ -357,8 +371,8 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     if (rc < 0)
         return rc;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-        CRASH_POINT("complete.unwanted");
-        free_task(l, slot, w);
+        if (!free_task(l, slot, w))
+            return lost_lease(l);
         goto counted;
     }
     uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
@@ -374,7 +388,7 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
         expect = done;
         if (at_cas(&sl->state, &expect, w)) {
             CRASH_POINT("complete.orphan");
-            free_task(l, slot, w);
+            (void)free_task(l, slot, w);
         }
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);

@@ -529,7 +529,7 @@ int local_cancel(fab_t *f, fab_id id)
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
         return err_set(-ENOENT, "no such task is outstanding");
     uint64_t w = at_load(&l->seg->slot[slot].state);
-    if (slot_state(w) != SLOT_READY)
+    if (slot_state(w) != SLOT_READY || slot_epoch(w) != (uint32_t)(id >> 32))
         return err_set(-EBUSY, "the task has been started");
     /* READY is anybody's: the CAS decides between the claimer and us. Its hint in the ring becomes
      * stale. */

@@ -144,6 +144,10 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
 static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
 {
     if (slot_state(w) == SLOT_FILLING) {
+        /* A worker that died while it freed a task nobody waits for: the argument is the
+         * producer's, who may live. What is not attached to this slot and epoch stays. */
+        free_blocks_of(j, slot, w);
+        CRASH_POINT("undertaker.filling");
         if (slot_to_free(j->s, slot, w))
             j->report->filling++;
     } else if (slot_state(w) == SLOT_LEASED) {
@@ -159,7 +163,13 @@ static void recover_task(const struct job *j, uint32_t slot)
     uint64_t w = at_load(&sl->state);
     if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
         return;
-    at_or(&sl->meta, (uint64_t)META_ORPHAN << 16);
+    /* Only the dead one's own task: the slot may have been filled by a living producer since our
+     * look at its meta word, which is then another one. */
+    uint64_t meta = at_load(&sl->meta);
+    do {
+        if (fate_of(j, meta_producer(meta)) == FATE_NONE)
+            return;
+    } while (!at_cas(&sl->meta, &meta, meta | (uint64_t)META_ORPHAN << 16));
     CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
     if (slot_is_outcome(w)) {

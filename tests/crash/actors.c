@@ -7,6 +7,7 @@
  * that take whole chunks of the arena.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "core/local.h"
 #include "tests/crash/actors.h"
 
 #define SECOND 1000000000ll
@@ -102,6 +104,8 @@ static void outcome(struct producer *p, const struct fab_outcome *o)
     at_add(&p->me->answered, 1);
     switch (o->status) {
     case FAB_COMPLETED:
+        if (POISONED(n))
+            stage_trouble(p->st, "task %u kills its workers and has a result", n);
         if (!at_load(&p->st->ran[n]))
             stage_trouble(p->st, "task %u has a result and was not run", n);
         if (!good(fab_data(o), n, o->len, true))
@@ -114,6 +118,8 @@ static void outcome(struct producer *p, const struct fab_outcome *o)
         break;
     case FAB_DEAD:
         at_add(&p->me->dead, 1);
+        if (!POISONED(n) && o->attempts < 3)
+            stage_trouble(p->st, "task %u was given up after %u attempts", n, o->attempts);
         break;
     case FAB_CANCELLED:
         at_add(&p->me->cancelled, 1);
@@ -206,9 +212,22 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
     int rc;
     memcpy(&n, arg, 4);
     if (n >= TASKS_MAX || !good(arg, n, l->len, false)) {
-        stage_trouble(st, "a lease of %u bytes is not the argument of task %u", l->len, n);
+        struct local *h = (struct local *)f;
+        const struct seg_slot *sl = &h->seg->slot[l->ref[0]];
+        uint64_t b = l->len > 64 ? at_load(&h->seg->block_word[sl->arg % (h->seg->chunks * 256)]) : 0;
+        stage_trouble(st,
+                      "a lease of %u bytes is not the argument of task %u: slot %u, word %llx, leased "
+                      "as %llx, meta %llx, tag %llu (%u bytes), block %llu is %llx (state %u owner %u "
+                      "slot %u epoch %x)",
+                      l->len, n, (unsigned)l->ref[0], (unsigned long long)at_load(&sl->state),
+                      (unsigned long long)l->ref[1], (unsigned long long)at_load(&sl->meta),
+                      (unsigned long long)sl->tag, task_size((uint32_t)sl->tag, false),
+                      (unsigned long long)sl->arg, (unsigned long long)b, block_state(b),
+                      block_owner(b), block_slot(b), block_epoch(b));
         return false;
     }
+    if (POISONED(n))
+        kill(getpid(), SIGKILL);
     if (what == 0) {
         rc = fab_release(f, l);
     } else if (what == 1) {

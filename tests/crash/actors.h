@@ -42,6 +42,9 @@ void stage_trouble(struct stage *st, const char *fmt, ...) __attribute__((format
 /* Runs as actor i until told to stop; the process's exit status. */
 int actor_run(struct stage *st, unsigned i);
 
+/* A task that kills every worker that starts it. */
+#define POISONED(n) ((n) % 40000 == 20001)
+
 /* The size of task n's argument and result, and a byte of either. */
 uint32_t task_size(uint32_t n, bool result);
 

@@ -33,7 +33,7 @@
 
 #define POINTS_MAX   128
 #define ROUND_KILLS  100
-#define PATIENCE_MS  60    /* for a victim to come by its crash point */
+#define PATIENCE_MS  40    /* for a victim to come by its crash point */
 #define SETTLE_NS    10000000000ull
 #define FABRICD      ACTORS /* the victim's number */
 
@@ -52,7 +52,9 @@ struct campaign {
     uint64_t dice;
     struct point point[POINTS_MAX];
     uint32_t points;
-    uint32_t kills, at_points, at_random, of_fabricd, pairs, rounds;
+    struct point *on_its_way_up; /* where the next fabricd shall die while it starts */
+    bool died_on_its_way_up;
+    uint32_t kills, poisoned, at_points, at_random, of_fabricd, pairs, rounds;
     uint64_t accepted, answered, ran, dead, cancelled;
 };
 
@@ -118,8 +120,10 @@ static void fabricd_bury(struct campaign *c)
 /* Again and again: it may have been told to die on its way up. */
 static bool fabricd_restart(struct campaign *c)
 {
+    c->died_on_its_way_up = false;
     for (int i = 0; i < 20; i++) {
         fabricd_bury(c);
+        c->died_on_its_way_up |= i > 0 && at_load(&c->plan->fired);
         if (i > 0)
             crash_order(c->plan, "", 0);
         if (fabricd_start(c))
@@ -195,7 +199,8 @@ static struct crash_plan *plan_of(struct campaign *c, unsigned victim)
 
 static void order(struct campaign *c, unsigned victim, struct point *p)
 {
-    uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD ? 3 : 24));
+    static const char *const rare[] = {"attach.", "detach.", "arena.r", "complete.o", NULL};
+    uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD || is_of(p->name, rare) ? 2 : 24));
     p->tried++;
     crash_order(plan_of(c, victim), p->name, nth);
 }
@@ -220,10 +225,19 @@ static void see_off(struct campaign *c, unsigned victim, struct point *p)
 static bool revive(struct campaign *c, unsigned victim)
 {
     if (victim == FABRICD) {
-        /* Sometimes it dies once more on its way up. */
-        struct point *p = roll(c) % 4 == 0 ? choose_point(c, FABRICD) : NULL;
-        crash_order(c->plan, p && strncmp(p->name, "adopt.", 6) == 0 ? p->name : "", 1);
-        return fabricd_restart(c);
+        struct point *p = c->on_its_way_up;
+        c->on_its_way_up = NULL;
+        crash_order(c->plan, p ? p->name : "", 1);
+        if (!fabricd_restart(c))
+            return false;
+        if (p) {
+            p->tried++;
+            p->fired += c->died_on_its_way_up;
+            c->at_points += c->died_on_its_way_up;
+            c->kills += c->died_on_its_way_up;
+            c->of_fabricd += c->died_on_its_way_up;
+        }
+        return true;
     }
     int status = actor_bury(c, victim);
     if (status > 0) /* it ended by itself, with trouble */
@@ -231,8 +245,24 @@ static bool revive(struct campaign *c, unsigned victim)
     return actor_start(c, victim);
 }
 
+/* Workers that a poisoned task has killed. */
+static bool revive_poisoned(struct campaign *c)
+{
+    for (unsigned i = 0; i < ACTORS; i++) {
+        if (!dies_within(c->st->actor[i].pidfd, 0))
+            continue;
+        c->kills++;
+        c->poisoned++;
+        if (!revive(c, i))
+            return false;
+    }
+    return true;
+}
+
 static bool one_kill(struct campaign *c)
 {
+    if (!revive_poisoned(c))
+        return false;
     unsigned victim[2] = {(unsigned)(roll(c) % (ACTORS * 8 + 6) / 8), 0}, n = 1;
     struct point *p[2];
     if (roll(c) % 5 == 0) {
@@ -242,8 +272,19 @@ static bool one_kill(struct campaign *c)
     c->pairs += n == 2;
     for (unsigned i = 0; i < n; i++) {
         p[i] = roll(c) % 4 ? choose_point(c, victim[i]) : NULL;
+        if (victim[i] == FABRICD && p[i] && strncmp(p[i]->name, "adopt.", 6) == 0) {
+            c->on_its_way_up = p[i];
+            p[i] = NULL;
+        }
         if (p[i])
             order(c, victim[i], p[i]);
+    }
+    if (n == 1 && victim[0] == FABRICD && p[0]) { /* the undertaker needs somebody to bury */
+        victim[n++] = (unsigned)(roll(c) % ACTORS);
+        p[1] = p[0];
+        p[0] = NULL;
+        victim[0] = victim[1];
+        victim[1] = FABRICD;
     }
     if (!p[0]) { /* a random moment of the next two milliseconds */
         struct timespec t = {.tv_nsec = (long)(roll(c) % 2000000)};
@@ -259,15 +300,37 @@ static bool one_kill(struct campaign *c)
 
 /* ---- the end of a round ---- */
 
+/* While actor i ends: the workers behind it are needed. */
+static bool revive_poisoned_workers(struct campaign *c, unsigned i)
+{
+    for (unsigned k = i + 1 < PRODUCERS ? PRODUCERS : i + 1; k < ACTORS; k++)
+        if (k >= PRODUCERS && dies_within(c->st->actor[k].pidfd, 0) &&
+            (at_load(&c->st->stop) & 2) == 0) {
+            c->kills++;
+            c->poisoned++;
+            if (!revive(c, k))
+                return false;
+        }
+    return true;
+}
+
 static bool actors_finish(struct campaign *c, unsigned from, unsigned to)
 {
     bool fine = true;
     for (unsigned i = from; i < to; i++) {
-        if (!dies_within(c->st->actor[i].pidfd, 60000)) {
+        bool ended = false;
+        for (int ms = 0; !ended && ms < 60000 && revive_poisoned_workers(c, i); ms += 100)
+            ended = dies_within(c->st->actor[i].pidfd, 100);
+        if (!ended) {
             stage_trouble(c->st, "%s %u does not end", i < PRODUCERS ? "producer" : "worker", i);
             kill(c->st->actor[i].pid, SIGKILL);
         }
-        if (actor_bury(c, i) != 0) {
+        int status = actor_bury(c, i);
+        if (status < 0 && i >= PRODUCERS && !at_load(&c->st->trouble)) {
+            c->kills++; /* its task was poisoned */
+            c->poisoned++;
+            fine = actor_start(c, i--) && fine;
+        } else if (status != 0) {
             stage_trouble(c->st, "%s %u ended badly", i < PRODUCERS ? "producer" : "worker", i);
             fine = false;
         }
@@ -430,10 +493,10 @@ static int report(const struct campaign *c)
     uint32_t never = 0;
     for (uint32_t i = 0; i < c->points; i++)
         never += c->point[i].fired == 0;
-    printf("seed %llu: %u kills in %u rounds: %u at crash points, %u at random moments; %u of "
-           "fabricd, %u in pairs\n",
+    printf("seed %llu: %u kills in %u rounds: %u at crash points, %u at random moments, %u "
+           "by their task; %u of fabricd, %u in pairs\n",
            (unsigned long long)c->st->seed, c->kills, c->rounds, c->at_points, c->at_random,
-           c->of_fabricd, c->pairs);
+           c->poisoned, c->of_fabricd, c->pairs);
     printf("%llu tasks accepted, %llu outcomes (%llu cancelled, %llu dead), %llu results computed\n",
            (unsigned long long)c->accepted, (unsigned long long)c->answered,
            (unsigned long long)c->cancelled, (unsigned long long)c->dead,
