@@ -68,6 +68,7 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
     uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours */
     if (read_task(l, slot, w, meta, lease))
         return true;
+    at_store(&l->seg->head->check_wanted, 1);
     (void)!local_fail(&l->base, lease, "the task's argument was damaged in the segment");
     return false;
 }
@@ -174,8 +175,11 @@ static void wait_at_hole(struct local *l, uint32_t queue, uint32_t *patience)
         return;
     }
     *patience = 0;
+    uint32_t closed = 0;
     for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
-        ring_close_holes(l->seg, segment_ready_ring(l->seg, queue, pr));
+        closed += ring_close_holes(l->seg, segment_ready_ring(l->seg, queue, pr));
+    if (closed == 0) /* a hole that can't be closed is damage */
+        at_store(&l->seg->head->check_wanted, 1);
 }
 
 /* Sleeps until somebody submits to the queue; returns 0, or -EPIPE. */

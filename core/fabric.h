@@ -107,7 +107,7 @@ enum fab_status {
     FAB_FAILED,        /* data is the kernel's error text */
     FAB_CANCELLED,     /* withdrawn before it was started */
     FAB_DEAD,          /* its workers died as often as its budget allows; data says so */
-    FAB_LOST,          /* remote only: the link broke; whether it ran is unknown */
+    FAB_LOST,          /* the link broke, or somebody wrote over the task: perhaps it ran */
 };
 
 struct fab_outcome {

@@ -76,6 +76,7 @@ struct seg_header {
     /* A participant has left (LIFE_LEFT) while no fabricd was there to hear its farewell. */
     _Atomic uint32_t sweep_wanted;
     _Atomic uint64_t recovered_leases, dead_participants, requeued_hints, late_results;
+    _Atomic uint32_t check_wanted; /* somebody met such a word: fabricd looks for more */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
 };
 

@@ -21,6 +21,7 @@ struct outstanding {
     struct {
         uint32_t prev, next; /* slot numbers; slots (= the number of slots) is the list's head */
         uint32_t epoch;      /* of our task there; 0: none */
+        uint64_t tag;
     } * at;
     uint32_t n;
     uint32_t cursor; /* where the last partial look ended */

@@ -53,6 +53,8 @@ int participant_add(const struct segment *s, const struct participant_info *info
         at_store(&p->bell_parked, 0);
         at_store(&p->bell_kind, info->remote ? BELL_DAEMON : BELL_FUTEX);
         *generation = participant_generation(w) + 1;
+        if (s->living)
+            s->living[i] = 1;
         CRASH_POINT("participant.filled");
         at_store(&p->life, participant_word(*generation, LIFE_LIVE));
         CRASH_POINT("participant.live");
@@ -100,6 +102,8 @@ void participant_remove(const struct segment *s, uint32_t id)
         hist_merge(&s->queue[q].past_latency.run, &p->latency.run);
         hist_merge(&s->queue[q].past_latency.total, &p->latency.total);
     }
+    if (s->living)
+        s->living[id] = 0;
     CRASH_POINT("participant.summed");
     at_store(&p->life, participant_word(participant_generation(w), LIFE_FREE));
     CRASH_POINT("participant.free");

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -93,6 +94,16 @@ static void view(struct segment *s, const struct seg_header *h)
     s->block_word = (_Atomic uint64_t *)(s->base + h->off_block_words);
     s->arena = s->base + h->off_arena;
     s->arena_bytes = (uint64_t)h->chunks * ARENA_CHUNK;
+    memcpy(&s->original, h, offsetof(struct seg_header, state));
+}
+
+/* Names are read once, too. */
+static void copy_names(struct segment *s)
+{
+    for (uint32_t q = 0; q < s->queues; q++) {
+        memcpy(s->queue_name[q], s->queue[q].name, SEG_NAME);
+        s->queue_name[q][SEG_NAME - 1] = 0;
+    }
 }
 
 static int counts_sound(const struct seg_header *h)
@@ -207,7 +218,12 @@ int segment_create(struct segment *out, const struct segment_params *p)
     }
     view(out, &h);
     memcpy(base, &h, offsetof(struct seg_header, state));
+    rc = segment_host(out);
+    if (rc < 0)
+        goto fail;
+    out->original.magic = SEG_MAGIC;
     fill(out, p);
+    copy_names(out);
     at_store(&out->head->state, SEG_RUNNING);
     /* last: a reader that sees the magic sees everything before it */
     __atomic_store_n(&out->head->magic, SEG_MAGIC, __ATOMIC_RELEASE);
@@ -267,6 +283,7 @@ int segment_map(struct segment *out, int fd)
         goto fail;
     }
     view(out, &h);
+    copy_names(out);
     out->fd = fd;
     return 0;
 fail:
@@ -275,8 +292,15 @@ fail:
     return rc;
 }
 
+int segment_host(struct segment *s)
+{
+    s->living = calloc(1, s->participants);
+    return s->living ? 0 : err_set(-ENOMEM, "no memory for %u participants", s->participants);
+}
+
 void segment_unmap(struct segment *s)
 {
+    free(s->living);
     if (s->base)
         munmap(s->base, s->bytes);
     if (s->fd >= 0)

@@ -52,6 +52,12 @@ struct segment {
     _Atomic uint64_t *block_word;
     uint8_t *arena;
     uint64_t arena_bytes;
+    /* What never changes, as it was when it was checked: check.h restores it. */
+    struct seg_header original;
+    char queue_name[SEG_QUEUES_MAX][SEG_NAME];
+    /* fabricd's own record of which entries of the participant table are in use (participant_add,
+     * participant_remove); NULL in everybody else. */
+    uint8_t *living;
 };
 
 static inline uint64_t segment_ticks_to_ns(const struct segment *s, uint64_t ticks)
@@ -73,6 +79,8 @@ int segment_create(struct segment *out, const struct segment_params *p)
 /* Maps an existing one: checks seals, size and every number of the header. Takes fd over on success
  * only. */
 int segment_map(struct segment *out, int fd) __attribute__((warn_unused_result));
+/* Starts the record `living`; segment_create() has done so. -ENOMEM. */
+int segment_host(struct segment *s) __attribute__((warn_unused_result));
 void segment_unmap(struct segment *s);
 
 #endif

@@ -28,12 +28,13 @@
 
 /* ---- the list of outstanding tasks ---- */
 
-static void tasks_add(struct local *l, uint32_t slot, uint32_t epoch)
+static void tasks_add(struct local *l, uint32_t slot, uint32_t epoch, uint64_t tag)
 {
     uint32_t head = l->seg->slots, last = l->tasks.at[head].prev;
     l->tasks.at[slot].prev = last;
     l->tasks.at[slot].next = head;
     l->tasks.at[slot].epoch = epoch;
+    l->tasks.at[slot].tag = tag;
     l->tasks.at[last].next = slot;
     l->tasks.at[head].prev = slot;
     l->tasks.n++;
@@ -223,7 +224,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         if (t[i].flags & FAB_NO_WAIT)
             l->unwaited = true;
         else
-            tasks_add(l, slot[i], epoch[i]);
+            tasks_add(l, slot[i], epoch[i], t[i].tag);
         if (ids)
             ids[i] = (fab_id)epoch[i] << 32 | slot[i];
     }
@@ -371,6 +372,40 @@ static bool abandoned(const struct local *l, uint32_t slot)
     return pid == 0 || pid > INT32_MAX || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
 }
 
+/* The slot no longer holds our task, and it has no outcome: somebody wrote over it. Asked after
+ * sleeps that ended by time. */
+static bool damaged(const struct local *l, uint32_t slot)
+{
+    const struct seg_slot *sl = &l->seg->slot[slot];
+    uint64_t w = at_load(&sl->state);
+    uint32_t st = slot_state(w);
+    return slot_epoch(w) != l->tasks.at[slot].epoch || st < SLOT_READY || st >= SLOT_STATES ||
+           meta_producer(at_load(&sl->meta)) != l->me;
+}
+
+/* Tells of such a task and leaves its slot alone: it is not ours any more. */
+static void take_lost(struct local *l, uint32_t slot, struct fab_outcome *o)
+{
+    *o = (struct fab_outcome){.id = (fab_id)l->tasks.at[slot].epoch << 32 | slot,
+                              .tag = l->tasks.at[slot].tag,
+                              .status = FAB_LOST};
+    tasks_remove(l, slot);
+    at_add(&l->seg->head->damage, 1);
+    at_store(&l->seg->head->check_wanted, 1);
+}
+
+static size_t take_damaged(struct local *l, struct fab_outcome *out, size_t max)
+{
+    uint32_t head = l->seg->slots;
+    size_t n = 0;
+    for (uint32_t slot = l->tasks.at[head].next, next; slot != head && n < max; slot = next) {
+        next = l->tasks.at[slot].next;
+        if (damaged(l, slot))
+            take_lost(l, slot, &out[n++]);
+    }
+    return n;
+}
+
 static int fabricd_gone(void)
 {
     return err_set(-EPIPE, "fabricd is gone, and nobody runs the task");
@@ -418,7 +453,11 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
         int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
-        else if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, slot))
+        else if (rc == -ETIMEDOUT && damaged(l, slot)) {
+            unpark(l);
+            take_lost(l, slot, out);
+            return 0;
+        } else if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, slot))
             return fabricd_gone();
         spin_miss(&l->spin);
         spin_start(&l->spin);
@@ -500,6 +539,8 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end);
         if (n > 0 && rc == -ETIMEDOUT && net == WAKE_NET_NS)
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
+        if (n == 0 && rc == -ETIMEDOUT)
+            n = take_damaged(l, out, max);
         if (n > 0)
             break;
         if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, l->tasks.at[head].next))

@@ -28,13 +28,13 @@ struct job {
     const struct segment *s;
     const struct wake_out *out;
     uint32_t me;
-    const uint8_t *fate; /* enum fate of each participant */
+    const uint8_t *fate; /* enum fate of each participant; NULL: nobody has one */
     struct undertaker_report *report;
 };
 
 static enum fate fate_of(const struct job *j, uint32_t participant)
 {
-    return participant < j->s->participants ? (enum fate)j->fate[participant] : FATE_NONE;
+    return j->fate && participant < j->s->participants ? (enum fate)j->fate[participant] : FATE_NONE;
 }
 
 /* ---- blocks ---- */
@@ -155,21 +155,19 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
     }
 }
 
-/* A task whose producer is the dead. Its mark comes first: a worker that completes it looks at the
- * mark after it has changed the state, we look at the state after the mark. */
-static void recover_task(const struct job *j, uint32_t slot)
+/* A task whose producer is gone, with its meta word. Its mark comes first: a worker that completes
+ * it looks at the mark after it has changed the state, we look at the state after the mark. */
+static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
 {
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t w = at_load(&sl->state);
     if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
         return;
-    /* Only the dead one's own task: the slot may have been filled by a living producer since our
-     * look at its meta word, which is then another one. */
-    uint64_t meta = at_load(&sl->meta);
-    do {
-        if (fate_of(j, meta_producer(meta)) == FATE_NONE)
+    /* Not a task that a living producer has filled in since our look at the meta word. */
+    uint32_t producer = meta_producer(meta);
+    while (!at_cas(&sl->meta, &meta, meta | (uint64_t)META_ORPHAN << 16))
+        if (meta_producer(meta) != producer)
             return;
-    } while (!at_cas(&sl->meta, &meta, meta | (uint64_t)META_ORPHAN << 16));
     CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
     if (slot_is_outcome(w)) {
@@ -192,8 +190,9 @@ static void recover_slots(const struct job *j)
         if (fate_of(j, slot_owner(w)) != FATE_NONE &&
             (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED))
             recover_own(j, i, w);
-        if (fate_of(j, meta_producer(at_load(&sl->meta))) != FATE_NONE)
-            recover_task(j, i);
+        uint64_t meta = at_load(&sl->meta);
+        if (fate_of(j, meta_producer(meta)) != FATE_NONE)
+            orphan(j, i, meta);
     }
 }
 
@@ -239,6 +238,32 @@ out:
     free(freed.bits);
 }
 
+/* The dead may have taken a sleeper's mark and not woken it, or been woken in another's place: the
+ * marks say nothing now. */
+static void wake_everybody(const struct segment *s)
+{
+    for (uint32_t q = 0; q < s->queues; q++)
+        queue_wake_all(&s->queue[q]);
+    for (uint32_t i = 0; i < s->participants; i++) {
+        struct seg_participant *p = &s->participant[i];
+        if (participant_life(at_load(&p->life)) != LIFE_LIVE || p->remote)
+            continue;
+        at_add(&p->bell_seq, 1);
+        futex_wake(&p->bell_seq, 1);
+    }
+}
+
+void undertaker_stray(const struct segment *s, const struct wake_out *out, uint32_t me,
+                      uint32_t slot, uint64_t w)
+{
+    struct undertaker_report report = {0};
+    struct job j = {.s = s, .out = out, .me = me, .report = &report};
+    if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED)
+        recover_own(&j, slot, w);
+    else
+        orphan(&j, slot, at_load(&s->slot[slot].meta));
+}
+
 void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
                              const uint8_t *fate, struct undertaker_report *report)
 {
@@ -260,8 +285,7 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     CRASH_POINT("undertaker.holes");
     undertaker_audit(s, out, report);
     CRASH_POINT("undertaker.audit");
-    for (uint32_t q = 0; q < s->queues; q++)
-        queue_wake(s, &s->queue[q], out, 1);
+    wake_everybody(s);
     for (uint32_t i = 0; i < s->participants; i++) {
         if (fate[i] == FATE_NONE)
             continue;

@@ -33,6 +33,10 @@ enum fate { FATE_NONE, FATE_LEFT, FATE_CRASHED };
  * byte (enum fate) for each entry of the table. */
 void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
                              const uint8_t *fate, struct undertaker_report *report);
+/* Gives back one slot whose word w names an owner, or whose task a producer, that is nobody
+ * (damage). */
+void undertaker_stray(const struct segment *s, const struct wake_out *out, uint32_t me,
+                      uint32_t slot, uint64_t w);
 /* Recovers what participant `dead` held and frees its entry. crashed: its leases count against the
  * tasks' crash budgets. me: the daemon's own participant number, which holds blocks while they are
  * being freed. */

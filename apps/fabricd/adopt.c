@@ -128,6 +128,8 @@ int adopt_or_make(struct daemon *d)
     if (rc == 0)
         rc = take_stored(d);
     d->adopted = rc == 1;
+    if (d->adopted && segment_host(&d->seg) < 0)
+        return -ENOMEM;
     if (rc == 0)
         rc = make(d);
     if (rc >= 0 && !kept && d->conf->keep_ns > 0)
@@ -163,6 +165,7 @@ static int look_at(struct daemon *d, uint32_t id, uint32_t old_daemon, uint8_t *
         return 0;
     }
     *fate = FATE_NONE;
+    d->seg.living[id] = 1;
     return doorman_watch(d->doorman, id, pid, pidfd);
 }
 
@@ -207,6 +210,7 @@ int adopt_participants(struct daemon *d)
     at_add(&d->seg.head->adoptions, 1);
     log_info("took over the segment of fabricd %u with %u living participants in %.1f ms",
              old_daemon, live, (double)(clock_ns() - start) / 1e6);
+    daemon_check(d);
     daemon_report("what the others held", "was given back", &rep);
     return 0;
 }

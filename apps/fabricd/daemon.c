@@ -23,6 +23,7 @@
 #include "apps/fabricd/doorman.h"
 #include "apps/fabricd/gate.h"
 #include "apps/fabricd/notify.h"
+#include "core/check.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
@@ -76,6 +77,18 @@ static bool fabric_idle(const struct daemon *d)
     return !d->gate || gate_idle(d->gate);
 }
 
+void daemon_check(struct daemon *d)
+{
+    struct check_report r;
+    uint32_t n = segment_check(&d->seg, &d->out, d->me, &r);
+    if (n)
+        log_error("the segment is damaged: %u words (%u of the header, %u of queues, %u of "
+                  "participants, %u of rings, %u of slots, %u of slots of nobody, %u of the arena); "
+                  "first: %s; put right as far as can be",
+                  n, r.header, r.queues, r.participants, r.rings, r.slots, r.strays, r.blocks,
+                  r.first);
+}
+
 static void on_tick(struct loop_src *src, int result)
 {
     struct daemon *d = src->owner;
@@ -87,6 +100,8 @@ static void on_tick(struct loop_src *src, int result)
         doorman_sweep(d->doorman);
     if (d->gate)
         gate_tick(d->gate, now);
+    if (at_load(&d->seg.head->check_wanted) && at_swap(&d->seg.head->check_wanted, 0))
+        daemon_check(d);
     if (at_load(&d->seg.head->audit_wanted) && at_swap(&d->seg.head->audit_wanted, 0)) {
         struct undertaker_report rep = {0};
         undertaker_audit(&d->seg, &d->out, &rep);

@@ -61,6 +61,8 @@ int daemon_run(struct daemon *d) __attribute__((warn_unused_result));
 void daemon_close(struct daemon *d);
 /* No new work; ends when nothing is ready, leased or outstanding. A second call stops at once. */
 void daemon_drain(struct daemon *d);
+/* Looks for damage in the segment, mends it and logs it. */
+void daemon_check(struct daemon *d);
 /* Logs what an undertaker's run found. */
 void daemon_report(const char *who, const char *how, const void *undertaker_report);
 

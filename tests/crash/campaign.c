@@ -55,7 +55,7 @@ struct campaign {
     struct point *on_its_way_up; /* where the next fabricd shall die while it starts */
     bool died_on_its_way_up;
     uint32_t kills, poisoned, at_points, at_random, of_fabricd, pairs, rounds;
-    uint64_t accepted, answered, ran, dead, cancelled;
+    uint64_t net_catches, accepted, answered, ran, dead, cancelled;
 };
 
 static uint64_t roll(struct campaign *c)
@@ -396,6 +396,15 @@ static bool nothing_leaks(struct campaign *c)
         run_rest(f);
         struct local *h = (struct local *)f;
         slot_stock_shrink(h->seg, &h->stock, h->me, 0);
+        if (at_load(&h->seg->head->damage) || at_load(&h->seg->head->late_results))
+            stage_trouble(c->st, "%llu words taken for damaged, %llu results of lost leases",
+                          (unsigned long long)at_load(&h->seg->head->damage),
+                          (unsigned long long)at_load(&h->seg->head->late_results));
+        /* one may be a waker that was not given the processor for a hundred milliseconds */
+        if (at_load(&h->seg->head->net_catches) > 1 + c->kills / 200)
+            stage_trouble(c->st, "wake-ups are lost: %llu sleeps ended by time with work there",
+                          (unsigned long long)at_load(&h->seg->head->net_catches));
+        c->net_catches = at_load(&h->seg->head->net_catches);
         for (int i = 0; i < 100 && !(free = all_free(h->seg, &l)); i++)
             nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
         fab_close(f);
@@ -504,6 +513,7 @@ static int report(const struct campaign *c)
     printf("deaths at each point:");
     for (uint32_t i = 0; i < c->points; i++)
         printf(" %s %u%s", c->point[i].name, c->point[i].fired, i + 1 < c->points ? "," : "\n");
+    printf("%llu sleeps ended by time with work there\n", (unsigned long long)c->net_catches);
     if (never)
         printf("%u of %u points were not died at\n", never, c->points);
     if (at_load(&c->st->trouble)) {
