@@ -341,8 +341,8 @@ Test(conform, a_killed_workers_task_is_finished_by_another, .timeout = 30)
     cr_assert_eq(fab_wait(f, id, &o, SECOND / 5), -ETIMEDOUT); /* it is being run */
     pid_t second = worker(false, 1);
     cr_assert_eq(fab_wait(f, id, &o, SECOND / 20), -ETIMEDOUT);
-    child_stop(first);
     uint64_t killed = clock_ns();
+    child_stop(first);
     cr_assert_eq(fab_wait(f, id, &o, 10 * SECOND), 0, "%s", fab_errmsg());
     uint64_t took = clock_ns() - killed;
     cr_assert_eq(o.status, FAB_COMPLETED);
