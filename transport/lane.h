@@ -21,7 +21,10 @@
  * a batch that fails closes the lane with -EPROTO. The records inside are the next layer's to
  * check.
  *
- * Failure: after lane_on_event returned < 0 the lane is closed: tx returns -ENOTCONN, rx gives
+ * A post that the transport refuses for now (-EAGAIN) is tried again at the next event or flush;
+ * nothing is lost by it.
+ *
+ * Failure: an operation that comes back with an error closes the lane. After lane_on_event returned < 0 the lane is closed: tx returns -ENOTCONN, rx gives
  * nothing.
  */
 #ifndef FABRIC_LANE_H
