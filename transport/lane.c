@@ -444,3 +444,10 @@ bool lane_tx_idle(const struct lane *l)
 {
     return l->in_flight == 0 && l->used <= HEAD;
 }
+
+bool lane_tx_blocked(const struct lane *l)
+{
+    if (l->closed || l->used > HEAD)
+        return true;
+    return l->used == 0 && (l->credits == 0 || l->tx_busy[l->tx_next]);
+}
