@@ -454,7 +454,8 @@ long link_work(struct link *k)
     int rc = lane_tx_flush(k->lane);
     if (rc < 0 && rc != -EAGAIN)
         return rc;
-    return n + (put_bytes > 0);
+    /* a batch that went at the second try has made room for what stopped before it */
+    return n + (put_bytes > 0) + (rc == 1);
 }
 
 bool link_arm(struct link *k)

@@ -280,13 +280,30 @@ static bool arm_links(void)
     return tr_net.arm(host.dom) == 0;
 }
 
+/* Links that may move something without a word: submits wait for room in the fabric, which is
+ * looked for at each tick, or records can be added to a batch that the transport has refused for
+ * now. */
+static bool some_wait(void)
+{
+    for (const struct peer *p = world.peers; p; p = p->next)
+        if (p->link->pending_n > 0 || (p->stage == STAGE_UP && lane_tx_blocked(p->lane)))
+            return true;
+    return false;
+}
+
 static void host_run(struct actor *a)
 {
+    bool announced = !host.asleep || net_pending(host.dom) || some_wait() ||
+                     at_load(&world.seg.head->daemon_parked) == 0 ||
+                     at_load(&world.seg.head->audit_wanted);
     a->wake_at = sim_now() + 100 + sim_roll(800);
     at_store(&world.seg.head->daemon_parked, 0);
     host.asleep = false;
     tick();
-    if (poll_events() + look_at_lines() + work_links() > 0) {
+    long other = poll_events() + look_at_lines(), moved = work_links();
+    if (moved > 0 && other == 0 && !announced)
+        sim_fail("fabricd slept though a link had work: a wake-up was missed");
+    if (other + moved > 0) {
         host.fruitless = 0;
         return;
     }
