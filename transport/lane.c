@@ -170,6 +170,8 @@ static int try_receive(struct lane *l, uint32_t i)
 static int post_receive(struct lane *l, uint32_t i)
 {
     int rc = l->again_n ? -EAGAIN : try_receive(l, i);
+    if (rc == -ENOTCONN) /* it has ended; TR_CLOSED comes behind what had arrived */
+        return 0;
     if (rc != -EAGAIN)
         return rc;
     l->again[l->again_n++] = i;
@@ -182,7 +184,7 @@ static int post_again(struct lane *l)
     while (l->again_n > 0) {
         int rc = try_receive(l, l->again[l->again_n - 1]);
         if (rc < 0)
-            return rc == -EAGAIN ? 0 : rc;
+            return rc == -EAGAIN || rc == -ENOTCONN ? 0 : rc;
         l->again_n--;
     }
     return 0;
@@ -302,7 +304,7 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
 
 const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
 {
-    if (l->ready_n == 0 || l->closed)
+    if (l->ready_n == 0 || l->closed == -EPROTO)
         return NULL;
     const struct ready *r = &l->ready[l->ready_head];
     *len = r->len;
@@ -313,7 +315,7 @@ const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
 void lane_rx_release(struct lane *l)
 {
     const struct ready *r = &l->ready[l->ready_head];
-    int rc = l->p.mode == LANE_SEND ? post_receive(l, r->rx) : 0;
+    int rc = l->p.mode == LANE_SEND && !l->closed ? post_receive(l, r->rx) : 0;
     if (rc < 0)
         close_lane(l, rc);
     l->ready_head = (l->ready_head + 1) & (l->p.cells - 1);

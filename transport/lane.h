@@ -25,7 +25,8 @@
  * nothing is lost by it.
  *
  * Failure: an operation that comes back with an error closes the lane. After lane_on_event returned
- * < 0 the lane is closed: tx returns -ENOTCONN, rx gives nothing.
+ * < 0 the lane is closed: tx returns -ENOTCONN; rx gives what had arrived by then, and nothing when
+ * the peer broke the protocol.
  */
 #ifndef FABRIC_LANE_H
 #define FABRIC_LANE_H

@@ -91,8 +91,11 @@ int remote_progress(struct remote *r)
     if (r->broken)
         return remote_broken(r, r->broken);
     int events = take_events(r);
-    if (events < 0)
+    if (events < 0) {
+        /* outcomes that came before the end are no losses; after a fault in them it is as it was */
+        (void)!take_batches(r);
         return remote_broken(r, events);
+    }
     int records = take_batches(r);
     if (records < 0)
         return remote_broken(r, records);

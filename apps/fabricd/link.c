@@ -437,6 +437,12 @@ static long read_batches(struct link *k)
     return n;
 }
 
+void link_read_rest(struct link *k)
+{
+    while (k->lane && read_batches(k) > 0)
+        ;
+}
+
 long link_work(struct link *k)
 {
     long (*const steps[])(struct link *) = {read_batches, place_pending, send_outcomes,

@@ -190,8 +190,10 @@ static void on_event(const struct tr_event *ev)
         int rc = lane_on_event(p->lane, ev);
         if (rc == -EPROTO)
             sim_fail("a lane broke the protocol: %s", err_text(rc));
-        if (rc < 0)
+        if (rc < 0) {
+            link_read_rest(p->link);
             peer_close(p, p->line->bye);
+        }
     }
 }
 

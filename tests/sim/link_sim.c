@@ -31,7 +31,7 @@
 #define STEPS_MAX  3000000u
 #define FAULTS_MAX 40
 /* Real time after which a schedule hangs: within one step, since steps are limited. */
-#define HANG_S 5
+#define HANG_S 60
 
 struct world world;
 
@@ -333,7 +333,7 @@ int main(int argc, char **argv)
         {"seed", required_argument, NULL, 's'},      {"steps", required_argument, NULL, 'n'},
         {"schedules", required_argument, NULL, 'k'}, {"twice", no_argument, NULL, '2'},
         {"trace", no_argument, NULL, 't'},           {NULL, 0, NULL, 0}};
-    uint64_t seed = 1, steps = 5000000, schedules = UINT64_MAX;
+    uint64_t seed = 1, steps = 4000000, schedules = UINT64_MAX;
     struct totals t = {0}, again = {0};
     struct timespec start;
     bool twice = false;
