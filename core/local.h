@@ -41,13 +41,13 @@ struct local {
     uint32_t *held; /* slots whose outcome bytes the caller may still read */
     uint32_t held_n;
     uint64_t known_head[SEG_QUEUES_MAX][SEG_PRIORITIES]; /* ring_put_many() */
-    bool unwaited;   /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
-    bool parked;     /* bell_parked is, or may still be, set by us */
-    uint32_t hot;    /* slot completed last: its producer is likely to use it next (claim.c) */
+    bool unwaited; /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
+    bool parked;   /* bell_parked is, or may still be, set by us */
+    uint32_t hot;  /* slot completed last: its producer is likely to use it next (claim.c) */
     uint32_t hot_queue;
-    uint64_t hot_word; /* the state word that such a task will have */
-    uint32_t streak; /* claims in a row that found their task there */
-    bool woken;      /* the last claim slept */
+    uint64_t hot_word;                /* the state word that such a task will have */
+    uint32_t streak;                  /* claims in a row that found their task there */
+    bool woken;                       /* the last claim slept */
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
     uint32_t measured, measure_mask;
     uint32_t stamped;

@@ -198,8 +198,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
     solo = n == 1 && l->tasks.n == 0 && !l->unwaited;
-    /* The clock costs as much as a good part of a round trip: of tasks that come one at a time every
-     * eighth is timed (stamp 0: not this one). */
+    /* The clock costs as much as a good part of a round trip: of tasks that come one at a time
+     * every eighth is timed (stamp 0: not this one). */
     now = solo && (l->stamped++ & 7) ? 0 : clock_ticks();
     while (k < n && l->stock.n > 0 && t[k].queue == t[0].queue && t[k].priority == t[0].priority) {
         uint32_t sl = l->stock.slot[l->stock.n - 1];

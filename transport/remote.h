@@ -55,7 +55,7 @@ struct remote {
     /* producer */
     struct rtask *task;
     uint32_t window, outstanding, free_task;
-    uint32_t unwaited; /* FAB_NO_WAIT tasks that the daemon has not acknowledged */
+    uint32_t unwaited;              /* FAB_NO_WAIT tasks that the daemon has not acknowledged */
     uint32_t done_first, done_last; /* arrived, in order; NONE */
     struct big_queue big_out;
     struct big_in big_in;
