@@ -75,6 +75,9 @@ int local_release(fab_t *f, const struct fab_lease *l);
  * the segment. A system call: asked after sleeps that ended by time. */
 bool local_daemon_gone(const struct local *l);
 
+/* Frees the memory of the outcomes handed out last, without waiting for more. */
+void local_let_go(struct local *l);
+
 /* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the
  * daemon's doorbell will be rung; false: there is work, do not sleep. */
 bool local_arm_queue(struct local *l, uint32_t queue);

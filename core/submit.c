@@ -295,6 +295,11 @@ static void free_held(struct local *l)
     }
 }
 
+void local_let_go(struct local *l)
+{
+    free_held(l);
+}
+
 /* Where the result's bytes are, NULL when the slot's numbers make no sense. */
 static const void *result_bytes(struct local *l, uint32_t slot, uint32_t arg_len, uint32_t res_len)
 {

@@ -120,20 +120,22 @@ int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
     if (r->type != REC_DATA) {
         if (in->active)
             return err_set(-EPROTO, "a large payload begins before the one before it ended");
-        if (r->len > limit || r->len == 0)
-            return err_set(-EMSGSIZE, "a payload of %u bytes is over the limit of %llu", r->len,
-                           (unsigned long long)limit);
-        in->data = malloc(REC_PAD(r->len));
-        if (!in->data)
+        if (r->len == 0)
+            return err_set(-EPROTO, "a large payload of no bytes");
+        in->over = r->len > limit;
+        in->data = in->over ? NULL : malloc(((size_t)r->len + 7) & ~(size_t)7);
+        if (!in->over && !in->data)
             return err_set(-ENOMEM, "no memory for a payload of %u bytes", r->len);
         in->active = true;
         in->head = *r;
         in->got = 0;
         return 0;
     }
-    if (!in->active || r->ref != in->head.ref || r->len > in->head.len - in->got)
+    /* a DATA record announced as a large one itself has no bytes */
+    if (!in->active || !r->payload || r->ref != in->head.ref || r->len > in->head.len - in->got)
         return err_set(-EPROTO, "a part of a large payload does not fit what was announced");
-    memcpy(in->data + in->got, r->payload, r->len);
+    if (!in->over)
+        memcpy(in->data + in->got, r->payload, r->len);
     in->got += r->len;
     return in->got == in->head.len;
 }

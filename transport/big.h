@@ -7,7 +7,8 @@
  * held up: they go into the same batches before the parts do.
  *
  * Memory: the receiver allocates a transfer's whole length once, after checking it against its
- * limit. The sender's bytes are the caller's, or given to the queue to be freed.
+ * limit; one over the limit is counted through to its end and not kept. The sender's bytes are the
+ * caller's, or given to the queue to be freed.
  *
  * Threads: the lane's thread.
  */
@@ -44,16 +45,18 @@ void big_drop(struct big_queue *q);
 /* The incoming transfer. Zeroed at the start. */
 struct big_in {
     bool active;
+    bool over;          /* longer than the limit: there are no bytes */
     struct record head; /* as announced */
     uint8_t *data;
     uint32_t got;
 };
 
-/* Feeds a REC_BIG record or a DATA record. 1: the transfer is complete (in->head, in->data; call
- * big_take); 0: more to come; -EPROTO, -EMSGSIZE, -ENOMEM. */
+/* Feeds a REC_BIG record or a DATA record. 1: the transfer is complete (in->head, in->over; call
+ * big_take); 0: more to come; -EPROTO, -ENOMEM. */
 int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
     __attribute__((warn_unused_result));
-/* Hands over the completed transfer's bytes (free() them) and makes room for the next. */
+/* Hands over the completed transfer's bytes (free() them; NULL when it was over the limit) and
+ * makes room for the next. */
 uint8_t *big_take(struct big_in *in);
 void big_in_drop(struct big_in *in);
 

@@ -11,6 +11,9 @@
  * In SEND mode a bare head may land in any posted receive. Its receive is posted again at once and
  * takes no credit; NOTES more receives than cells are posted so that one always fits. (Were there
  * none, both providers hold the message back and lose nothing.)
+ *
+ * A receive that the transport refuses for now (-EAGAIN) is remembered and posted at the next event
+ * or flush; what arrives meanwhile is held back by the transport.
  */
 #include <endian.h>
 #include <errno.h>
@@ -45,6 +48,7 @@ struct lane {
     uint8_t *tx, *rx, *notes;
     struct cell_ref *refs;
     uint32_t nrefs, receives;
+    uint32_t *again, again_n; /* receives that are still to be posted */
     uint32_t inject_max;
     int closed;
 
@@ -106,9 +110,10 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->mem = aligned_alloc(4096, l->mem_len);
     l->nrefs = p->cells + l->receives;
     l->refs = calloc(l->nrefs, sizeof *l->refs);
+    l->again = calloc(l->receives, sizeof *l->again);
     l->tx_busy = calloc(p->cells, 1);
     l->ready = calloc(p->cells, sizeof *l->ready);
-    if (!l->mem || !l->refs || !l->tx_busy || !l->ready) {
+    if (!l->mem || !l->refs || !l->again || !l->tx_busy || !l->ready) {
         err_set(rc, "no memory for a lane of %u cells of %u bytes", p->cells, p->cell);
         goto fail;
     }
@@ -152,7 +157,7 @@ static int close_lane(struct lane *l, int why)
     return why;
 }
 
-static int post_receive(struct lane *l, uint32_t i)
+static int try_receive(struct lane *l, uint32_t i)
 {
     struct cell_ref *ref = &l->refs[l->p.cells + i];
     ref->kind = REF_RX;
@@ -160,6 +165,29 @@ static int post_receive(struct lane *l, uint32_t i)
     bool send = l->p.mode == LANE_SEND;
     return l->tr->post_recv(l->ep, send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64,
                             send ? l->p.cell : 64, l->mr, ref);
+}
+
+static int post_receive(struct lane *l, uint32_t i)
+{
+    int rc = l->again_n ? -EAGAIN : try_receive(l, i);
+    if (rc == -ENOTCONN) /* it has ended; TR_CLOSED comes behind what had arrived */
+        return 0;
+    if (rc != -EAGAIN)
+        return rc;
+    l->again[l->again_n++] = i;
+    return 0;
+}
+
+/* Those that were refused before. */
+static int post_again(struct lane *l)
+{
+    while (l->again_n > 0) {
+        int rc = try_receive(l, l->again[l->again_n - 1]);
+        if (rc < 0)
+            return rc == -EAGAIN || rc == -ENOTCONN ? 0 : rc;
+        l->again_n--;
+    }
+    return 0;
 }
 
 int lane_bind(struct lane *l, struct tr_ep *ep)
@@ -181,6 +209,7 @@ void lane_free(struct lane *l)
         l->tr->mr_close(l->mr);
     free(l->mem);
     free(l->refs);
+    free(l->again);
     free(l->tx_busy);
     free(l->ready);
     free(l);
@@ -249,6 +278,9 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
     int rc = 0;
     if (l->closed)
         return l->closed;
+    /* bytes that did not go, or did not come: the ones after them are worth nothing */
+    if (ev->error && (ev->kind == TR_SENT || ev->kind == TR_RECV))
+        return close_lane(l, err_set(ev->error, "an operation of the lane failed"));
     switch (ev->kind) {
     case TR_SENT:
         if (ref->kind == REF_TX) {
@@ -265,12 +297,14 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
     default:
         break;
     }
+    if (rc == 0)
+        rc = post_again(l);
     return rc < 0 ? close_lane(l, rc) : 0;
 }
 
 const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
 {
-    if (l->ready_n == 0 || l->closed)
+    if (l->ready_n == 0 || l->closed == -EPROTO)
         return NULL;
     const struct ready *r = &l->ready[l->ready_head];
     *len = r->len;
@@ -281,7 +315,7 @@ const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
 void lane_rx_release(struct lane *l)
 {
     const struct ready *r = &l->ready[l->ready_head];
-    int rc = l->p.mode == LANE_SEND ? post_receive(l, r->rx) : 0;
+    int rc = l->p.mode == LANE_SEND && !l->closed ? post_receive(l, r->rx) : 0;
     if (rc < 0)
         close_lane(l, rc);
     l->ready_head = (l->ready_head + 1) & (l->p.cells - 1);
@@ -377,6 +411,9 @@ int lane_tx_flush(struct lane *l)
     int rc;
     if (l->closed)
         return err_set(-ENOTCONN, "the lane is closed");
+    rc = post_again(l);
+    if (rc < 0)
+        return close_lane(l, rc);
     if (l->used > HEAD) {
         rc = post_batch(l);
         if (rc < 0)
@@ -408,4 +445,11 @@ void lane_stats(const struct lane *l, struct lane_stats *out)
 bool lane_tx_idle(const struct lane *l)
 {
     return l->in_flight == 0 && l->used <= HEAD;
+}
+
+bool lane_tx_blocked(const struct lane *l)
+{
+    if (l->closed || l->used > HEAD)
+        return true;
+    return l->used == 0 && (l->credits == 0 || l->tx_busy[l->tx_next]);
 }

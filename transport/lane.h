@@ -21,8 +21,12 @@
  * a batch that fails closes the lane with -EPROTO. The records inside are the next layer's to
  * check.
  *
- * Failure: after lane_on_event returned < 0 the lane is closed: tx returns -ENOTCONN, rx gives
- * nothing.
+ * A post that the transport refuses for now (-EAGAIN) is tried again at the next event or flush;
+ * nothing is lost by it.
+ *
+ * Failure: an operation that comes back with an error closes the lane. After lane_on_event returned
+ * < 0 the lane is closed: tx returns -ENOTCONN; rx gives what had arrived by then, and nothing when
+ * the peer broke the protocol.
  */
 #ifndef FABRIC_LANE_H
 #define FABRIC_LANE_H
@@ -92,5 +96,8 @@ struct lane_stats {
 };
 void lane_stats(const struct lane *l, struct lane_stats *out);
 bool lane_tx_idle(const struct lane *l); /* no batch being built, none in flight */
+/* After a flush: nothing more can be sent before an event of this lane's endpoint (a credit, a cell
+ * that is free again, a refused batch that may be tried again). */
+bool lane_tx_blocked(const struct lane *l);
 
 #endif

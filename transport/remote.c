@@ -14,6 +14,10 @@
 
 #define EVENTS      32
 #define SPIN_MAX_NS 100000
+/* How long a closing handle waits for its last bytes to leave, and for the word that tasks nobody
+ * waits for have been taken in (a full fabric takes its time). */
+#define CLOSE_NS          200000000u
+#define CLOSE_UNWAITED_NS 10000000000u
 
 int remote_broken(struct remote *r, int why)
 {
@@ -30,6 +34,9 @@ static int take_record(struct remote *r, const struct record *rec)
     int rc;
     if (rec->flags & REC_BIG || rec->type == REC_DATA) {
         rc = big_feed(&r->big_in, rec, FAB_ARG_MAX);
+        if (rc >= 0 && r->big_in.over)
+            return err_set(-EMSGSIZE, "a payload of %u bytes is over the limit of %u",
+                           r->big_in.head.len, FAB_ARG_MAX);
         if (rc != 1)
             return rc;
         struct record whole = r->big_in.head;
@@ -84,8 +91,11 @@ int remote_progress(struct remote *r)
     if (r->broken)
         return remote_broken(r, r->broken);
     int events = take_events(r);
-    if (events < 0)
+    if (events < 0) {
+        /* outcomes that came before the end are no losses; after a fault in them it is as it was */
+        (void)!take_batches(r);
         return remote_broken(r, events);
+    }
     int records = take_batches(r);
     if (records < 0)
         return remote_broken(r, records);
@@ -147,13 +157,23 @@ int remote_wait(struct remote *r, uint64_t deadline)
     uint64_t now = clock_ns();
     if (now >= deadline)
         return -ETIMEDOUT;
-    rc = remote_flush(r);
+    rc = r->producing ? remote_give_back(r) : 0;
+    if (rc >= 0)
+        rc = remote_flush(r);
     if (rc < 0)
         return rc;
     spin_miss(&r->spin);
     rc = sleep_on_fds(
         r, deadline == UINT64_MAX || deadline - now > INT64_MAX ? -1 : (int64_t)(deadline - now));
     spin_start(&r->spin);
+    return rc;
+}
+
+int remote_wait_outcome(struct remote *r, uint64_t deadline)
+{
+    r->producing = true;
+    int rc = remote_wait(r, deadline);
+    r->producing = false;
     return rc;
 }
 
@@ -246,17 +266,22 @@ static int remote_status(fab_t *f, char **text, int64_t timeout_ns)
     return session_status(r->session, text, timeout_ns);
 }
 
+/* What was completed is worth a last moment; tasks nobody waits for are accepted, and the good-bye
+ * on the control connection may overtake them: they wait for the daemon's word. */
+static void say_all(struct remote *r)
+{
+    uint64_t now = clock_ns();
+    spin_start(&r->spin);
+    while (!r->broken && remote_flush(r) >= 0 && (r->unwaited > 0 || !lane_tx_idle(r->lane)))
+        if (remote_wait(r, now + (r->unwaited > 0 ? CLOSE_UNWAITED_NS : CLOSE_NS)) < 0)
+            break;
+}
+
 static void remote_close(fab_t *f)
 {
     struct remote *r = (struct remote *)f;
-    if (r->lane && !r->broken) {
-        /* what was completed is worth a last moment */
-        uint64_t until = clock_ns() + 200000000u;
-        spin_start(&r->spin);
-        while (!r->broken && remote_flush(r) >= 0 && !lane_tx_idle(r->lane))
-            if (remote_wait(r, until) < 0)
-                break;
-    }
+    if (r->lane && !r->broken)
+        say_all(r);
     for (int i = 0; i < 3 && r->loop; i++)
         loop_stop(r->loop, &r->src[i]);
     if (r->loop)
@@ -318,7 +343,6 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     if (!r)
         return err_set(-ENOMEM, "no memory for a handle");
     r->base.ops = &remote_ops;
-    r->tr = &tr_ofi;
     r->ticks_hz = clock_ticks_hz();
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */
@@ -326,6 +350,7 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     rc = session_open(&r->session, scheme, host, port, opts, with_data, &r->dom, &r->lane);
     if (rc < 0)
         goto fail;
+    r->tr = session_transport(r->session);
     rc = loop_open(&r->loop, 8);
     if (rc < 0)
         goto fail;

@@ -55,6 +55,7 @@ struct remote {
     /* producer */
     struct rtask *task;
     uint32_t window, outstanding, free_task;
+    uint32_t unwaited;              /* FAB_NO_WAIT tasks that the daemon has not acknowledged */
     uint32_t done_first, done_last; /* arrived, in order; NONE */
     struct big_queue big_out;
     struct big_in big_in;
@@ -65,9 +66,10 @@ struct remote {
     struct rlease *lease; /* ring of arrived ones */
     uint32_t lease_cap, lease_head, lease_n;
     uint32_t want, want_queue; /* what the daemon was told */
-    uint32_t handed;           /* leases in the caller's hands */
-    uint64_t handed_at;        /* ticks of the last hand-over */
-    double task_ticks;         /* smoothed time per task */
+    bool producing;     /* the present wait is for outcomes or room: see remote_give_back() */
+    uint32_t handed;    /* leases in the caller's hands */
+    uint64_t handed_at; /* ticks of the last hand-over */
+    double task_ticks;  /* smoothed time per task */
     uint64_t flushed_at;
     uint64_t ticks_hz;
 };
@@ -84,6 +86,11 @@ int remote_progress(struct remote *r) __attribute__((warn_unused_result));
 /* Waits for anything to happen. 0, -ETIMEDOUT at the deadline (clock_ns), -EPIPE. Call spin_start()
  * before the first. */
 int remote_wait(struct remote *r, uint64_t deadline) __attribute__((warn_unused_result));
+/* The same for a producer's waits: what is at hand to be claimed is given back before the sleep. */
+int remote_wait_outcome(struct remote *r, uint64_t deadline) __attribute__((warn_unused_result));
+/* Gives unstarted leases back and wants no more until the next claim. A thread that sleeps for an
+ * outcome runs no tasks meanwhile, and the very task it waits for may be among them. */
+int remote_give_back(struct remote *r) __attribute__((warn_unused_result));
 /* Puts a record into the lane, making room by flushing and waiting until the deadline. */
 int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
     __attribute__((warn_unused_result));

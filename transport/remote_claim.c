@@ -7,6 +7,8 @@
  * PREFETCH_NS of work, at least what one claim takes, so that microsecond tasks come in large
  * batches and a task of a second holds none behind it.
  *
+ * While the thread sleeps for an outcome or for room, it has none at hand: remote_give_back().
+ *
  * Completions gather in the lane's batch and go out when it is full, when no more leases are at
  * hand, or after FLUSH_NS of further work.
  */
@@ -28,7 +30,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     }
     struct rlease *own = &r->lease[(r->lease_head + r->lease_n) % r->lease_cap];
     struct fab_lease *l = &own->lease;
-    own->data = data;
+    own->data = NULL;
     l->ref[0] = rec->ref;
     l->ref[1] = 0;
     l->kernel = rec->kernel;
@@ -36,12 +38,13 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     l->attempt = rec->attempts;
     l->queue = rec->queue;
     l->priority = rec->priority;
-    if (rec->len <= 8) {
+    if (rec->len <= 64) {
         l->small[0] = 0;
-        memcpy(l->small, rec->payload, rec->len);
-    } else if (rec->len <= 64) {
         memcpy(l->small, data ? data : rec->payload, rec->len);
-    } else if (!data) {
+        free(data); /* a small one that came as a large one */
+    } else if (data) {
+        own->data = data;
+    } else {
         own->data = malloc(REC_PAD(rec->len));
         if (!own->data)
             return err_set(-ENOMEM, "no memory for an argument of %u bytes", rec->len);
@@ -76,7 +79,7 @@ static uint32_t wanted(const struct remote *r, size_t max)
 static int tell_want(struct remote *r, uint32_t queue, size_t max)
 {
     uint32_t n = wanted(r, max), gap = n > r->want ? n - r->want : r->want - n;
-    if (queue == r->want_queue && gap <= r->want / 4)
+    if (queue == r->want_queue && r->want > 0 && gap <= r->want / 4)
         return 0;
     struct record rec = {.type = REC_WANT, .queue = (uint8_t)queue, .len = n};
     int rc = remote_put(r, &rec, UINT64_MAX);
@@ -85,6 +88,31 @@ static int tell_want(struct remote *r, uint32_t queue, size_t max)
     r->want = n;
     r->want_queue = queue;
     return 0;
+}
+
+int remote_give_back(struct remote *r)
+{
+    struct record none = {.type = REC_WANT, .queue = (uint8_t)r->want_queue};
+    int rc = 0;
+    r->producing = false; /* a put may wait, too */
+    if (r->want > 0) {
+        rc = remote_put(r, &none, UINT64_MAX);
+        if (rc == 0)
+            r->want = 0;
+    }
+    while (rc == 0 && r->lease_n > 0) {
+        struct rlease *own = &r->lease[r->lease_head];
+        struct record rec = {
+            .type = REC_RELEASE, .queue = own->lease.queue, .ref = own->lease.ref[0]};
+        rc = remote_put(r, &rec, UINT64_MAX);
+        if (rc < 0)
+            break;
+        free(own->data);
+        own->data = NULL;
+        r->lease_head = (r->lease_head + 1) % r->lease_cap;
+        r->lease_n--;
+    }
+    return rc;
 }
 
 static long hand_over(struct remote *r, struct fab_lease *l, size_t max)

@@ -53,6 +53,17 @@ static void to_done(struct remote *r, uint32_t i)
     r->done_last = i;
 }
 
+/* Takes i, which stands behind prev, out of the list of arrived ones. */
+static void unlink_done(struct remote *r, uint32_t i, uint32_t prev)
+{
+    if (prev == REMOTE_NONE)
+        r->done_first = r->task[i].next;
+    else
+        r->task[prev].next = r->task[i].next;
+    if (r->done_last == i)
+        r->done_last = prev;
+}
+
 int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
 {
     struct rtask *t = task_of(r, rec->ref);
@@ -64,6 +75,7 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
     if (t->status == UNWANTED) {
         free(data);
         free_task(r, i);
+        r->unwaited--;
         return 0;
     }
     t->status = rec->priority;
@@ -76,9 +88,12 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
             return err_set(-ENOMEM, "no memory for a result of %u bytes", rec->len);
         memcpy(data, rec->payload, rec->len);
     }
+    if (rec->len <= 8) {
+        memcpy(&t->small, data ? data : rec->payload, rec->len);
+        free(data); /* a small one that came as a large one */
+        data = NULL;
+    }
     t->data = data;
-    if (rec->len <= 8 && rec->payload)
-        memcpy(&t->small, rec->payload, rec->len);
     to_done(r, i);
     return 0;
 }
@@ -91,6 +106,7 @@ void remote_lose_all(struct remote *r)
             continue;
         if (t->status == UNWANTED) {
             free_task(r, i);
+            r->unwaited--;
             continue;
         }
         t->status = FAB_LOST;
@@ -116,6 +132,23 @@ static int check_task(const struct remote *r, const struct fab_task *t)
     return 0;
 }
 
+/* Takes back a task that could not be put into the lane. When the link broke meanwhile,
+ * remote_lose_all() has put it among those that are lost, or freed it. */
+static void not_accepted(struct remote *r, uint32_t i, uint64_t ref)
+{
+    uint32_t prev = REMOTE_NONE;
+    if (!task_of(r, ref))
+        return;
+    if (r->task[i].arrived) {
+        for (uint32_t at = r->done_first; at != i; at = r->task[at].next)
+            prev = at;
+        unlink_done(r, i, prev);
+    } else if (r->task[i].status == UNWANTED) {
+        r->unwaited--;
+    }
+    free_task(r, i);
+}
+
 /* 1 submitted, 0 the window is full, < 0. */
 static int submit_one(struct remote *r, const struct fab_task *t, fab_id *id)
 {
@@ -131,6 +164,7 @@ static int submit_one(struct remote *r, const struct fab_task *t, fab_id *id)
     own->arrived = 0;
     own->status = t->flags & FAB_NO_WAIT ? UNWANTED : 0;
     own->tag = t->tag;
+    r->unwaited += own->status == UNWANTED;
     struct record rec = {.type = REC_SUBMIT,
                          .flags = t->flags & FAB_NO_WAIT ? REC_NO_WAIT : 0,
                          .queue = t->queue,
@@ -139,8 +173,8 @@ static int submit_one(struct remote *r, const struct fab_task *t, fab_id *id)
                          .ref = id_of(r, i),
                          .kernel = t->kernel};
     rc = remote_put_any(r, &rec, t->arg, UINT64_MAX);
-    if (rc < 0) { /* the link broke; remote_lose_all() may have put it among the done: it was never
-                     accepted */
+    if (rc < 0) {
+        not_accepted(r, i, rec.ref);
         return rc;
     }
     if (id)
@@ -180,7 +214,7 @@ long remote_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, in
             deadline = deadline_of(timeout_ns);
             spin_start(&r->spin);
         }
-        rc = remote_wait(r, deadline);
+        rc = remote_wait_outcome(r, deadline);
         if (rc == -ETIMEDOUT)
             return deadline_error(timeout_ns, "the window of outstanding tasks stayed full");
         if (rc < 0)
@@ -229,12 +263,7 @@ static int take(struct remote *r, uint32_t i, uint32_t prev, struct fab_outcome 
                               .len = t->len,
                               .status = t->status,
                               .attempts = t->attempts};
-    if (prev == REMOTE_NONE)
-        r->done_first = t->next;
-    else
-        r->task[prev].next = t->next;
-    if (r->done_last == i)
-        r->done_last = prev;
+    unlink_done(r, i, prev);
     r->outstanding--;
     free_task(r, i);
     return 0;
@@ -259,7 +288,7 @@ int remote_wait_one(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeou
         }
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
-        rc = remote_wait(r, deadline);
+        rc = remote_wait_outcome(r, deadline);
         if (rc == -ETIMEDOUT)
             return deadline_error(timeout_ns, "the task was not done");
         if (rc < 0 && !t->arrived)
@@ -291,7 +320,7 @@ long remote_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t time
             return deadline_error(0, "no task is done");
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
-        int rc = remote_wait(r, deadline);
+        int rc = remote_wait_outcome(r, deadline);
         if (rc == -ETIMEDOUT)
             return deadline_error(timeout_ns, "no task was done");
         if (rc < 0 && r->done_first == REMOTE_NONE)

@@ -388,6 +388,11 @@ const struct session_info *session_info(const struct session *s)
     return &s->info;
 }
 
+const struct tr_ops *session_transport(const struct session *s)
+{
+    return s->tr;
+}
+
 int session_fd(const struct session *s)
 {
     return s->fd;

@@ -33,6 +33,8 @@ int session_open(struct session **out, const char *provider, const char *host, c
                  const struct fab_options *opts, bool with_data, struct tr_domain **dom,
                  struct lane **lane) __attribute__((warn_unused_result));
 const struct session_info *session_info(const struct session *s);
+/* The transport that the domain and the lane belong to. */
+const struct tr_ops *session_transport(const struct session *s);
 int session_fd(const struct session *s);
 /* Reads and answers what came on the control connection. 0, or -EPIPE when the daemon is gone. */
 int session_progress(struct session *s) __attribute__((warn_unused_result));

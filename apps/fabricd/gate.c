@@ -490,8 +490,12 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         return;
     }
     int rc = lane_on_event(p->lane, ev);
-    if (rc < 0)
-        peer_close(p, p->bye ? NULL : err_text(rc));
+    if (rc < 0) {
+        char why[200];
+        snprintf(why, sizeof why, "%s", err_text(rc));
+        link_read_rest(p->link);
+        peer_close(p, p->bye ? NULL : why);
+    }
 }
 
 static long poll_carrier(struct gate *g, struct carrier *c)

@@ -92,6 +92,10 @@ static long send_outcomes(struct link *k)
             k->unanswered--;
             n++;
         }
+        /* copied into the lane or the queue: others may wait for the memory they take */
+        if (k->got_n > 0)
+            local_let_go(k->local);
+        k->got_n = k->got_at = 0;
         if (k->local->tasks.n == 0 || !lane_tx_room(k->lane, REC_HEAD + 8))
             return n;
         long got = local_wait_any(&k->local->base, k->got, LINK_BATCH, 0);
@@ -124,6 +128,12 @@ static int answer(struct link *k, uint64_t ref, enum fab_status status, const ch
     return rc;
 }
 
+static int too_large(const struct link *k, uint32_t len)
+{
+    return err_set(-EMSGSIZE, "%u bytes never fit this fabric, whose arena has %llu", len,
+                   (unsigned long long)k->seg->arena_bytes);
+}
+
 /* Places one task. 1: done (accepted, or answered); 0: no room in the fabric or the lane; < 0. */
 static int place(struct link *k, const struct record *r, const void *data)
 {
@@ -139,6 +149,8 @@ static int place(struct link *k, const struct record *r, const void *data)
         return 0;
     if (r->type == REC_CANCEL) /* withdrawn while it waited here */
         return answer(k, r->ref, FAB_CANCELLED, "");
+    if (!data && r->len) /* its bytes were let go by */
+        return answer(k, r->ref, FAB_FAILED, err_text(too_large(k, r->len)));
     long rc = local_submit(&k->local->base, &t, 1, &id, 0);
     if (rc == -EAGAIN)
         return 0;
@@ -153,12 +165,12 @@ static int place(struct link *k, const struct record *r, const void *data)
 static int to_pending(struct link *k, const struct record *r, const void *data, uint8_t *own)
 {
     struct pending *p = malloc(sizeof *p);
-    if (p && !own && r->len) {
+    if (p && !own && data && r->len) {
         own = malloc(REC_PAD(r->len));
         if (own)
             memcpy(own, data, r->len);
     }
-    if (!p || (r->len && !own)) {
+    if (!p || (r->len && data && !own)) {
         free(p);
         return err_set(-ENOMEM, "no memory for a task that waits for room");
     }
@@ -169,7 +181,7 @@ static int to_pending(struct link *k, const struct record *r, const void *data, 
         k->pending_first = p;
     k->pending_last = p;
     k->pending_n++;
-    k->pending_bytes += r->len;
+    k->pending_bytes += own ? r->len : 0;
     return 0;
 }
 
@@ -180,7 +192,7 @@ static void pop_pending(struct link *k)
     if (!p->next)
         k->pending_last = NULL;
     k->pending_n--;
-    k->pending_bytes -= p->rec.len;
+    k->pending_bytes -= p->data ? p->rec.len : 0;
     free(p->data);
     free(p);
 }
@@ -278,16 +290,27 @@ static void end_lease(struct link *k, struct link_lease *own)
     k->in_flight--;
 }
 
+/* Its argument is still being sent, out of the segment: its end now would leave that to others. */
+static bool still_leaving(const struct link *k, uint64_t ref)
+{
+    for (const struct big_out *b = k->big_out.first; b; b = b->next)
+        if (b->head.type == REC_LEASE && b->head.ref == ref)
+            return true;
+    return false;
+}
+
 static int on_done(struct link *k, const struct record *r, const void *data)
 {
     struct link_lease *own = lease_of(k, r->ref);
     char text[256];
     int rc;
-    if (!own)
+    if (!own || still_leaving(k, r->ref))
         return err_set(-EPROTO, "a result for a lease this peer does not hold");
     struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
     if (r->type == REC_RELEASE) {
         rc = local_release(&k->local->base, &l);
+    } else if (!data && r->len) {
+        rc = local_fail(&k->local->base, &l, err_text(too_large(k, r->len)));
     } else if (r->priority == FAB_COMPLETED) {
         rc = local_complete(&k->local->base, &l, data, r->len);
         if (rc == -ENOSPC || rc == -EMSGSIZE) /* the sentence says what does not fit */
@@ -366,7 +389,8 @@ static int on_record(struct link *k, const struct record *r)
 {
     int rc;
     if (r->flags & REC_BIG || r->type == REC_DATA) {
-        rc = big_feed(&k->big_in, r, k->seg->arena_bytes);
+        uint64_t limit = k->seg->arena_bytes < FAB_ARG_MAX ? k->seg->arena_bytes : FAB_ARG_MAX;
+        rc = big_feed(&k->big_in, r, limit);
         if (rc != 1)
             return rc;
         struct record whole = k->big_in.head;
@@ -413,6 +437,12 @@ static long read_batches(struct link *k)
     return n;
 }
 
+void link_read_rest(struct link *k)
+{
+    while (k->lane && read_batches(k) > 0)
+        ;
+}
+
 long link_work(struct link *k)
 {
     long (*const steps[])(struct link *) = {read_batches, place_pending, send_outcomes,
@@ -430,14 +460,16 @@ long link_work(struct link *k)
     int rc = lane_tx_flush(k->lane);
     if (rc < 0 && rc != -EAGAIN)
         return rc;
-    return n + (put_bytes > 0);
+    /* a batch that went at the second try has made room for what stopped before it */
+    return n + (put_bytes > 0) + (rc == 1);
 }
 
 bool link_arm(struct link *k)
 {
     /* What waits for lane credits or for room in the fabric is woken by the lane, or by our own
      * outcomes; room made by others is looked for by the daemon's timer. */
-    bool stuck = k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first;
+    bool stuck = k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first ||
+                 lane_tx_blocked(k->lane);
     if (stuck)
         return true;
     if (k->local->tasks.n > 0 && !local_arm_bell(k->local))

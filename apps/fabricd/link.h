@@ -76,6 +76,9 @@ int link_open(struct link **out, const struct link_params *p) __attribute__((war
 /* Moves what can be moved. Returns a count of records moved; < 0: the link must be closed (message
  * says why). */
 long link_work(struct link *k) __attribute__((warn_unused_result));
+/* The connection has ended: takes in what had arrived by then, so that what was completed is not
+ * run again. The link is closed next. */
+void link_read_rest(struct link *k);
 /* S1 and S2 of wake.h for everything the link waits for in the segment. False: there is work. */
 bool link_arm(struct link *k);
 /* Copies its numbers to where fabctl sees them. */

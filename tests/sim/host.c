@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * host.c - fabricd in the simulation: takes lines in, joins data connections to them by ticket,
+ * gives events to lanes, lets the real link.c work and sleeps as gate.c and daemon.c do.
+ *
+ * Invariants watched here: a link that says there is work (link_arm() false) moves something soon;
+ * fabricd asleep is woken by the doorbell alone, by events, by its tick, or by a control
+ * connection.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "core/error.h"
+#include "core/participant.h"
+#include "core/undertaker.h"
+#include "tests/sim/world.h"
+
+#define EVENTS       16
+#define HANDSHAKE_NS 5000000u
+/* Looks in a row at links that say there is work and then move nothing. */
+#define FRUITLESS_MAX 100
+
+enum stage { STAGE_OFFER, STAGE_TICKET, STAGE_JOINING, STAGE_UP };
+
+struct peer {
+    struct peer *next;
+    struct line *line;
+    enum stage stage;
+    uint64_t since, ticket;
+    struct lane_params lane_params;
+    struct link *link;
+    struct lane *lane;
+    struct tr_ep *ep;
+};
+
+static struct {
+    struct tr_domain *dom;
+    struct tr_listener *listener;
+    uint8_t addr[TR_ADDR_MAX];
+    uint32_t addr_len, fruitless;
+    uint64_t next_tick, tickets;
+    bool asleep;
+} host;
+
+/* ---- the end of a peer ---- */
+
+static void peer_close(struct peer *p, bool bye)
+{
+    struct peer **at = &world.peers;
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    sim_trace("link %u ends%s", p->line->number, bye ? "" : ", crashed");
+    p->line->peer = NULL;
+    p->line->host_end_due = sim_now() + 1 + sim_roll(20000);
+    sim_wake(p->line->client, p->line->host_end_due);
+    if (p->ep) {
+        tr_net.ep_shutdown(p->ep);
+        tr_net.ep_free(p->ep);
+    }
+    if (p->lane)
+        lane_free(p->lane);
+    world.crashes += !bye;
+    link_close(p->link, &world.out, world.me, !bye);
+    free(p);
+}
+
+void host_drop(struct line *line)
+{
+    if (line->peer)
+        peer_close(line->peer, true);
+}
+
+struct tr_ep *line_ep(const struct line *line)
+{
+    return line->client_ep ? line->client_ep : line->peer ? line->peer->ep : NULL;
+}
+
+/* ---- lines ---- */
+
+int host_join(uint32_t roles, struct line **out, struct host_welcome *w)
+{
+    struct peer *p = calloc(1, sizeof *p);
+    struct line *line = calloc(1, sizeof *line);
+    if (!p || !line)
+        abort();
+    p->lane_params = (struct lane_params){.mode = world.mode == LANE_AUTO
+                                                      ? (sim_roll(2) ? LANE_SEND : LANE_WRITE)
+                                                      : (enum lane_mode)world.mode,
+                                          .cell = world.cell,
+                                          .cells = world.cells,
+                                          .incarnation = (uint32_t)sim_roll(UINT32_MAX) + 1};
+    struct link_params lp = {.seg = &world.seg,
+                             .daemon_fd = world.out.daemon_fd,
+                             .roles = roles,
+                             .name = sim.current->name,
+                             .peer = "sim",
+                             .provider = "tcp",
+                             .mode = p->lane_params.mode,
+                             .lease_window = world.lease_window,
+                             .submit_window = world.submit_window,
+                             .pid = (uint32_t)getpid()};
+    int rc = link_open(&p->link, &lp);
+    if (rc < 0) {
+        free(p);
+        free(line);
+        return rc;
+    }
+    p->line = line;
+    p->since = sim_now();
+    p->ticket = ++host.tickets;
+    p->next = world.peers;
+    world.peers = p;
+    line->peer = p;
+    line->client = sim.current;
+    line->number = ++world.lines_made;
+    line->client_end_due = line->host_end_due = UINT64_MAX;
+    line->host_patience = line->client_patience = UINT64_MAX;
+    line->next = world.lines;
+    world.lines = line;
+    *w = (struct host_welcome){.lease_window = lp.lease_window,
+                               .submit_window = lp.submit_window,
+                               .queues = world.seg.queues,
+                               .lane = p->lane_params,
+                               .ticket = p->ticket,
+                               .addr = host.addr,
+                               .addr_len = host.addr_len};
+    *out = line;
+    sim_wake(world.host, sim_now() + HANDSHAKE_NS);
+    sim_trace("link %u begins", line->number);
+    return 0;
+}
+
+int host_offer(struct line *line, const struct tr_remote *theirs, struct tr_remote *ours)
+{
+    struct peer *p = line->peer;
+    if (!p || line->partitioned)
+        return err_set(-ETIMEDOUT, "fabricd does not answer");
+    int rc = lane_new(&p->lane, &tr_net, host.dom, &p->lane_params, ours);
+    if (rc == 0)
+        rc = lane_peer(p->lane, theirs);
+    p->stage = STAGE_TICKET;
+    return rc;
+}
+
+/* ---- data connections: as in gate.c ---- */
+
+static void on_request(const struct tr_event *ev)
+{
+    struct peer *p;
+    uint64_t ticket = 0;
+    memcpy(&ticket, ev->data, ev->data_len < sizeof ticket ? ev->data_len : sizeof ticket);
+    for (p = world.peers; p; p = p->next)
+        if (p->stage == STAGE_TICKET && p->ticket == ticket)
+            break;
+    if (!p) {
+        tr_net.reject(host.dom, ev->request);
+        return;
+    }
+    p->stage = STAGE_JOINING;
+    int rc = tr_net.accept(host.dom, &p->ep, ev->request);
+    if (rc == 0) {
+        tr_net.ep_context(p->ep, p);
+        rc = lane_bind(p->lane, p->ep);
+    }
+    if (rc < 0)
+        peer_close(p, false);
+}
+
+static bool alive(const struct tr_ep *ep)
+{
+    for (const struct peer *p = world.peers; p; p = p->next)
+        if (p->ep == ep)
+            return true;
+    return false;
+}
+
+static void on_event(const struct tr_event *ev)
+{
+    struct peer *p = ev->ep_ctx;
+    if (ev->kind == TR_CONNREQ) {
+        on_request(ev);
+    } else if (ev->kind == TR_CONNECTED) {
+        p->stage = STAGE_UP;
+        p->link->lane = p->lane;
+    } else {
+        int rc = lane_on_event(p->lane, ev);
+        if (rc == -EPROTO)
+            sim_fail("a lane broke the protocol: %s", err_text(rc));
+        if (rc < 0) {
+            link_read_rest(p->link);
+            peer_close(p, p->line->bye);
+        }
+    }
+}
+
+static long poll_events(void)
+{
+    struct tr_event ev[EVENTS];
+    int n = tr_net.poll(host.dom, ev, EVENTS);
+    for (int i = 0; i < n; i++)
+        if (!ev[i].ep || alive(ev[i].ep)) /* an event before may have ended it */
+            on_event(&ev[i]);
+    return n;
+}
+
+static long work_links(void)
+{
+    long n = 0;
+    for (struct peer *p = world.peers, *next; p; p = next) {
+        next = p->next;
+        if (p->stage != STAGE_UP)
+            continue;
+        long rc = link_work(p->link);
+        if (rc < 0 && rc != -ENOTCONN)
+            sim_fail("link %u: %s", p->line->number, err_text((int)rc));
+        if (rc < 0)
+            peer_close(p, p->line->bye);
+        else
+            n += rc;
+    }
+    return n;
+}
+
+/* ---- control connections and the tick ---- */
+
+static uint64_t line_due(const struct line *l)
+{
+    uint64_t at = l->partitioned ? UINT64_MAX : l->client_end_due;
+    if (l->peer && l->peer->stage != STAGE_UP && l->peer->since + HANDSHAKE_NS < at)
+        at = l->peer->since + HANDSHAKE_NS;
+    return l->host_patience < at ? l->host_patience : at;
+}
+
+static long look_at_lines(void)
+{
+    long n = 0;
+    for (struct line *l = world.lines; l; l = l->next) {
+        if (!l->peer || line_due(l) > sim_now())
+            continue;
+        peer_close(l->peer, l->bye && l->client_end_due <= sim_now());
+        n++;
+    }
+    return n;
+}
+
+static uint64_t next_due(void)
+{
+    uint64_t at = host.next_tick;
+    for (const struct line *l = world.lines; l; l = l->next)
+        if (l->peer && line_due(l) < at)
+            at = line_due(l);
+    return at;
+}
+
+static void tick(void)
+{
+    struct undertaker_report rep;
+    if (sim_now() < host.next_tick)
+        return;
+    host.next_tick = sim_now() + world.tick;
+    for (struct peer *p = world.peers; p; p = p->next)
+        if (p->stage == STAGE_UP)
+            link_publish(p->link);
+    if (at_swap(&world.seg.head->audit_wanted, 0)) {
+        memset(&rep, 0, sizeof rep);
+        undertaker_audit(&world.seg, &world.out, &rep);
+    }
+}
+
+/* ---- the loop ---- */
+
+static bool arm_links(void)
+{
+    at_store(&world.seg.head->daemon_parked, 1);
+    for (struct peer *p = world.peers; p; p = p->next)
+        if (p->stage == STAGE_UP && !link_arm(p->link))
+            return false;
+    return tr_net.arm(host.dom) == 0;
+}
+
+/* Links that may move something without a word: submits wait for room in the fabric, which is
+ * looked for at each tick, or records can be added to a batch that the transport has refused for
+ * now. */
+static bool some_wait(void)
+{
+    for (const struct peer *p = world.peers; p; p = p->next)
+        if (p->link->pending_n > 0 || (p->stage == STAGE_UP && lane_tx_blocked(p->lane)))
+            return true;
+    return false;
+}
+
+static void host_run(struct actor *a)
+{
+    bool announced = !host.asleep || net_pending(host.dom) || some_wait() ||
+                     at_load(&world.seg.head->daemon_parked) == 0 ||
+                     at_load(&world.seg.head->audit_wanted);
+    a->wake_at = sim_now() + 100 + sim_roll(800);
+    at_store(&world.seg.head->daemon_parked, 0);
+    host.asleep = false;
+    tick();
+    long other = poll_events() + look_at_lines(), moved = work_links();
+    if (moved > 0 && other == 0 && !announced)
+        sim_fail("fabricd slept though a link had work: a wake-up was missed");
+    if (other + moved > 0) {
+        host.fruitless = 0;
+        return;
+    }
+    if (!arm_links()) {
+        at_store(&world.seg.head->daemon_parked, 0);
+        if (!net_pending(host.dom) && ++host.fruitless > FRUITLESS_MAX)
+            sim_fail("fabricd spins: a link says there is work and moves nothing");
+        return;
+    }
+    host.asleep = true;
+    a->wake_at = next_due();
+}
+
+static bool host_rung(struct actor *a)
+{
+    (void)a;
+    return host.asleep && at_load(&world.seg.head->daemon_parked) == 0;
+}
+
+void host_open(void)
+{
+    struct tr_opts o = {.provider = "tcp", .listening = true, .eps_max = 64, .ops_per_ep = 1024};
+    static int bell = -1;
+    uint32_t generation;
+    struct participant_info info = {
+        .pid = (uint32_t)getpid(), .roles = FAB_TOOL, .name = "fabricd"};
+    memset(&host, 0, sizeof host);
+    if (bell < 0)
+        bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    world.out.daemon_fd = bell;
+    int rc = participant_add(&world.seg, &info, &generation);
+    if (rc < 0 || bell < 0 || tr_net.domain_open(&host.dom, &o) < 0 ||
+        tr_net.listen(host.dom, &host.listener, host.addr, &host.addr_len) < 0)
+        sim_fail("fabricd does not start: %s", fab_errmsg());
+    world.me = (uint32_t)rc;
+    world.host = sim_actor("fabricd", true, host_run, NULL);
+    world.host->dom = host.dom;
+    world.host->rung = host_rung;
+    host.next_tick = world.tick;
+}
+
+void host_close(void)
+{
+    while (world.peers)
+        peer_close(world.peers, true);
+    tr_net.listener_close(host.listener);
+    tr_net.domain_close(host.dom);
+    for (struct line *l = world.lines, *next; l; l = next) {
+        next = l->next;
+        free(l);
+    }
+    world.lines = NULL;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * world.h - one schedule of the link simulation: a segment, fabricd's links (host.c), remote
+ * handles with their sessions (session.c) used by actors (actors.c), faults (link_sim.c) and an
+ * oracle that is told of everything (oracle.c).
+ *
+ * Real: core/, transport/lane.c, record.c, big.c, remote*.c, apps/fabricd/link.c. Simulated: the
+ * network, the clock, the control connection, and of fabricd what gate.c does between them.
+ */
+#ifndef TESTS_SIM_WORLD_H
+#define TESTS_SIM_WORLD_H
+
+#include "apps/fabricd/link.h"
+#include "core/fabric.h"
+#include "tests/sim/virtual.h"
+
+#define TASKS_MAX 16384
+#define SERVER    "simulated"
+
+/* ---- the control connection between a session and fabricd ---- */
+
+struct peer;
+
+struct line {
+    struct line *next;
+    uint32_t number;
+    struct actor *client;
+    struct peer *peer;       /* NULL: fabricd has closed its end */
+    struct tr_ep *client_ep; /* while the client has one */
+    struct tr_domain *client_dom;
+    bool bye;                /* the client said good-bye before it closed */
+    uint64_t client_end_due; /* when fabricd hears that the client's end is closed */
+    uint64_t host_end_due;   /* when the client hears it of fabricd's end */
+    bool partitioned;
+    uint64_t heal_at;
+    bool harmed;                             /* some fault was done to it */
+    uint64_t host_patience, client_patience; /* until the kernel's keepalive gives up */
+};
+
+struct host_welcome {
+    uint32_t lease_window, submit_window, queues, incarnation;
+    struct lane_params lane;
+    uint64_t ticket;
+    const uint8_t *addr;
+    uint32_t addr_len;
+};
+
+/* Where faults find a line's connection: either end, NULL when there is none. */
+struct tr_ep *line_ep(const struct line *line);
+/* What fabricd's handshake and lane offer come to. */
+int host_join(uint32_t roles, struct line **out, struct host_welcome *w);
+int host_offer(struct line *line, const struct tr_remote *theirs, struct tr_remote *ours);
+
+/* ---- the oracle ---- */
+
+struct task {
+    uint32_t handle; /* who submitted it, 0: number not used */
+    uint32_t len;
+    uint64_t begun, completed, failed; /* bits: attempts */
+    bool unwaited, accepted, refused, cancelled, answered;
+    uint8_t status;
+};
+
+struct handle {
+    bool broken, killed, remote;
+    uint32_t accepted, answered;
+};
+
+struct oracle {
+    struct task task[TASKS_MAX];
+    struct handle handle[1024];
+    uint32_t tasks, handles;
+    uint64_t submitted, outcomes, attempts, lost, cancelled, dead, unwaited, refused, released;
+};
+
+uint32_t oracle_handle(bool remote);
+/* Makes a task of handle h with arg_len bytes of argument (>= 8); returns its number. */
+uint32_t oracle_offer(uint32_t h, struct fab_task *t, uint8_t *arg);
+void oracle_accepted(uint32_t number);
+/* The submit failed. known: the link is well, so that the task must never be run. */
+void oracle_refused(uint32_t number, bool known);
+void oracle_cancel(uint32_t number);
+/* A worker begins an attempt; returns the task's number. */
+uint32_t oracle_begin(const struct fab_lease *l);
+/* The bytes a worker answers with, and that it is about to. */
+uint32_t oracle_result(const struct fab_lease *l, uint8_t *bytes, uint32_t room);
+void oracle_failing(const struct fab_lease *l, char text[64]);
+void oracle_released(const struct fab_lease *l);
+void oracle_outcome(uint32_t h, const struct fab_outcome *o);
+/* Handle h has nothing outstanding any more, says the library. */
+void oracle_drained(uint32_t h);
+/* Everything is over and every worker idle. */
+void oracle_end(bool faults);
+
+/* ---- the world ---- */
+
+struct world {
+    struct segment seg;
+    struct wake_out out;
+    uint32_t me; /* fabricd's participant */
+    /* chosen by the seed */
+    uint32_t cell, cells, lease_window, submit_window, queues;
+    int mode;          /* enum lane_mode, LANE_AUTO: each link its own */
+    bool faults, calm; /* calm: no more faults, everything is to come to its end */
+    uint64_t tick, keepalive;
+    uint32_t producers, producers_done;
+    uint32_t crashes; /* links that ended with their peer's crash */
+    bool stop;        /* workers are to go */
+    struct line *lines;
+    uint32_t lines_made;
+    struct peer *peers;
+    struct actor *host, *weather;
+    struct oracle oracle;
+};
+
+extern struct world world;
+
+void host_open(void);
+void host_close(void);
+/* Ends fabricd's end of a line, as a drained or refused peer's. */
+void host_drop(struct line *line);
+
+/* Actors; the argument is made by actors_open(). */
+void actors_open(void);
+/* Kills the process of a remote actor; it starts again later. False: there was nothing to kill. */
+bool actor_kill(uint32_t i);
+uint32_t actors_remote(void);
+
+#endif

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * test_link.c - fabricd's end of a link (apps/fabricd/link.c) against a peer that is the test: a
+ * lane over a simulated network on one side, a segment with a local producer and worker on the
+ * other. What a peer may send that it must not, what fits nowhere, and when the link may sleep.
+ * Random schedules of the whole are in tests/sim.
+ */
+#include "apps/fabricd/link.h"
+#include "core/undertaker.h"
+#include "tests/unit/lane_pair.h"
+#include "tests/unit/unit.h"
+#include "transport/remote.h"
+
+#define ARENA  (2u * ARENA_CHUNK)
+#define WINDOW 32u
+
+struct scene {
+    struct pair p; /* 0: the peer, 1: fabricd */
+    struct segment seg;
+    struct wake_out out;
+    uint32_t me;
+    struct link *link;
+    fab_t *local; /* producer and worker beside the link */
+    struct big_queue big;
+    uint8_t bytes[ARENA + 8192];
+};
+
+static void open_scene(struct scene *s)
+{
+    uint32_t generation;
+    memset(s, 0, sizeof *s);
+    open_pair(&s->p, LANE_SEND, 21);
+    unit_segment(&s->seg, 64, 8, ARENA, 1);
+    s->out.daemon_fd = -1;
+    s->me = unit_participant(&s->seg, "fabricd", &generation);
+    s->local = unit_handle(&s->seg, "local", -1);
+    struct link_params lp = {.seg = &s->seg,
+                             .daemon_fd = -1,
+                             .roles = FAB_PRODUCER | FAB_WORKER,
+                             .name = "peer",
+                             .peer = "test",
+                             .provider = "tcp",
+                             .mode = LANE_SEND,
+                             .lease_window = WINDOW,
+                             .submit_window = WINDOW,
+                             .pid = (uint32_t)getpid()};
+    cr_assert_eq(link_open(&s->link, &lp), 0, "%s", err_text(-1));
+    s->link->lane = s->p.lane[1];
+    unit_fill(s->bytes, sizeof s->bytes, 3);
+}
+
+static void close_scene(struct scene *s)
+{
+    big_drop(&s->big);
+    link_close(s->link, &s->out, s->me, false);
+    close_pair(&s->p);
+    fab_close(s->local);
+    segment_unmap(&s->seg);
+}
+
+/* Puts a record into the peer's lane; payload may be NULL. */
+static void say(struct scene *s, struct record r)
+{
+    uint8_t *to = lane_tx_room(s->p.lane[0], rec_size(&r));
+    cr_assert_not_null(to);
+    rec_put(to, &r);
+    lane_tx_add(s->p.lane[0], rec_size(&r));
+}
+
+/* All that can move moves; what link_work() said last when it was an error. */
+static long turn(struct scene *s)
+{
+    for (int i = 0; i < 400; i++) {
+        long put = big_pump(&s->big, s->p.lane[0]);
+        cr_assert_geq(put, 0);
+        int rc = lane_tx_flush(s->p.lane[0]);
+        cr_assert_geq(rc, 0);
+        settle(&s->p);
+        long n = link_work(s->link);
+        if (n < 0)
+            return n;
+        settle(&s->p);
+        if (put == 0 && rc == 0 && n == 0)
+            return 0;
+    }
+    return 0;
+}
+
+/* The next record from fabricd; false: there is none. */
+static bool hear(struct scene *s, struct record *r, uint8_t copy[CELL])
+{
+    uint32_t len, records, at = 0;
+    const void *batch = lane_rx_next(s->p.lane[0], &len, &records);
+    if (!batch)
+        return false;
+    cr_assert_eq(records, 1, "the tests make fabricd say one thing at a time");
+    memcpy(copy, batch, len);
+    lane_rx_release(s->p.lane[0]);
+    cr_assert_eq(rec_next(copy, len, &at, r), 1);
+    return true;
+}
+
+static struct record task(uint64_t ref, const void *arg, uint32_t len)
+{
+    return (struct record){.type = REC_SUBMIT, .ref = ref, .len = len, .payload = arg, .kernel = 1};
+}
+
+/* ---- records that make no sense ---- */
+
+Test(link, a_part_announced_as_large_ends_the_link)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    open_scene(s);
+    say(s, (struct record){.type = REC_SUBMIT, .flags = REC_BIG, .ref = 1, .len = 5000});
+    say(s, (struct record){.type = REC_DATA, .flags = REC_BIG, .ref = 1, .len = 64});
+    cr_assert_eq(turn(s), -EPROTO);
+    close_scene(s);
+    free(s);
+}
+
+Test(link, a_large_payload_of_nothing_ends_the_link)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    open_scene(s);
+    say(s, (struct record){.type = REC_SUBMIT, .flags = REC_BIG, .ref = 1, .len = 0});
+    cr_assert_eq(turn(s), -EPROTO);
+    close_scene(s);
+    free(s);
+}
+
+/* Its argument would go on leaving the segment, whose memory is somebody else's by then. */
+Test(link, a_lease_does_not_end_before_its_argument_has_left)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct record r;
+    uint8_t copy[CELL];
+    open_scene(s);
+    struct fab_task t = {.kernel = 1, .arg = s->bytes, .len = 20000};
+    fab_id id;
+    cr_assert_eq(fab_submit(s->local, &t, 1, &id, 0), 1);
+    say(s, (struct record){.type = REC_WANT, .len = 1});
+    cr_assert_eq(turn(s), 0, "all of the peer's cells are full");
+    uint32_t len, records, at = 0;
+    const void *batch = lane_rx_next(s->p.lane[0], &len, &records);
+    memcpy(copy, batch, len);
+    cr_assert_eq(rec_next(copy, len, &at, &r), 1);
+    cr_assert(r.type == REC_LEASE && r.flags & REC_BIG);
+    say(s,
+        (struct record){
+            .type = REC_DONE, .priority = FAB_COMPLETED, .ref = r.ref, .len = 8, .payload = copy});
+    cr_assert_eq(turn(s), -EPROTO);
+    close_scene(s);
+    free(s);
+}
+
+/* ---- what fits nowhere ---- */
+
+Test(link, an_argument_over_the_arena_fails_alone)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct record r = task(7, NULL, ARENA + 1000);
+    uint8_t copy[CELL];
+    open_scene(s);
+    cr_assert_eq(big_send(&s->big, &r, s->bytes, NULL), 0);
+    cr_assert_eq(turn(s), 0, "%s", err_text(-1));
+    cr_assert(hear(s, &r, copy));
+    cr_assert(r.type == REC_OUTCOME && r.priority == FAB_FAILED && r.ref == 7 && r.len > 20);
+    /* the link goes on */
+    say(s, task(8, s->bytes, 8));
+    cr_assert_eq(turn(s), 0);
+    struct fab_lease l;
+    cr_assert_eq(fab_claim(s->local, 0, &l, 1, 0), 1);
+    cr_assert_eq(fab_complete(s->local, &l, s->bytes, 8), 0);
+    cr_assert_eq(turn(s), 0);
+    cr_assert(hear(s, &r, copy));
+    cr_assert(r.ref == 8 && r.priority == FAB_COMPLETED);
+    cr_assert_eq(s->link->unanswered, 0);
+    close_scene(s);
+    free(s);
+}
+
+Test(link, a_result_over_the_arena_fails_its_task)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct record r;
+    struct fab_outcome o;
+    uint8_t copy[CELL];
+    open_scene(s);
+    struct fab_task t = {.kernel = 1, .arg = s->bytes, .len = 8};
+    fab_id id;
+    cr_assert_eq(fab_submit(s->local, &t, 1, &id, 0), 1);
+    say(s, (struct record){.type = REC_WANT, .len = 1});
+    cr_assert_eq(turn(s), 0);
+    cr_assert(hear(s, &r, copy));
+    cr_assert_eq(r.type, REC_LEASE);
+    struct record done = {
+        .type = REC_DONE, .priority = FAB_COMPLETED, .ref = r.ref, .len = ARENA + 1000};
+    cr_assert_eq(big_send(&s->big, &done, s->bytes, NULL), 0);
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(fab_wait(s->local, id, &o, 0), 0);
+    cr_assert_eq(o.status, FAB_FAILED);
+    cr_assert_eq(s->link->in_flight, 0);
+    close_scene(s);
+    free(s);
+}
+
+/* ---- memory and sleep ---- */
+
+Test(link, an_outcome_that_was_sent_gives_its_memory_back)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct fab_lease l;
+    open_scene(s);
+    say(s, task(1, s->bytes, 8));
+    cr_assert_eq(turn(s), 0);
+    uint64_t before = arena_bytes_free(&s->seg);
+    cr_assert_eq(fab_claim(s->local, 0, &l, 1, 0), 1);
+    cr_assert_eq(fab_complete(s->local, &l, s->bytes, 3000), 0);
+    cr_assert_lt(arena_bytes_free(&s->seg), before);
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(s->link->unanswered, 0);
+    for (uint32_t u = 0; u < s->seg.chunks * ARENA_CHUNK_BLOCKS; u++)
+        cr_assert_neq(block_state(at_load(&s->seg.block_word[u])), BLOCK_RES,
+                      "others may wait for it, and this peer may never ask again");
+    close_scene(s);
+    free(s);
+}
+
+Test(link, a_peer_that_does_not_read_lets_fabricd_sleep)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct fab_lease l;
+    open_scene(s);
+    for (uint64_t i = 0; i < CELLS + 2; i++) {
+        say(s, task(i, s->bytes, 8));
+        cr_assert_eq(turn(s), 0);
+    }
+    for (uint32_t i = 0; i < CELLS + 2; i++) { /* one batch each, until there is no credit */
+        cr_assert_eq(fab_claim(s->local, 0, &l, 1, 0), 1);
+        cr_assert_eq(fab_complete(s->local, &l, s->bytes, 8), 0);
+        for (int k = 0; k < 4; k++)
+            cr_assert_geq(link_work(s->link), 0);
+        settle(&s->p);
+    }
+    cr_assert_eq(s->link->unanswered, 2, "what has no credit waits");
+    cr_assert_eq(link_work(s->link), 0);
+    cr_assert(link_arm(s->link), "nothing can be done before the peer reads");
+    /* when it reads, they go */
+    for (int i = 0; i < 3; i++) {
+        uint32_t len, records;
+        while (lane_rx_next(s->p.lane[0], &len, &records))
+            lane_rx_release(s->p.lane[0]);
+        cr_assert_eq(turn(s), 0);
+    }
+    cr_assert_eq(s->link->unanswered, 0);
+    close_scene(s);
+    free(s);
+}
+
+/* ---- the peer's side: what a daemon may send that it must not ---- */
+
+Test(remote, small_payloads_that_came_as_large_ones_are_read)
+{
+    struct rlease ring[2] = {0};
+    struct rtask tasks[1] = {{.generation = 1}};
+    struct remote r = {.lease = ring,
+                       .lease_cap = 2,
+                       .task = tasks,
+                       .window = 1,
+                       .done_first = REMOTE_NONE,
+                       .done_last = REMOTE_NONE};
+    for (uint32_t len = 5; len <= 40; len += 35) {
+        uint8_t *data = malloc(64);
+        memset(data, 0x42, 64);
+        struct record lease = {.type = REC_LEASE, .flags = REC_BIG, .len = len, .ref = 1};
+        cr_assert_eq(remote_lease(&r, &lease, data), 0);
+    }
+    cr_assert_eq(ring[0].lease.small[0], 0x4242424242);
+    cr_assert_eq(memcmp(ring[1].lease.small, "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB", 40), 0);
+    uint8_t *data = malloc(8);
+    memset(data, 0x42, 8);
+    struct record out = {.type = REC_OUTCOME,
+                         .flags = REC_BIG,
+                         .priority = FAB_COMPLETED,
+                         .len = 5,
+                         .ref = 1ull << 32};
+    cr_assert_eq(remote_outcome(&r, &out, data), 0);
+    cr_assert_eq(tasks[0].small, 0x4242424242);
+    cr_assert_null(tasks[0].data);
+}
