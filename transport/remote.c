@@ -253,7 +253,7 @@ static void remote_close(fab_t *f)
         /* what was completed is worth a last moment */
         uint64_t until = clock_ns() + 200000000u;
         spin_start(&r->spin);
-        while (!r->broken && remote_flush(r) >= 0 && !lane_tx_idle(r->lane))
+        while (!r->broken && remote_flush(r) >= 0 && lane_tx_settle(r->lane) == 0)
             if (remote_wait(r, until) < 0)
                 break;
     }

@@ -23,7 +23,6 @@
 #include "transport/session.h"
 
 #define TIMEOUT_NS 10000000000ll
-#define OPS_PER_EP 1024u
 #define EVENTS     16
 
 struct session {
@@ -304,7 +303,11 @@ static int open_data(struct session *s, const char *provider)
 {
     const struct ctl_welcome *w = &s->welcome;
     char host[64] = "";
-    struct tr_opts o = {.provider = provider, .host = host, .eps_max = 1, .ops_per_ep = OPS_PER_EP};
+    /* no more cells than lane_new() will allow */
+    struct tr_opts o = {.provider = provider,
+                        .host = host,
+                        .eps_max = 1,
+                        .ops_per_ep = lane_ops(w->cells < 256 ? w->cells : 256)};
     struct lane_params p = {.mode = (enum lane_mode)w->lane_mode,
                             .cell = w->cell,
                             .cells = w->cells,
