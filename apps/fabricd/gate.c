@@ -468,7 +468,7 @@ static void on_request(struct gate *g, struct carrier *c, const struct tr_event 
         rc = lane_bind(p->lane, p->ep);
     }
     if (rc < 0)
-        peer_close(p, err_text(rc));
+        peer_close(p, err_text(refuse(p, rc, err_text(rc))));
 }
 
 static void on_event(struct gate *g, struct carrier *c, const struct tr_event *ev)
