@@ -12,11 +12,13 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include "core/error.h"
 #include "transport/ofi_internal.h"
 
@@ -253,11 +255,26 @@ static int check_keys(struct tr_domain *d)
     return rc;
 }
 
+/* The kernel refuses a device's descriptors to children forked after they were opened; every post
+ * would then fail as if the queue were full, for ever. */
+static int check_fork(const char *provider)
+{
+    static _Atomic pid_t first;
+    pid_t none = 0, self = getpid();
+    if (strcmp(provider, "verbs") != 0 || atomic_compare_exchange_strong(&first, &none, self) ||
+        none == self)
+        return 0;
+    return err_set(-ENOTSUP, "verbs can't be used by a process that was forked after its parent "
+                             "used verbs: fork first, or exec");
+}
+
 static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
 {
+    int rc = check_fork(opts->provider);
+    if (rc < 0)
+        return rc;
     struct fi_info *hints = ofi_hints(opts);
     struct tr_domain *d = calloc(1, sizeof *d);
-    int rc;
     if (!hints || !d) {
         free(d);
         if (hints)
