@@ -11,6 +11,7 @@
  * as a message.
  */
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -206,6 +207,31 @@ static int wildcard_info(struct tr_domain *d, const struct tr_opts *opts,
     return 0;
 }
 
+static bool same_address(const struct sockaddr *a, const struct sockaddr *b)
+{
+    if (!a || a->sa_family != b->sa_family)
+        return false;
+    if (a->sa_family == AF_INET)
+        return memcmp(&((const struct sockaddr_in *)a)->sin_addr,
+                      &((const struct sockaddr_in *)b)->sin_addr, 4) == 0;
+    return a->sa_family == AF_INET6 &&
+           memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                  &((const struct sockaddr_in6 *)b)->sin6_addr, 16) == 0;
+}
+
+/* For an address that is no device's, 127.0.0.1 for one, verbs proposes to listen on its device's:
+ * to more of the world than was asked for. */
+static bool proposes(const struct fi_info *info, const char *host)
+{
+    struct addrinfo *list, *a;
+    if (getaddrinfo(host, NULL, NULL, &list) != 0)
+        return false;
+    for (a = list; a && !same_address(info->src_addr, a->ai_addr); a = a->ai_next)
+        ;
+    freeaddrinfo(list);
+    return a != NULL;
+}
+
 static int get_info(struct tr_domain *d, const struct tr_opts *opts, const struct fi_info *hints)
 {
     const char *port = opts->port ? opts->port : "0";
@@ -215,6 +241,8 @@ static int get_info(struct tr_domain *d, const struct tr_opts *opts, const struc
                               opts->listening ? FI_SOURCE : 0, hints, &d->info);
     if (rc)
         return rc;
+    if (opts->listening && !is_wildcard(opts->host) && !proposes(d->info, opts->host))
+        return -FI_ENODATA;
     /* queues of what is needed: a device's are pinned memory, and the completion queue must hold
      * them all */
     if (d->info->tx_attr->size > opts->ops_per_ep)
