@@ -20,8 +20,9 @@
 /* ---- samples ---- */
 
 struct samples {
-    uint64_t *ns;
-    size_t n;
+    uint64_t *ns; /* shared with children */
+    size_t n, room;
+    uint64_t spent, limit; /* ns: after limit (0: none) the series is cut short */
 };
 struct latency {
     double p50, p99, p999;
@@ -29,6 +30,8 @@ struct latency {
 
 int samples_init(struct samples *s, size_t n) __attribute__((warn_unused_result));
 void samples_free(struct samples *s);
+/* The k-th sample. A series over its time limit is cut: n becomes k + 1. */
+void samples_put(struct samples *s, size_t k, uint64_t ns);
 /* Sorts, and gives the quantiles. */
 struct latency samples_quantiles(struct samples *s);
 /* Median over turns, quantile by quantile. */
@@ -82,6 +85,8 @@ bool wanted(const struct settings *st, const char *name);
 void progress(const char *what);
 void pin_near(const struct settings *st);
 void pin_far(const struct settings *st);
+/* One round of polling in vain: where both sides share one core, the other's turn. */
+void poll_pause(const struct settings *st);
 
 /* ---- floors: bare round trips and rates, no code of the fabric's between ---- */
 
@@ -92,14 +97,15 @@ double floor_vyukov(const struct settings *st);
 double floor_spsc(const struct settings *st);
 int floor_socket(const struct settings *st, bool busy, struct samples *out)
     __attribute__((warn_unused_result));
-int floor_fi(const struct settings *st, const char *provider, struct samples *out)
+/* host: an address of this machine's that the provider can reach. */
+int floor_fi(const struct settings *st, const char *provider, const char *host, struct samples *out)
     __attribute__((warn_unused_result));
 
 /* ---- the fabric ---- */
 
 /* One lane pair between two processes, a 64-byte record echoed. */
-int lane_round_trip(const struct settings *st, const char *provider, int mode, struct samples *out)
-    __attribute__((warn_unused_result));
+int lane_round_trip(const struct settings *st, const char *provider, const char *host, int mode,
+                    struct samples *out) __attribute__((warn_unused_result));
 
 /* A worker process on the far core; batch: most tasks a claim takes; spin_ns as in fab_options.
  * Returns its pid. */

@@ -6,7 +6,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
+#include <rdma/fabric.h>
+#include <rdma/fi_endpoint.h>
+#include <rdma/fi_domain.h>
+#include <rdma/fi_errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -65,7 +70,59 @@ static int await_ready(int fd)
     return err_set(-EIO, "fabricd did not start: %s", n ? text : "it said nothing");
 }
 
+static int find_verbs_host(char *host, size_t cap)
+{
+    struct fi_info *hints = fi_allocinfo(), *list = NULL;
+    int rc = -FI_ENOMEM;
+    if (hints) {
+        hints->ep_attr->type = FI_EP_MSG;
+        hints->addr_format = FI_SOCKADDR_IN;
+        hints->domain_attr->mr_mode =
+            FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+        hints->fabric_attr->prov_name = strdup("verbs");
+        rc = fi_getinfo(FI_VERSION(1, 17), NULL, NULL, 0, hints, &list);
+        fi_freeinfo(hints);
+    }
+    if (rc)
+        return -1;
+    const struct fi_info *i = list;
+    while (i && (!i->src_addr || ((const struct sockaddr *)i->src_addr)->sa_family != AF_INET))
+        i = i->next;
+    return i ? getnameinfo(i->src_addr, (socklen_t)i->src_addrlen, host, (socklen_t)cap, NULL, 0,
+                           NI_NUMERICHOST)
+             : -1;
+}
+
+/* In a child: once a process has opened a verbs device, its later children can't. */
+int fixture_verbs_host(char *host, size_t cap)
+{
+    int fd[2];
+    char text[64] = "";
+    if (pipe2(fd, O_CLOEXEC) < 0)
+        return err_set(-errno, "a pipe: %s", strerror(errno));
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool found = find_verbs_host(text, sizeof text) == 0;
+        _exit(found && write(fd[1], text, sizeof text) == sizeof text ? 0 : 1);
+    }
+    close(fd[1]);
+    ssize_t n = read(fd[0], text, sizeof text);
+    close(fd[0]);
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    if (n != sizeof text)
+        return err_set(-ENODEV, "there is no RDMA device with an IPv4 address here");
+    snprintf(host, cap, "%s", text);
+    return 0;
+}
+
 int fixture_start(struct fixture *f, const char *build, const char *tables)
+{
+    return fixture_start_on(f, build, "tcp", "127.0.0.1", tables);
+}
+
+int fixture_start_on(struct fixture *f, const char *build, const char *provider, const char *host,
+                     const char *tables)
 {
     char conf[128], program[512];
     int port = free_port(), err[2];
@@ -75,15 +132,15 @@ int fixture_start(struct fixture *f, const char *build, const char *tables)
         return err_set(-errno, "a directory in /tmp: %s", strerror(errno));
     snprintf(conf, sizeof conf, "%s/node.toml", f->dir);
     snprintf(f->local, sizeof f->local, "unix:%s/fabricd.sock", f->dir);
-    snprintf(f->remote, sizeof f->remote, "tcp://127.0.0.1:%d", port);
+    snprintf(f->remote, sizeof f->remote, "%s://%s:%d", provider, host, port);
     snprintf(f->key, sizeof f->key, "%s/authkey", f->dir);
     FILE *c = fopen(conf, "we");
     if (!c || pipe2(err, O_CLOEXEC) < 0)
         return err_set(-errno, "%s: %s", conf, strerror(errno));
     fprintf(c,
             "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = "
-            "\"127.0.0.1:%d\"\n%s",
-            f->dir, f->dir, port, tables);
+            "\"%s:%d\"\n%s",
+            f->dir, f->dir, host, port, tables);
     fclose(c);
     snprintf(program, sizeof program, "%s/apps/fabricd", build);
     f->pid = fork();

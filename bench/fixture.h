@@ -6,9 +6,11 @@
 #ifndef BENCH_FIXTURE_H
 #define BENCH_FIXTURE_H
 
+#include <stddef.h>
+
 struct fixture {
     char dir[64];
-    char local[128], remote[64]; /* addresses */
+    char local[128], remote[128]; /* addresses */
     char key[128];
     int pid;
 };
@@ -17,6 +19,12 @@ struct fixture {
  * [node] and [listen] are taken. Returns when fabricd is ready. */
 int fixture_start(struct fixture *f, const char *build, const char *tables)
     __attribute__((warn_unused_result));
+/* The same with remote peers on this host's address and over this provider ("tcp", "verbs"). */
+int fixture_start_on(struct fixture *f, const char *build, const char *provider, const char *host,
+                     const char *tables) __attribute__((warn_unused_result));
+/* The address of an RDMA device of this machine, for verbs. -ENODEV with a message: there is none.
+ */
+int fixture_verbs_host(char *host, size_t cap) __attribute__((warn_unused_result));
 /* SIGTERM, and SIGKILL after ten seconds; returns its exit status as waitpid() gives it, -1 if it
  * had to be killed. */
 int fixture_stop(struct fixture *f);

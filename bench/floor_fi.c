@@ -23,6 +23,7 @@
 
 #define BYTES 64
 #define DEPTH 8
+#define QUEUE 32
 
 struct side {
     struct fi_info *info;
@@ -48,7 +49,7 @@ static int fail(const char *what, long rc)
             return fail(what, rc_);                                                                \
     } while (0)
 
-static int open_side(struct side *s, const char *provider, bool source)
+static int open_side(struct side *s, const char *provider, const char *host, bool source)
 {
     struct fi_info *h = fi_allocinfo();
     if (!h)
@@ -59,12 +60,15 @@ static int open_side(struct side *s, const char *provider, bool source)
     h->domain_attr->threading = FI_THREAD_DOMAIN;
     h->domain_attr->data_progress = FI_PROGRESS_MANUAL;
     h->fabric_attr->prov_name = strdup(provider);
-    int rc = fi_getinfo(FI_VERSION(1, 17), "127.0.0.1", NULL, source ? FI_SOURCE : 0, h, &s->info);
+    int rc = fi_getinfo(FI_VERSION(1, 17), host, NULL, source ? FI_SOURCE : 0, h, &s->info);
     fi_freeinfo(h);
     if (rc)
         return fail("no such provider", rc);
+    /* a verbs completion queue must hold all that the endpoint's queues may */
+    s->info->tx_attr->size = s->info->rx_attr->size = QUEUE;
     struct fi_eq_attr ea = {.wait_obj = FI_WAIT_UNSPEC};
-    struct fi_cq_attr ca = {.size = 64, .format = FI_CQ_FORMAT_CONTEXT, .wait_obj = FI_WAIT_NONE};
+    struct fi_cq_attr ca = {
+        .size = 2 * QUEUE, .format = FI_CQ_FORMAT_CONTEXT, .wait_obj = FI_WAIT_NONE};
     TRY(fi_fabric(s->info->fabric_attr, &s->fabric, NULL), "fabric");
     TRY(fi_eq_open(s->fabric, &ea, &s->eq, NULL), "event queue");
     TRY(fi_domain(s->fabric, s->info, &s->domain, NULL), "domain");
@@ -112,31 +116,31 @@ static int await(struct side *s, uint32_t want, struct fi_info **info)
     }
 }
 
-static int turn(struct side *s, bool send, unsigned *posted)
+static int turn(const struct settings *st, struct side *s, bool send, unsigned *posted)
 {
     struct fi_cq_entry e;
     ssize_t n;
     if (send) {
         do
             n = fi_inject(s->ep, s->buf + DEPTH * BYTES, BYTES, 0);
-        while (n == -FI_EAGAIN && (fi_cq_read(s->cq, NULL, 0), true));
+        while (n == -FI_EAGAIN && (fi_cq_read(s->cq, NULL, 0), poll_pause(st), true));
         return n ? fail("send", n) : 0;
     }
-    do
-        n = fi_cq_read(s->cq, &e, 1);
-    while (n == -FI_EAGAIN || n == 0);
+    while ((n = fi_cq_read(s->cq, &e, 1)) == -FI_EAGAIN || n == 0)
+        poll_pause(st);
     if (n != 1)
         return fail("completion", n);
     return post(s, (*posted)++);
 }
 
-static int serve(struct side *s, const char *provider, int out_fd)
+static int serve(const struct settings *st, struct side *s, const char *provider, const char *host,
+                 int out_fd)
 {
     uint8_t addr[64];
     size_t len = sizeof addr;
     struct fi_info *info = NULL;
     unsigned posted = 0;
-    if (open_side(s, provider, true) < 0)
+    if (open_side(s, provider, host, true) < 0)
         return 1;
     TRY(fi_passive_ep(s->fabric, s->info, &s->pep, NULL), "passive endpoint");
     TRY(fi_pep_bind(s->pep, &s->eq->fid, 0), "bind");
@@ -147,12 +151,12 @@ static int serve(struct side *s, const char *provider, int out_fd)
     if (await(s, FI_CONNREQ, &info) < 0 || open_ep(s, info) < 0 || fi_accept(s->ep, NULL, 0) ||
         await(s, FI_CONNECTED, NULL) < 0)
         return 1;
-    while (turn(s, false, &posted) == 0 && turn(s, true, &posted) == 0)
+    while (turn(st, s, false, &posted) == 0 && turn(st, s, true, &posted) == 0)
         ;
     return 0;
 }
 
-int floor_fi(const struct settings *st, const char *provider, struct samples *out)
+int floor_fi(const struct settings *st, const char *provider, const char *host, struct samples *out)
 {
     struct side *s = calloc(1, sizeof *s);
     uint8_t addr[64];
@@ -166,11 +170,11 @@ int floor_fi(const struct settings *st, const char *provider, struct samples *ou
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin_far(st);
-        _exit(serve(s, provider, pipe_fd[1]));
+        _exit(serve(st, s, provider, host, pipe_fd[1]));
     }
     close(pipe_fd[1]);
     pin_near(st);
-    rc = open_side(s, provider, false);
+    rc = open_side(s, provider, host, false);
     if (rc == 0 && read(pipe_fd[0], addr, sizeof addr) != sizeof addr)
         rc = err_set(-EIO, "libfabric: the far side of the floor did not start");
     if (rc == 0)
@@ -182,11 +186,11 @@ int floor_fi(const struct settings *st, const char *provider, struct samples *ou
     size_t warm = out->n / 5;
     for (size_t i = 0; rc == 0 && i < out->n + warm; i++) {
         uint64_t t = stamp();
-        rc = turn(s, true, &posted);
+        rc = turn(st, s, true, &posted);
         if (rc == 0)
-            rc = turn(s, false, &posted);
+            rc = turn(st, s, false, &posted);
         if (i >= warm)
-            out->ns[i - warm] = stamp_ns(t, stamp());
+            samples_put(out, i - warm, stamp_ns(t, stamp()));
     }
     child_stop(pid);
     close(pipe_fd[0]);

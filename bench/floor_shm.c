@@ -57,7 +57,7 @@ int floor_pingpong(const struct settings *st, struct samples *out)
     if (pid == 0) {
         for (uint64_t i = 1; i <= rounds; i++) {
             while (at_load_acq(&m->ball) != 2 * i - 1)
-                cpu_relax();
+                poll_pause(st);
             at_store_rel(&m->ball, 2 * i);
         }
         _exit(0);
@@ -67,7 +67,7 @@ int floor_pingpong(const struct settings *st, struct samples *out)
         uint64_t t = stamp();
         at_store_rel(&m->ball, 2 * i - 1);
         while (at_load_acq(&m->ball) != 2 * i)
-            cpu_relax();
+            poll_pause(st);
         if (i > warm)
             out->ns[i - warm - 1] = stamp_ns(t, stamp());
     }

@@ -17,7 +17,7 @@
 
 #define BYTES 64
 
-static int move(int fd, char *buf, bool out, bool busy)
+static int move(const struct settings *st, int fd, char *buf, bool out, bool busy)
 {
     size_t at = 0;
     int flags = MSG_NOSIGNAL | (busy ? MSG_DONTWAIT : 0);
@@ -28,6 +28,8 @@ static int move(int fd, char *buf, bool out, bool busy)
             at += (size_t)n;
         else if (n == 0 || (errno != EAGAIN && errno != EINTR))
             return -1;
+        else
+            poll_pause(st);
     }
     return 0;
 }
@@ -57,7 +59,7 @@ int floor_socket(const struct settings *st, bool busy, struct samples *out)
         pin_far(st);
         int fd = accept(l, NULL, NULL);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        while (move(fd, buf, false, busy) == 0 && move(fd, buf, true, busy) == 0)
+        while (move(st, fd, buf, false, busy) == 0 && move(st, fd, buf, true, busy) == 0)
             ;
         _exit(0);
     }
@@ -68,10 +70,10 @@ int floor_socket(const struct settings *st, bool busy, struct samples *out)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     for (size_t i = 0; rc == 0 && i < out->n + warm; i++) {
         uint64_t t = stamp();
-        if (move(fd, buf, true, busy) < 0 || move(fd, buf, false, busy) < 0)
+        if (move(st, fd, buf, true, busy) < 0 || move(st, fd, buf, false, busy) < 0)
             rc = err_set(-EPIPE, "the loopback connection broke");
         if (i >= warm)
-            out->ns[i - warm] = stamp_ns(t, stamp());
+            samples_put(out, i - warm, stamp_ns(t, stamp()));
     }
     close(fd);
     close(l);

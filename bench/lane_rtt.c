@@ -16,6 +16,7 @@
 
 #define RECORD 48
 #define EVENTS 8
+#define CELLS  8
 
 struct end {
     const struct tr_ops *tr;
@@ -33,16 +34,16 @@ struct card { /* what each side tells the other */
     struct tr_remote memory;
 };
 
-static int open_end(struct end *e, const char *provider, int mode, bool listening,
+static int open_end(struct end *e, const char *provider, const char *host, int mode, bool listening,
                     struct card *card)
 {
     struct tr_opts o = {.provider = provider,
-                        .host = "127.0.0.1",
+                        .host = host,
                         .listening = listening,
                         .eps_max = 1,
-                        .ops_per_ep = 64};
+                        .ops_per_ep = lane_ops(CELLS)};
     struct lane_params p = {
-        .mode = (enum lane_mode)mode, .cell = 16384, .cells = 8, .incarnation = 1};
+        .mode = (enum lane_mode)mode, .cell = 16384, .cells = CELLS, .incarnation = 1};
     e->tr = &tr_ofi;
     int rc = e->tr->domain_open(&e->dom, &o);
     if (rc == 0 && listening)
@@ -52,10 +53,12 @@ static int open_end(struct end *e, const char *provider, int mode, bool listenin
     return rc;
 }
 
-static int poll_end(struct end *e)
+static int poll_end(const struct settings *st, struct end *e)
 {
     struct tr_event ev[EVENTS];
     int n = e->tr->poll(e->dom, ev, EVENTS), rc = 0;
+    if (n == 0)
+        poll_pause(st);
     for (int i = 0; i < n && rc == 0; i++) {
         if (ev[i].kind == TR_CONNECTED) {
             e->up = true;
@@ -76,11 +79,11 @@ static int flush(struct end *e)
     return rc == -EAGAIN || rc > 0 ? 0 : rc;
 }
 
-static void echo_for_ever(struct end *e)
+static void echo_for_ever(const struct settings *st, struct end *e)
 {
     uint32_t len, records;
     const void *batch;
-    while (poll_end(e) == 0) {
+    while (poll_end(st, e) == 0) {
         while (e->up && (batch = lane_rx_next(e->lane, &len, &records))) {
             void *room = lane_tx_room(e->lane, len);
             if (!room)
@@ -96,20 +99,20 @@ static void echo_for_ever(struct end *e)
     }
 }
 
-static int one_round(struct end *e)
+static int one_round(const struct settings *st, struct end *e)
 {
     uint32_t len, records;
     void *room;
     int rc;
     while (!(room = lane_tx_room(e->lane, RECORD)))
-        if ((rc = poll_end(e)) < 0)
+        if ((rc = poll_end(st, e)) < 0)
             return rc;
     memset(room, 1, RECORD);
     lane_tx_add(e->lane, RECORD);
     do {
         rc = flush(e);
         if (rc == 0)
-            rc = poll_end(e);
+            rc = poll_end(st, e);
         if (rc < 0)
             return rc;
     } while (!lane_rx_next(e->lane, &len, &records));
@@ -117,7 +120,8 @@ static int one_round(struct end *e)
     return len == RECORD ? 0 : err_set(-EPROTO, "the lane's echo is not what was sent");
 }
 
-int lane_round_trip(const struct settings *st, const char *provider, int mode, struct samples *out)
+int lane_round_trip(const struct settings *st, const char *provider, const char *host, int mode,
+                    struct samples *out)
 {
     struct end e = {0};
     struct card mine = {0}, theirs;
@@ -128,16 +132,16 @@ int lane_round_trip(const struct settings *st, const char *provider, int mode, s
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin_far(st);
-        rc = open_end(&e, provider, mode, true, &mine);
+        rc = open_end(&e, provider, host, mode, true, &mine);
         if (rc == 0 && write(fro[1], &mine, sizeof mine) == sizeof mine &&
             read(to[0], &theirs, sizeof theirs) == sizeof theirs &&
             lane_peer(e.lane, &theirs.memory) == 0)
-            echo_for_ever(&e);
+            echo_for_ever(st, &e);
         _exit(1);
     }
     close(fro[1]);
     pin_near(st);
-    rc = open_end(&e, provider, mode, false, &mine);
+    rc = open_end(&e, provider, host, mode, false, &mine);
     if (rc == 0 && (write(to[1], &mine, sizeof mine) != sizeof mine ||
                     read(fro[0], &theirs, sizeof theirs) != sizeof theirs))
         rc = err_set(-EIO, "the far side of the lane did not start");
@@ -148,13 +152,13 @@ int lane_round_trip(const struct settings *st, const char *provider, int mode, s
     if (rc == 0)
         rc = lane_bind(e.lane, e.ep);
     while (rc == 0 && !e.up)
-        rc = poll_end(&e);
+        rc = poll_end(st, &e);
     size_t warm = out->n / 5;
     for (size_t i = 0; rc == 0 && i < out->n + warm; i++) {
         uint64_t t = stamp();
-        rc = one_round(&e);
+        rc = one_round(st, &e);
         if (i >= warm)
-            out->ns[i - warm] = stamp_ns(t, stamp());
+            samples_put(out, i - warm, stamp_ns(t, stamp()));
     }
     child_stop(pid);
     close(to[0]);

@@ -59,7 +59,7 @@ int measure_task_rtt(const struct settings *st, const struct fixture *fx, const 
         if (rc == 0)
             rc = check(&o);
         if (i >= warm)
-            out->ns[i - warm] = stamp_ns(from, to);
+            samples_put(out, i - warm, stamp_ns(from, to));
     }
     fab_close(f);
     child_stop(pid);

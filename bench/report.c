@@ -82,7 +82,7 @@ static void print_latency(const struct report *r, const struct row *w)
 static void print_rate(const struct report *r, const struct row *w)
 {
     const struct row *f = find(r, w->floor);
-    char batch[16] = "";
+    char batch[24] = "";
     if (w->batch)
         snprintf(batch, sizeof batch, "batch %u", w->batch);
     printf("  %-26s %10.3f M %-8s %-10s", w->name, w->value / 1e6, w->unit, batch);

@@ -7,6 +7,7 @@
  *   rx cells   [cells]  SEND: receive buffers; WRITE: where the peer writes
  *   notes      [cells + NOTES]  small receives: WRITE's announcements and both modes' bare credit
  * heads
+ *   last   [1]       the message of lane_tx_settle()
  *
  * In SEND mode a bare head may land in any posted receive. Its receive is posted again at once and
  * takes no credit; NOTES more receives than cells are posted so that one always fits. (Were there
@@ -29,7 +30,7 @@ struct cell_ref { /* an operation's context */
     uint8_t kind;
     uint32_t index;
 };
-enum { REF_TX, REF_RX };
+enum { REF_TX, REF_RX, REF_LAST };
 
 struct ready { /* a received batch, not yet released */
     const uint8_t *data;
@@ -45,8 +46,9 @@ struct lane {
     struct tr_remote to;
     uint8_t *mem;
     size_t mem_len;
-    uint8_t *tx, *rx, *notes;
+    uint8_t *tx, *rx, *notes, *last;
     struct cell_ref *refs;
+    struct cell_ref last_ref;
     uint32_t nrefs, receives;
     uint32_t *again, again_n; /* receives that are still to be posted */
     uint32_t inject_max;
@@ -60,6 +62,7 @@ struct lane {
     bool written;     /* WRITE: the batch is written, its announcement is not yet posted */
     uint32_t credits; /* cells of the peer's we may fill */
     uint32_t in_flight;
+    bool injected; /* since the last message that is heard of */
 
     uint32_t rx_seq;
     struct ready *ready; /* ring of cells entries */
@@ -67,6 +70,13 @@ struct lane {
     uint32_t owed; /* credits to give back */
     struct lane_stats st;
 };
+
+uint32_t lane_ops(uint32_t cells)
+{
+    /* receiving: a cell each and the notes; sending: a write and its announcement a cell, and bare
+     * heads */
+    return 2 * cells + 2 * NOTES;
+}
 
 int lane_choose(enum lane_mode wanted, const struct tr_caps *caps)
 {
@@ -98,6 +108,11 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     if (!l)
         return err_set(-ENOMEM, "no memory for a lane");
     tr->caps(dom, &caps);
+    if (caps.inject_max < HEAD) {
+        free(l);
+        return err_set(-ENOTSUP, "%s (%s) sends %u bytes at once at most; a lane needs %u",
+                       caps.provider, caps.device, caps.inject_max, HEAD);
+    }
     l->tr = tr;
     l->dom = dom;
     l->p = *p;
@@ -105,7 +120,7 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->receives = p->cells + NOTES;
     /* in SEND mode every receive may get a whole batch */
     size_t rx_len = (size_t)p->cell * (p->mode == LANE_SEND ? l->receives : p->cells);
-    l->mem_len = (size_t)p->cell * p->cells + rx_len + (size_t)64 * l->receives;
+    l->mem_len = (size_t)p->cell * p->cells + rx_len + (size_t)64 * (l->receives + 1);
     l->mem_len = (l->mem_len + 4095) & ~(size_t)4095;
     l->mem = aligned_alloc(4096, l->mem_len);
     l->nrefs = p->cells + l->receives;
@@ -121,6 +136,7 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->tx = l->mem;
     l->rx = l->tx + (size_t)p->cell * p->cells;
     l->notes = l->rx + rx_len;
+    l->last = l->notes + (size_t)64 * l->receives;
     l->credits = p->cells;
     /* The region as a whole is registered for our own use; a peer that writes gets a region of the
      * rx cells alone. */
@@ -283,10 +299,9 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
         return close_lane(l, err_set(ev->error, "an operation of the lane failed"));
     switch (ev->kind) {
     case TR_SENT:
-        if (ref->kind == REF_TX) {
+        if (ref->kind == REF_TX)
             l->tx_busy[ref->index]--;
-            l->in_flight--;
-        }
+        l->in_flight--;
         break;
     case TR_RECV:
         rc = on_received(l, ref->index, ev->len);
@@ -368,8 +383,10 @@ static int send_head(struct lane *l, uint32_t len, uint32_t records)
 {
     struct lane_head h = make_head(l, len, records);
     int rc = l->tr->post_send(l->ep, &h, sizeof h, l->mr, NULL, TR_INJECT);
-    if (rc == 0)
+    if (rc == 0) {
         l->owed = 0;
+        l->injected = true;
+    }
     return rc;
 }
 
@@ -386,13 +403,15 @@ static int post_batch(struct lane *l)
         bool inject = l->used <= l->inject_max;
         memcpy(cell, &h, sizeof h);
         rc = l->tr->post_send(l->ep, cell, l->used, l->mr, ref, inject ? TR_INJECT : 0);
-        if (rc == 0)
-            l->owed = 0;
-        if (rc == 0 && !inject) {
+        if (rc < 0)
+            return rc;
+        l->owed = 0;
+        l->injected = inject;
+        if (!inject) {
             l->tx_busy[i]++;
             l->in_flight++;
         }
-        return rc;
+        return 0;
     }
     if (!l->written) {
         rc = l->tr->post_write(l->ep, cell + HEAD, len, l->mr, &l->to,
@@ -433,6 +452,27 @@ int lane_tx_flush(struct lane *l)
         if (rc < 0)
             return rc == -EAGAIN ? rc : close_lane(l, rc);
     }
+    return 0;
+}
+
+int lane_tx_settle(struct lane *l)
+{
+    struct lane_head h = make_head(l, 0, 0);
+    int rc;
+    if (l->closed)
+        return err_set(-ENOTCONN, "the lane is closed");
+    if (!lane_tx_idle(l))
+        return 0;
+    if (!l->injected)
+        return 1;
+    memcpy(l->last, &h, sizeof h);
+    l->last_ref.kind = REF_LAST;
+    rc = l->tr->post_send(l->ep, l->last, sizeof h, l->mr, &l->last_ref, 0);
+    if (rc < 0)
+        return rc == -EAGAIN ? 0 : close_lane(l, rc);
+    l->owed = 0;
+    l->injected = false;
+    l->in_flight++;
     return 0;
 }
 

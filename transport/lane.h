@@ -53,6 +53,10 @@ struct lane_params {
 
 struct lane;
 
+/* Operations that a lane of so many cells has open at once on its endpoint, each direction: for
+ * tr_opts.ops_per_ep. */
+uint32_t lane_ops(uint32_t cells);
+
 /* The mode for wanted on caps: AUTO is SEND on tcp, WRITE on verbs; -ENOTSUP with a message when
  * the provider cannot do what was asked. */
 int lane_choose(enum lane_mode wanted, const struct tr_caps *caps);
@@ -99,5 +103,10 @@ bool lane_tx_idle(const struct lane *l); /* no batch being built, none in flight
 /* After a flush: nothing more can be sent before an event of this lane's endpoint (a credit, a cell
  * that is free again, a refused batch that may be tried again). */
 bool lane_tx_blocked(const struct lane *l);
+/* Before the endpoint is shut down: has all that was posted gone out? 1 yes; 0 not yet: flush, poll
+ * and ask again; < 0: closed. (Small batches go by injection, of whose end nothing is heard, and a
+ * shutdown throws away what still waits in a verbs queue: so a last message that is heard of is
+ * sent behind them.) */
+int lane_tx_settle(struct lane *l);
 
 #endif

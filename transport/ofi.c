@@ -11,20 +11,54 @@
  * as a message.
  */
 #include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include "core/atomic.h"
 #include "core/error.h"
 #include "transport/ofi_internal.h"
 
-#define EQ_EVERY 64u
+#define EQ_EVERY    64u
+#define CQ_MIN      64u
+#define CQ_SOFT_MAX 8192u      /* a queue in our own memory grows by itself */
+#define CQ_HARD_MAX (1u << 20) /* a device's is pinned memory */
+
+/* Before libfabric reads it, and while there is one thread. Who set it has the last word, and
+ * domain_open() finds out. */
+__attribute__((constructor)) static void no_registration_cache(void)
+{
+    (void)setenv("FI_MR_CACHE_MAX_COUNT", "0", 0);
+}
 
 int ofi_error(int rc, const char *what)
 {
     int e = rc < 0 ? -rc : rc;
     /* libfabric's own numbers start at 256 and mean nothing to errno's readers */
     return err_set(e < 256 ? -e : -EIO, "%s: %s", what, fi_strerror(e));
+}
+
+/* Does the device read and write our memory itself? Then it is locked there. */
+static bool pins_memory(const struct tr_domain *d)
+{
+    return (d->info->domain_attr->mr_mode & FI_MR_ALLOCATED) != 0;
+}
+
+int ofi_pin_error(const struct tr_domain *d, int rc, const char *what)
+{
+    struct rlimit lim;
+    if (rc != -FI_ENOMEM || !pins_memory(d) || getrlimit(RLIMIT_MEMLOCK, &lim) < 0 ||
+        lim.rlim_cur == RLIM_INFINITY)
+        return ofi_error(rc, what);
+    return err_set(-ENOMEM,
+                   "%s for %s: over the limit of locked memory (RLIMIT_MEMLOCK, %llu KiB here): "
+                   "raise it with `ulimit -l`, LimitMEMLOCK= or limits.conf, or lower "
+                   "fabric.lane_cells or fabric.lane_cell",
+                   what, d->provider, (unsigned long long)lim.rlim_cur / 1024);
 }
 
 struct fi_info *ofi_hints(const struct tr_opts *opts)
@@ -34,6 +68,7 @@ struct fi_info *ofi_hints(const struct tr_opts *opts)
         return NULL;
     h->caps = FI_MSG | FI_RMA;
     h->ep_attr->type = FI_EP_MSG;
+    h->addr_format = FI_SOCKADDR; /* IPv4 or IPv6, whichever the host is given in */
     h->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
     h->domain_attr->threading = FI_THREAD_DOMAIN;
     h->domain_attr->data_progress = FI_PROGRESS_MANUAL;
@@ -47,16 +82,33 @@ struct fi_info *ofi_hints(const struct tr_opts *opts)
 
 static int no_device(const struct tr_opts *opts, int rc)
 {
-    if (strcmp(opts->provider, "verbs") == 0)
-        return err_set(
+    struct fi_info *hints, *any = NULL;
+    if (strcmp(opts->provider, "verbs") != 0)
+        return err_set(-ENODEV, "libfabric has no %s provider for %s: %s", opts->provider,
+                       opts->host ? opts->host : "this host", fi_strerror(-rc));
+    hints = ofi_hints(opts);
+    if (hints && opts->host && fi_getinfo(OFI_VERSION, NULL, NULL, 0, hints, &any) == 0) {
+        rc = err_set(-ENODEV,
+                     opts->listening
+                         ? "verbs: %s is not the address of an RDMA device (%s is one; `rdma link` "
+                           "shows which network interface is its): set listen.address to that "
+                           "interface's address"
+                         : "verbs: %s can't be reached through an RDMA device (%s is one; `rdma "
+                           "link` shows which network interface is its)",
+                     opts->host, any->domain_attr->name);
+        fi_freeinfo(any);
+    } else {
+        rc = err_set(
             -ENODEV,
             "verbs: no RDMA device (`ibv_devices` lists none%s): install ibverbs-providers and "
             "rdma-core and load the device's driver; without hardware: modprobe rdma_rxe; rdma "
             "link add "
             "rxe0 type rxe netdev eth0",
             opts->domain && opts->domain[0] ? ", or none of that name" : "");
-    return err_set(-ENODEV, "libfabric has no %s provider for %s: %s", opts->provider,
-                   opts->host ? opts->host : "this host", fi_strerror(-rc));
+    }
+    if (hints)
+        fi_freeinfo(hints);
+    return rc;
 }
 
 int ofi_add_ops(struct tr_domain *d, uint32_t n)
@@ -107,25 +159,150 @@ static void domain_close(struct tr_domain *d)
 static int open_queues(struct tr_domain *d, const struct tr_opts *opts)
 {
     uint64_t want = (uint64_t)opts->eps_max * opts->ops_per_ep * 2;
-    struct fi_cq_attr ca = {.size = want < 8192 ? (want < 64 ? 64 : want) : 8192,
+    uint64_t most = pins_memory(d) ? CQ_HARD_MAX : CQ_SOFT_MAX;
+    struct fi_cq_attr ca = {.size = want < CQ_MIN ? CQ_MIN
+                                    : want < most ? want
+                                                  : most,
                             .format = FI_CQ_FORMAT_MSG,
                             .wait_obj = FI_WAIT_FD};
     struct fi_eq_attr ea = {.size = 256, .wait_obj = FI_WAIT_FD};
     int rc = fi_eq_open(d->fabric, &ea, &d->eq, NULL);
     if (rc)
         return ofi_error(rc, "opening an event queue");
-    /* no more than the device can: an overrun completion queue is dead */
-    if (d->info->domain_attr->cq_cnt && ca.size > 32767)
-        ca.size = 32767;
-    rc = fi_cq_open(d->domain, &ca, &d->cq, NULL);
-    return rc ? ofi_error(rc, "opening a completion queue") : 0;
+    /* libfabric does not tell the device's max_cqe: come down to it */
+    while ((rc = fi_cq_open(d->domain, &ca, &d->cq, NULL)) == -FI_EINVAL && ca.size > CQ_MIN)
+        ca.size = ca.size - ca.size / 8 > CQ_MIN ? ca.size - ca.size / 8 : CQ_MIN;
+    d->cq_size = ca.size;
+    return rc ? ofi_pin_error(d, rc, "opening a completion queue") : 0;
+}
+
+/* ---- opening ---- */
+
+static bool is_wildcard(const char *host)
+{
+    return !host || !host[0] || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+/* Listen on every address: verbs answers that with a placeholder that is no device. So the device
+ * is chosen first, then the address is opened up. */
+static int wildcard_info(struct tr_domain *d, const struct tr_opts *opts,
+                         const struct fi_info *hints)
+{
+    uint16_t port = htons((uint16_t)(opts->port ? atoi(opts->port) : 0));
+    bool six = opts->host && strchr(opts->host, ':');
+    struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = port};
+    struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_port = port};
+    size_t len = six ? sizeof a6 : sizeof a4;
+    int rc = fi_getinfo(OFI_VERSION, NULL, NULL, 0, hints, &d->info);
+    if (rc)
+        return rc;
+    void *addr = malloc(len);
+    if (!addr)
+        return -FI_ENOMEM;
+    memcpy(addr, six ? (void *)&a6 : (void *)&a4, len);
+    free(d->info->src_addr);
+    d->info->src_addr = addr;
+    d->info->src_addrlen = len;
+    d->info->addr_format = six ? FI_SOCKADDR_IN6 : FI_SOCKADDR_IN;
+    return 0;
+}
+
+static bool same_address(const struct sockaddr *a, const struct sockaddr *b)
+{
+    if (!a || a->sa_family != b->sa_family)
+        return false;
+    if (a->sa_family == AF_INET)
+        return memcmp(&((const struct sockaddr_in *)a)->sin_addr,
+                      &((const struct sockaddr_in *)b)->sin_addr, 4) == 0;
+    return a->sa_family == AF_INET6 &&
+           memcmp(&((const struct sockaddr_in6 *)a)->sin6_addr,
+                  &((const struct sockaddr_in6 *)b)->sin6_addr, 16) == 0;
+}
+
+/* For an address that is no device's, 127.0.0.1 for one, verbs proposes to listen on its device's:
+ * to more of the world than was asked for. */
+static bool proposes(const struct fi_info *info, const char *host)
+{
+    struct addrinfo *list, *a;
+    if (getaddrinfo(host, NULL, NULL, &list) != 0)
+        return false;
+    for (a = list; a && !same_address(info->src_addr, a->ai_addr); a = a->ai_next)
+        ;
+    freeaddrinfo(list);
+    return a != NULL;
+}
+
+static int get_info(struct tr_domain *d, const struct tr_opts *opts, const struct fi_info *hints)
+{
+    const char *port = opts->port ? opts->port : "0";
+    int rc = opts->listening && is_wildcard(opts->host) && strcmp(opts->provider, "verbs") == 0
+                 ? wildcard_info(d, opts, hints)
+                 : fi_getinfo(OFI_VERSION, opts->host, opts->listening || opts->host ? port : NULL,
+                              opts->listening ? FI_SOURCE : 0, hints, &d->info);
+    if (rc)
+        return rc;
+    if (opts->listening && !is_wildcard(opts->host) && !proposes(d->info, opts->host))
+        return -FI_ENODATA;
+    /* queues of what is needed: a device's are pinned memory, and the completion queue must hold
+     * them all */
+    if (d->info->tx_attr->size > opts->ops_per_ep)
+        d->info->tx_attr->size = opts->ops_per_ep;
+    if (d->info->rx_attr->size > opts->ops_per_ep)
+        d->info->rx_attr->size = opts->ops_per_ep;
+    return 0;
+}
+
+static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write, struct tr_mr **out,
+                  struct tr_remote *exported);
+static void mr_close(struct tr_mr *m);
+
+/* Is the cache of registrations really off? See above. */
+static int check_keys(struct tr_domain *d)
+{
+    struct tr_mr *ours = NULL, *peers = NULL;
+    struct tr_remote a, b;
+    void *page;
+    int rc;
+    if (!(d->info->domain_attr->mr_mode & FI_MR_PROV_KEY))
+        return 0;
+    page = aligned_alloc(4096, 4096);
+    if (!page)
+        return err_set(-ENOMEM, "no memory for a domain");
+    rc = mr_reg(d, page, 4096, false, &ours, &a);
+    if (rc == 0)
+        rc = mr_reg(d, page, 4096, true, &peers, &b);
+    if (rc == 0 && a.key == b.key)
+        rc = err_set(-EPERM,
+                     "libfabric's registration cache would open more memory to a peer than it is "
+                     "meant to write: set FI_MR_CACHE_MAX_COUNT=0 in the environment");
+    if (peers)
+        mr_close(peers);
+    if (ours)
+        mr_close(ours);
+    free(page);
+    return rc;
+}
+
+/* The kernel refuses a device's descriptors to children forked after they were opened; every post
+ * would then fail as if the queue were full, for ever. */
+static int check_fork(const char *provider)
+{
+    static _Atomic pid_t first;
+    pid_t none = 0, self = getpid();
+    if (strcmp(provider, "verbs") != 0 || at_cas(&first, &none, self) ||
+        none == self)
+        return 0;
+    return err_set(-ENOTSUP, "verbs can't be used by a process that was forked after its parent "
+                             "used verbs: fork first, or exec");
 }
 
 static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
 {
+    int rc = check_fork(opts->provider);
+    if (rc < 0)
+        return rc;
     struct fi_info *hints = ofi_hints(opts);
     struct tr_domain *d = calloc(1, sizeof *d);
-    int rc;
     if (!hints || !d) {
         free(d);
         if (hints)
@@ -134,16 +311,11 @@ static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
     }
     snprintf(d->provider, sizeof d->provider, "%s", opts->provider);
     d->ops_per_ep = opts->ops_per_ep;
-    const char *port = opts->port ? opts->port : "0";
-    rc = fi_getinfo(OFI_VERSION, opts->host,
-                    opts->listening ? port
-                    : opts->host    ? port
-                                    : NULL,
-                    opts->listening ? FI_SOURCE : 0, hints, &d->info);
+    rc = get_info(d, opts, hints);
     fi_freeinfo(hints);
     if (rc) {
-        free(d);
-        return no_device(opts, rc);
+        rc = rc == -FI_ENOMEM ? ofi_error(rc, "opening a domain") : no_device(opts, rc);
+        goto fail;
     }
     rc = fi_fabric(d->info->fabric_attr, &d->fabric, NULL);
     if (rc) {
@@ -156,6 +328,8 @@ static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
         goto fail;
     }
     rc = open_queues(d, opts);
+    if (rc == 0)
+        rc = check_keys(d);
     if (rc < 0)
         goto fail;
     *out = d;
@@ -191,15 +365,10 @@ static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write,
     }
     int rc = fi_mr_reg(d->domain, buf, len, access, 0, key, 0, &m->mr, NULL);
     if (rc) {
+        char what[64];
         free(m);
-        if (rc == -FI_ENOMEM)
-            return err_set(
-                -ENOMEM,
-                "registering %zu bytes for %s: over the limit of locked memory (RLIMIT_MEMLOCK): "
-                "raise "
-                "it with `ulimit -l`, LimitMEMLOCK= or limits.conf, or lower fabric.lane_cells",
-                len, d->provider);
-        return ofi_error(rc, "registering memory");
+        snprintf(what, sizeof what, "registering %zu bytes of memory", len);
+        return ofi_pin_error(d, rc, what);
     }
     if (exported) {
         exported->addr = mode & FI_MR_VIRT_ADDR ? (uint64_t)(uintptr_t)buf : 0;
@@ -238,13 +407,21 @@ static void put_op(struct tr_domain *d, struct ofi_op *op)
     d->ops_free++;
 }
 
+/* The queue is full. What makes room in it may come without an event (injected sends): see arm().
+ */
+static int try_later(struct tr_domain *d)
+{
+    d->starved = true;
+    return -EAGAIN;
+}
+
 static int posted(struct tr_ep *ep, struct ofi_op *op, ssize_t rc)
 {
     if (rc == 0)
         return 0;
     put_op(ep->dom, op);
     if (rc == -FI_EAGAIN)
-        return -EAGAIN;
+        return try_later(ep->dom);
     return ep->closed ? err_set(-ENOTCONN, "the peer has closed the connection")
                       : ofi_error((int)rc, "posting to an endpoint");
 }
@@ -253,7 +430,7 @@ static int post_recv(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr, 
 {
     struct ofi_op *op = ep->closed ? NULL : get_op(ep, ctx, true);
     if (!op)
-        return ep->closed ? -ENOTCONN : -EAGAIN;
+        return ep->closed ? -ENOTCONN : try_later(ep->dom);
     return posted(ep, op, fi_recv(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, op));
 }
 
@@ -264,11 +441,11 @@ static int post_send(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr
         return -ENOTCONN;
     if (flags & TR_INJECT) {
         ssize_t rc = fi_inject(ep->ep, buf, len, 0);
-        return rc == 0 ? 0 : rc == -FI_EAGAIN ? -EAGAIN : ofi_error((int)rc, "sending");
+        return rc == 0 ? 0 : rc == -FI_EAGAIN ? try_later(ep->dom) : ofi_error((int)rc, "sending");
     }
     struct ofi_op *op = get_op(ep, ctx, false);
     if (!op)
-        return -EAGAIN;
+        return try_later(ep->dom);
     return posted(ep, op, fi_send(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, op));
 }
 
@@ -279,7 +456,7 @@ static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_m
         return -ENOTCONN;
     struct ofi_op *op = get_op(ep, ctx, false);
     if (!op)
-        return -EAGAIN;
+        return try_later(ep->dom);
     return posted(ep, op,
                   fi_write(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, to->addr + offset,
                            to->key, op));
@@ -357,6 +534,10 @@ static int arm(struct tr_domain *d)
 {
     struct fid *fids[2] = {&d->cq->fid, &d->eq->fid};
     d->eq_due = true; /* the sleep may end for its sake */
+    if (d->starved) { /* room may have been made unseen since: post again before sleeping */
+        d->starved = false;
+        return -EAGAIN;
+    }
     return fi_trywait(d->fabric, fids, 2) == 0 ? 0 : -EAGAIN;
 }
 

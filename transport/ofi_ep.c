@@ -45,6 +45,13 @@ void ofi_listener_close(struct tr_listener *l)
     free(l);
 }
 
+/* One endpoint more must not overrun a completion queue of fixed size: that would end them all. */
+static bool has_room(const struct tr_domain *d)
+{
+    bool fixed = d->info->domain_attr->mr_mode & FI_MR_ALLOCATED; /* the device's */
+    return !fixed || (d->neps + 1ull) * 2 * d->ops_per_ep <= d->cq_size;
+}
+
 static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out)
 {
     struct tr_ep *ep = calloc(1, sizeof *ep);
@@ -52,6 +59,14 @@ static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out
     if (!ep)
         return err_set(-ENOMEM, "no memory for an endpoint");
     ep->dom = d;
+    if (!has_room(d)) {
+        free(ep);
+        return err_set(
+            -EUSERS,
+            "the %s device's completion queue holds %zu operations, enough for %u links: "
+            "lower fabric.lane_cells or fabric.links",
+            d->provider, d->cq_size, d->neps);
+    }
     if (d->ops_free < 2 * d->ops_per_ep && ofi_add_ops(d, 2 * d->ops_per_ep) < 0) {
         free(ep);
         return -ENOMEM;
@@ -69,8 +84,9 @@ static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out
     if (rc) {
         fi_close(&ep->ep->fid);
         free(ep);
-        return ofi_error(rc, "enabling an endpoint");
+        return ofi_pin_error(d, rc, "making the queues of an endpoint");
     }
+    d->neps++;
     ep->next = d->eps;
     if (ep->next)
         ep->next->prev = ep;
@@ -120,6 +136,8 @@ int ofi_accept(struct tr_domain *d, struct tr_ep **out, void *request)
 {
     struct fi_info *info = request;
     struct tr_ep *ep;
+    if (!has_room(d) && d->pep) /* the peer would wait for an answer in vain */
+        fi_reject(d->pep, info->handle, NULL, 0);
     int rc = make_ep(d, info, &ep);
     if (rc == 0) {
         rc = fi_accept(ep->ep, NULL, 0);
@@ -159,6 +177,7 @@ void ofi_ep_free(struct tr_ep *ep)
     struct tr_domain *d = ep->dom;
     ofi_disown(d, ep);
     fi_close(&ep->ep->fid);
+    d->neps--;
     if (ep->prev)
         ep->prev->next = ep->next;
     else

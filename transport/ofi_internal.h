@@ -37,8 +37,11 @@ struct tr_domain {
     uint32_t npools, ops_per_ep, ops_free;
     struct tr_ep *eps;   /* all, to find one by its fid */
     struct fid_pep *pep; /* the listener's, for rejecting */
+    uint32_t neps;
+    size_t cq_size;
     uint32_t polls;
-    bool eq_due; /* look at the event queue in the next poll */
+    bool eq_due;  /* look at the event queue in the next poll */
+    bool starved; /* a post found its queue full since the last arm */
     char provider[16];
 };
 
@@ -62,6 +65,8 @@ struct tr_mr {
 struct fi_info *ofi_hints(const struct tr_opts *opts);
 /* "what: text" from a libfabric error (positive or negative); returns -errno. */
 int ofi_error(int rc, const char *what);
+/* The same for what pins memory: -ENOMEM names RLIMIT_MEMLOCK when there is such a limit. */
+int ofi_pin_error(const struct tr_domain *d, int rc, const char *what);
 int ofi_add_ops(struct tr_domain *d, uint32_t n);
 /* Open operations of ep: their completions will be dropped. */
 void ofi_disown(struct tr_domain *d, const struct tr_ep *ep);

@@ -272,7 +272,7 @@ static void say_all(struct remote *r)
 {
     uint64_t now = clock_ns();
     spin_start(&r->spin);
-    while (!r->broken && remote_flush(r) >= 0 && (r->unwaited > 0 || !lane_tx_idle(r->lane)))
+    while (!r->broken && remote_flush(r) >= 0 && (r->unwaited > 0 || lane_tx_settle(r->lane) == 0))
         if (remote_wait(r, now + (r->unwaited > 0 ? CLOSE_UNWAITED_NS : CLOSE_NS)) < 0)
             break;
 }

@@ -23,8 +23,8 @@
 #include "transport/session.h"
 
 #define TIMEOUT_NS 10000000000ll
-#define OPS_PER_EP 1024u
 #define EVENTS     16
+#define REFUSAL_NS 500000000u
 
 struct session {
     int fd;
@@ -268,6 +268,23 @@ int session_on_event(struct session *s, const struct tr_event *ev)
     return s->lane ? lane_on_event(s->lane, ev) : 0;
 }
 
+/* A daemon that refuses the data connection says why on the control connection; which of the two
+ * comes first is chance. */
+static int refusal(struct session *s, int rc)
+{
+    struct ctl_refuse r;
+    char why[300];
+    int n;
+    snprintf(why, sizeof why, "%s", err_text(rc));
+    s->deadline = clock_ns() + REFUSAL_NS;
+    while ((n = ctl_reader_next(&s->in, &s->frame)) == 0)
+        if ((n = fill(s)) < 0 || (n == 0 && await(s, POLLIN) < 0))
+            break;
+    if (n == 1 && s->frame.type == CTL_REFUSE && ctl_get_refuse(&s->frame, &r) == 0)
+        return err_set(-r.error, "%s:%s refused: %s", s->host, s->port, r.text);
+    return err_set(rc, "%s", why);
+}
+
 static int await_connected(struct session *s)
 {
     struct tr_event ev[EVENTS];
@@ -277,7 +294,7 @@ static int await_connected(struct session *s)
         for (int i = 0; i < n; i++) {
             int rc = session_on_event(s, &ev[i]);
             if (rc < 0)
-                return err_prefix(rc, "data connection to %s", s->host);
+                return refusal(s, err_prefix(rc, "data connection to %s", s->host));
         }
         if (n > 0)
             continue;
@@ -295,7 +312,7 @@ static int await_connected(struct session *s)
         /* the net of 100 ms: a connection that is being made is progress that no descriptor tells
          * of in 1.17 */
         if (poll(p, 3, 100) > 0 && p[2].revents)
-            return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
+            return refusal(s, err_set(-EPIPE, "%s:%s hung up", s->host, s->port));
     }
     return 0;
 }
@@ -304,7 +321,11 @@ static int open_data(struct session *s, const char *provider)
 {
     const struct ctl_welcome *w = &s->welcome;
     char host[64] = "";
-    struct tr_opts o = {.provider = provider, .host = host, .eps_max = 1, .ops_per_ep = OPS_PER_EP};
+    /* no more cells than lane_new() will allow */
+    struct tr_opts o = {.provider = provider,
+                        .host = host,
+                        .eps_max = 1,
+                        .ops_per_ep = lane_ops(w->cells < 256 ? w->cells : 256)};
     struct lane_params p = {.mode = (enum lane_mode)w->lane_mode,
                             .cell = w->cell,
                             .cells = w->cells,

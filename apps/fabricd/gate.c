@@ -29,9 +29,8 @@
 #include "core/status.h"
 #include "transport/control.h"
 
-#define EVENTS     64
-#define OUT_MAX    (16u << 20)
-#define OPS_PER_EP 1024u
+#define EVENTS  64
+#define OUT_MAX (16u << 20)
 
 enum stage {
     STAGE_HELLO,
@@ -469,7 +468,7 @@ static void on_request(struct gate *g, struct carrier *c, const struct tr_event 
         rc = lane_bind(p->lane, p->ep);
     }
     if (rc < 0)
-        peer_close(p, err_text(rc));
+        peer_close(p, err_text(refuse(p, rc, err_text(rc))));
 }
 
 static void on_event(struct gate *g, struct carrier *c, const struct tr_event *ev)
@@ -566,7 +565,7 @@ bool gate_arm(struct gate *g)
 bool gate_idle(const struct gate *g)
 {
     for (const struct peer *p = g->peers; p; p = p->next)
-        if (p->stage == STAGE_UP && (p->link->unanswered > 0 || !lane_tx_idle(p->lane)))
+        if (p->stage == STAGE_UP && (p->link->unanswered > 0 || lane_tx_settle(p->lane) == 0))
             return false;
     return true;
 }
@@ -605,7 +604,7 @@ static int open_carrier(struct daemon *d, const char *provider, const char *host
                         .port = port,
                         .listening = true,
                         .eps_max = d->conf->links,
-                        .ops_per_ep = OPS_PER_EP};
+                        .ops_per_ep = lane_ops(d->conf->lane_cells)};
     c->tr = &tr_ofi;
     int rc = c->tr->domain_open(&c->dom, &o);
     if (rc < 0)
