@@ -27,6 +27,8 @@ struct program {
     uint32_t handle;
     bool lazy; /* takes its time with every task */
     bool done_producing;
+    uint64_t
+        backoff; /* grows while the fabric is full: fabricd may look for room at its tick only */
     uint8_t *arg[BATCH_MAX],
         *result; /* bytes for calls that may sleep; kept for the next schedule */
 };
@@ -96,6 +98,10 @@ static long submit(struct program *p, fab_t *f, bool room)
         memset(p->arg[i], 0xdd, t[i].len < 64 ? t[i].len : 64); /* they were copied */
     }
     p->quota -= rc > 0 ? (uint32_t)rc : 0;
+    bool full = rc == -EAGAIN || rc == -ETIMEDOUT;
+    p->backoff = !full ? 0 : p->backoff < 50000000 ? p->backoff * 2 + 100 : p->backoff;
+    if (full)
+        sim_sleep(sim_roll(p->backoff + 1));
     if (rc == -EMSGSIZE)
         return 0;
     if (rc > 0 && !(t[0].flags & FAB_NO_WAIT) && sim_chance(100)) {
@@ -355,6 +361,7 @@ static void add(const char *name, void (*body)(struct actor *), uint32_t roles, 
     p->quota = quota;
     p->lazy = sim_chance(300);
     p->done_producing = false;
+    p->backoff = 0;
     for (uint32_t i = 0; i < BATCH_MAX && roles & FAB_PRODUCER; i++)
         if (!p->arg[i] && !(p->arg[i] = malloc(ARG_MAX)))
             abort();
