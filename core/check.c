@@ -156,11 +156,11 @@ static bool slot_sound(const struct segment *s, uint32_t slot, uint64_t w)
     const struct seg_slot *sl = &s->slot[slot];
     if (st >= SLOT_STATES || ((w & SLOT_SOLO) && st != SLOT_READY))
         return false;
-    if (st == SLOT_FREE || st == SLOT_FILLING)
+    if (st <= SLOT_ZOMBIE)
         return st == SLOT_FREE ? slot_owner(w) == NOBODY : true;
     uint64_t m = at_load(&sl->meta);
     return meta_queue(m) < s->queues && meta_priority(m) < SEG_PRIORITIES &&
-           meta_producer(m) < s->participants && sl->arg_len <= s->arena_bytes + 64;
+           meta_producer(m) < s->participants && slot_arg_len(sl->arg_len) <= s->arena_bytes + 64;
 }
 
 /* A slot that a living process holds is its own to change: no living owner, or none at all. */
@@ -176,7 +176,7 @@ static void check_slot(struct job *j, uint32_t slot)
         return;
     }
     uint32_t st = slot_state(w);
-    if ((st == SLOT_FILLING || st == SLOT_LEASED) && !is_live(j->s, slot_owner(w))) {
+    if ((st == SLOT_FILLING || st == SLOT_LEASED || st == SLOT_ZOMBIE) && !is_live(j->s, slot_owner(w))) {
         found(j, &j->r->strays, "slot %u is held by %u, who is nobody", slot, slot_owner(w));
         undertaker_stray(j->s, j->out, j->me, slot, w);
         return;
@@ -228,6 +228,7 @@ uint32_t segment_check(const struct segment *s, const struct wake_out *out, uint
     check_queues(&j);
     check_participants(&j);
     check_ring(&j, s->free_ring, "the free ring");
+    check_ring(&j, s->timer_ring, "the timer ring");
     for (uint32_t q = 0; q < s->queues; q++)
         for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++) {
             snprintf(what, sizeof what, "the ring of queue %u, priority %u", q, pr);

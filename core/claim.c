@@ -18,6 +18,7 @@
 #include "core/error.h"
 #include "core/local.h"
 #include "core/ring.h"
+#include "core/terms.h"
 
 #define CLAIM_BATCH 64u
 /* Looks at a hole in the ring before it is closed; the producer that made it is a few instructions
@@ -38,7 +39,7 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
                       struct fab_lease *lease)
 {
     const struct seg_slot *sl = &l->seg->slot[slot];
-    uint32_t len = sl->arg_len; /* read once */
+    uint32_t raw = sl->arg_len, len = slot_arg_len(raw); /* read once */
     lease->ref[0] = slot;
     lease->ref[1] = w;
     lease->kernel = sl->kernel;
@@ -47,7 +48,7 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
     lease->attempt = (uint16_t)(slot_attempt(w));
     lease->queue = (uint8_t)meta_queue(meta);
     lease->priority = (uint8_t)meta_priority(meta);
-    switch (slot_arg_place(len)) {
+    switch (slot_arg_place(raw)) {
     case PLACE_SLOT:
         lease->small[0] = sl->arg;
         return true;
@@ -58,7 +59,76 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
         break;
     }
     lease->arg = arena_data(l->seg, sl->arg, len);
+    if (lease->arg && len <= sizeof lease->small) /* with terms in the wide; fab_arg() looks here */
+        memcpy(lease->small, lease->arg, len);
     return lease->arg != NULL;
+}
+
+/* Frees a task whose lease we hold (word w) with everything attached to it. The lease goes first: a
+ * death in between must not bring back a task whose argument is gone. The FILLING slot that it
+ * leaves instead is freed by the undertaker, with its blocks. */
+static bool free_task(struct local *l, uint32_t slot, uint64_t w)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t epoch = slot_epoch(w);
+    if (!at_cas(&sl->state, &w, slot_word(epoch, l->me, 0, SLOT_FILLING)))
+        return false;
+    CRASH_POINT("complete.unwanted");
+    if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, epoch);
+    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->res, slot, epoch);
+    CRASH_POINT("complete.freed");
+    /* release: what we read of the task stays before it; ours, nobody else changes it */
+    at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
+    slot_give(l->seg, &l->stock, l->me, slot);
+    slot_stock_settle(l->seg, &l->stock, l->me);
+    return true;
+}
+
+/* Our lease of {slot, epoch} was ended because it took too long. That we know it now frees the slot
+ * for others: see slot.h. */
+static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    uint64_t w = at_load(&sl->state);
+    uint32_t producer = meta_producer(at_load_rlx(&sl->meta)); /* the slot's task is still ours */
+    if (slot_state(w) == SLOT_OVERRUN && slot_owner(w) == l->me && slot_epoch(w) == epoch &&
+        at_cas(&sl->state, &w, slot_word(epoch, producer, slot_attempt(w), SLOT_OVERRUN)))
+        return;
+    /* or the producer has taken the outcome meanwhile */
+    if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch)
+        (void)free_task(l, slot, w);
+}
+
+static int lost_lease(struct local *l, const struct fab_lease *lease)
+{
+    leave_overrun(l, (uint32_t)lease->ref[0], slot_epoch(lease->ref[1]));
+    at_add_rlx(&l->seg->head->late_results, 1);
+    return err_set(-ESTALE, "the lease is no longer held");
+}
+
+/* We hold the lease (word w) of a task that has terms. False: it has expired, and its outcome is
+ * told. */
+static bool start_terms(struct local *l, uint32_t slot, uint64_t w, uint64_t meta)
+{
+    struct seg_terms *t = terms_of(l->seg, slot);
+    uint64_t expires = t->expires_ns, limit = t->limit_ns, now = clock_ns();
+    uint32_t producer = meta_producer(meta);
+    if (limit) {
+        t->due_ns = now + limit;
+        terms_note(l->seg, &l->out, slot);
+    }
+    if (!expires || now < expires)
+        return true;
+    if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
+        (void)free_task(l, slot, w);
+    } else if (at_cas(&l->seg->slot[slot].state, &w,
+                      slot_word(slot_epoch(w), producer, slot_attempt(w) - 1, SLOT_EXPIRED)) &&
+               producer < l->seg->participants) {
+        bell_ring(l->seg, &l->seg->participant[producer], &l->out);
+    }
+    return false;
 }
 
 /* After READY -> LEASED(me), whose word is now w. */
@@ -66,6 +136,9 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
 {
     CRASH_POINT("claim.leased");
     uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours */
+    if (__builtin_expect((l->seg->slot[slot].arg_len & ARG_TERMS) != 0, 0) &&
+        !start_terms(l, slot, w, meta))
+        return false;
     if (read_task(l, slot, w, meta, lease))
         return true;
     at_store(&l->seg->head->check_wanted, 1);
@@ -306,34 +379,6 @@ static int put_result(struct local *l, uint32_t slot, uint64_t w, const void *re
     return 0;
 }
 
-/* Frees a task whose lease we hold (word w) with everything attached to it. The lease goes first: a
- * death in between must not bring back a task whose argument is gone. The FILLING slot that it
- * leaves instead is freed by the undertaker, with its blocks. */
-static bool free_task(struct local *l, uint32_t slot, uint64_t w)
-{
-    struct seg_slot *sl = &l->seg->slot[slot];
-    uint32_t epoch = slot_epoch(w);
-    if (!at_cas(&sl->state, &w, slot_word(epoch, l->me, 0, SLOT_FILLING)))
-        return false;
-    CRASH_POINT("complete.unwanted");
-    if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, epoch);
-    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->res, slot, epoch);
-    CRASH_POINT("complete.freed");
-    /* release: what we read of the task stays before it; ours, nobody else changes it */
-    at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
-    slot_give(l->seg, &l->stock, l->me, slot);
-    slot_stock_settle(l->seg, &l->stock, l->me);
-    return true;
-}
-
-static int lost_lease(struct local *l)
-{
-    at_add_rlx(&l->seg->head->late_results, 1);
-    return err_set(-ESTALE, "the lease is no longer held");
-}
-
 /* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the
  * one before it ended. Stands behind the publication of the outcome, off the path of whoever waits
  * for it. */
@@ -354,6 +399,30 @@ static void measure(struct local *l, uint64_t stamp)
     hist_add(&h->total, segment_ticks_to_ns(l->seg, now - stamp));
 }
 
+/* After an error: another attempt, now or after a pause, if the terms allow one. */
+static bool try_again(struct local *l, uint32_t slot, uint64_t w, uint64_t meta)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    struct seg_terms *t = terms_of(l->seg, slot);
+    uint32_t q = meta_queue(meta), pr = meta_priority(meta);
+    if (t->failures >= t->retries || q >= l->seg->queues || pr >= SEG_PRIORITIES)
+        return false;
+    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
+    t->failures++;
+    t->not_before_ns = terms_pause_end(t, t->failures);
+    enum slot_state as = t->backoff_ns ? SLOT_DELAYED : SLOT_READY;
+    if (!at_cas(&sl->state, &w, slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), as)))
+        return false; /* the caller's CAS fails, too, and tells */
+    if (as == SLOT_READY) {
+        if (!ring_put(l->seg, segment_ready_ring(l->seg, q, pr), slot))
+            at_store(&l->seg->head->audit_wanted, 1);
+        queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
+    }
+    terms_note(l->seg, &l->out, slot);
+    return true;
+}
+
 /* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody
  * wants it. */
 static int finish(struct local *l, const struct fab_lease *lease, enum slot_state as,
@@ -366,7 +435,7 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     struct seg_slot *sl = &l->seg->slot[slot];
     /* relaxed: a first look; the CAS below decides */
     if (slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me || at_load_rlx(&sl->state) != w) {
-        return lost_lease(l);
+        return lost_lease(l, lease);
     }
     uint64_t meta = at_load_rlx(&sl->meta), stamp = sl->stamp;
     uint32_t producer = meta_producer(meta);
@@ -376,12 +445,16 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
         return rc;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
         if (!free_task(l, slot, w))
-            return lost_lease(l);
+            return lost_lease(l, lease);
         goto counted;
     }
     uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
+    if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
+        goto counted;
     /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
     if (!at_cas(&sl->state, &expect, done)) {
+        if (slot_res_place(sl->arg_len, len) == PLACE_BLOCK)
+            arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
         at_add_rlx(&l->seg->head->late_results, 1);
         return err_set(-ESTALE, "the lease is no longer held");
     }
@@ -434,7 +507,7 @@ int local_release(fab_t *f, const struct fab_lease *lease)
     uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours while we hold the lease */
     uint64_t ready = slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), SLOT_READY);
     if (!at_cas(&l->seg->slot[slot].state, &w, ready))
-        return err_set(-ESTALE, "the lease is no longer held");
+        return lost_lease(l, lease);
     CRASH_POINT("release.ready");
     uint32_t q = meta_queue(meta), pr = meta_priority(meta);
     if (q >= l->seg->queues || pr >= SEG_PRIORITIES)
@@ -444,6 +517,8 @@ int local_release(fab_t *f, const struct fab_lease *lease)
                  1); /* READY without an entry: fabricd's audit puts it in */
     CRASH_POINT("release.put");
     queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
+    if (l->seg->slot[slot].arg_len & ARG_TERMS)
+        terms_note(l->seg, &l->out, slot); /* it may expire */
     bump(&l->self->counts[q % SEG_QUEUES_MAX].released, 1);
     return 0;
 }

@@ -93,6 +93,19 @@ enum fab_task_flags {
     FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done */
 };
 
+/* Terms beyond "now, once, for as long as it takes". All 0: none. Times are nanoseconds from the
+ * submit. */
+struct fab_terms {
+    uint64_t delay_ns;  /* not started before */
+    uint64_t expire_ns; /* FAB_EXPIRED when it has not been started by then */
+    uint64_t limit_ns;  /* FAB_OVERRUN when an attempt takes longer; its worker's result is dropped.
+                         * Over a link the time from the daemon's hand-over counts. */
+    uint64_t backoff_ns; /* pause before the next attempt after an error or a crash; doubles each
+                          * time, with a quarter of it either way by chance */
+    uint32_t retries;   /* how often it is tried again after an error of its kernel */
+    uint32_t crashes;   /* worker deaths after which it is given up; 0: 3, at most 255 */
+};
+
 struct fab_task {
     uint64_t kernel;  /* fab_kernel_id() */
     const void *arg;  /* argument bytes; copied */
@@ -101,6 +114,7 @@ struct fab_task {
     uint8_t queue;    /* fab_queue(); 0 is the first queue of the configuration */
     uint8_t priority; /* 0 .. FAB_PRIORITIES-1 */
     uint64_t tag;     /* comes back in the outcome */
+    const struct fab_terms *terms; /* NULL: none; copied */
 };
 
 enum fab_status {
@@ -109,6 +123,8 @@ enum fab_status {
     FAB_CANCELLED,     /* withdrawn before it was started */
     FAB_DEAD,          /* its workers died as often as its budget allows; data says so */
     FAB_LOST,          /* the link broke, or somebody wrote over the task: perhaps it ran */
+    FAB_EXPIRED,       /* not started in time (terms.expire_ns) */
+    FAB_OVERRUN,       /* an attempt took longer than terms.limit_ns; data says so */
 };
 
 struct fab_outcome {

@@ -10,7 +10,7 @@
  *
  * Words that different cores write have HOT_LINE (128) bytes to themselves.
  *
- *   header | queues | participants | free ring | ready rings (queue-major, priority-minor) |
+ *   header | queues | participants | free ring | timer ring | ready rings (queue-major, priority-minor) |
  *   slots | wides | chunk words | block words | arena
  *
  * A change of any struct here is a change of SEG_LAYOUT.
@@ -50,7 +50,7 @@ struct seg_header {
     uint32_t participants;
     uint32_t chunks;
     uint32_t pad0;
-    uint64_t off_queues, off_participants, off_free_ring, off_ready_rings, off_slots, off_wides,
+    uint64_t off_queues, off_participants, off_free_ring, off_timer_ring, off_ready_rings, off_slots, off_wides,
         off_chunk_words, off_block_words, off_arena;
     uint64_t ticks_hz; /* of clock_ticks() on this host */
     uint64_t created_unix_ns;
@@ -76,6 +76,7 @@ struct seg_header {
     /* A participant has left (LIFE_LEFT) while no fabricd was there to hear its farewell. */
     _Atomic uint32_t sweep_wanted;
     _Atomic uint64_t recovered_leases, dead_participants, requeued_hints, late_results;
+    _Atomic uint32_t scan_wanted;  /* a note for the timers may be lost: they look at all slots */
     _Atomic uint32_t check_wanted; /* somebody met such a word: fabricd looks for more */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
 };
@@ -166,6 +167,18 @@ struct seg_wide {
     uint8_t bytes[64];
 };
 
+/* A task with terms (ARG_TERMS in arg_len) has them in its wide; times are clock_ns(). */
+struct seg_terms {
+    uint64_t not_before_ns, expires_ns, due_ns; /* due: when the present attempt overruns */
+    uint64_t limit_ns, backoff_ns;
+    uint32_t retries;
+    uint8_t crashes; /* budget */
+    uint8_t pad[3];
+    uint32_t failures; /* errors so far */
+    uint32_t pad2;
+};
+
+static_assert(sizeof(struct seg_terms) <= sizeof(struct seg_wide), "terms fit a wide");
 static_assert(sizeof(struct seg_slot) == CACHE_LINE, "a slot is one line");
 static_assert(sizeof(struct seg_wide) == CACHE_LINE, "a wide is one line");
 static_assert(sizeof(struct seg_header) <= 4096, "the header is one page");

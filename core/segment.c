@@ -54,6 +54,8 @@ static void place(struct seg_header *h)
     at = align_up(at + (uint64_t)h->participants * sizeof(struct seg_participant), 4096);
     h->off_free_ring = at;
     at = align_up(at + ring_bytes(h->ring_cells), 4096);
+    h->off_timer_ring = at;
+    at = align_up(at + ring_bytes(h->ring_cells), 4096);
     h->off_ready_rings = at;
     at = align_up(at + ring_bytes(h->ring_cells) * h->queues * SEG_PRIORITIES, 4096);
     h->off_slots = at;
@@ -86,6 +88,7 @@ static void view(struct segment *s, const struct seg_header *h)
     s->queue = (struct seg_queue *)(s->base + h->off_queues);
     s->participant = (struct seg_participant *)(s->base + h->off_participants);
     s->free_ring = (struct seg_ring *)(s->base + h->off_free_ring);
+    s->timer_ring = (struct seg_ring *)(s->base + h->off_timer_ring);
     s->ready_rings = s->base + h->off_ready_rings;
     s->ring_stride = ring_bytes(h->ring_cells);
     s->slot = (struct seg_slot *)(s->base + h->off_slots);
@@ -165,6 +168,7 @@ static void fill(struct segment *s, const struct segment_params *p)
             ring_init(segment_ready_ring(s, q, pr), s->ring_cells);
     }
     ring_init(s->free_ring, s->ring_cells);
+    ring_init(s->timer_ring, s->ring_cells);
     slot_fill_free_ring(s);
 }
 

@@ -44,6 +44,7 @@ struct segment {
     struct seg_queue *queue;
     struct seg_participant *participant;
     struct seg_ring *free_ring;
+    struct seg_ring *timer_ring; /* slots that fabricd's timers should look at: terms.h */
     uint8_t *ready_rings;
     size_t ring_stride;
     struct seg_slot *slot;

@@ -13,6 +13,12 @@
  *     |                                    +-- release, or owner dies (attempt + 1) --+
  *     +-- DEAD (crash budget spent) is an outcome like DONE; without a waiter LEASED -> FREE
  *
+ * With terms (terms.h): FILLING -> DELAYED -> READY; LEASED -> DELAYED for another attempt;
+ * READY, DELAYED -> EXPIRED. LEASED -> OVERRUN is the one transition that takes a lease from a
+ * living worker, which may write its result into the slot at any time after: OVERRUN and, once the
+ * producer has taken that outcome, ZOMBIE name this worker as their owner, and the slot is used
+ * again only when the worker has noticed (its lease's end finds another word) or died.
+ *
  * The word is {epoch:32, owner:16, attempt:8, state:8}. Every transition that
  * another live participant could contend for is a CAS of the whole word; a word that
  * names a live owner is changed by that owner alone, or by the undertaker after its death.
@@ -37,12 +43,16 @@
 enum slot_state {
     SLOT_FREE = 0,
     SLOT_FILLING,
+    SLOT_ZOMBIE, /* its task is over; owner is a living worker that may still write to it */
     SLOT_READY,
     SLOT_LEASED,
+    SLOT_DELAYED, /* not before its time: fabricd makes it READY */
     SLOT_DONE, /* from here on: outcomes, to be taken by the producer */
     SLOT_FAILED,
     SLOT_CANCELLED,
     SLOT_DEAD,
+    SLOT_EXPIRED, /* not started in time */
+    SLOT_OVERRUN, /* its attempt took too long; the owner is that worker until it has noticed */
     SLOT_STATES
 };
 
@@ -114,16 +124,26 @@ static inline uint32_t meta_crashes(uint64_t m)
 
 /* Where an argument or a result lies: a function of the two lengths alone. */
 enum slot_place { PLACE_SLOT, PLACE_WIDE, PLACE_BLOCK };
+/* In arg_len: the wide holds the task's terms (terms.h), and no argument or result. */
+#define ARG_TERMS 0x80000000u
+static inline uint32_t slot_arg_len(uint32_t arg_len)
+{
+    return arg_len & ~ARG_TERMS;
+}
 static inline enum slot_place slot_arg_place(uint32_t arg_len)
 {
-    return arg_len <= 8 ? PLACE_SLOT : arg_len <= 64 ? PLACE_WIDE : PLACE_BLOCK;
+    if (slot_arg_len(arg_len) <= 8)
+        return PLACE_SLOT;
+    return arg_len <= 64 ? PLACE_WIDE : PLACE_BLOCK; /* with ARG_TERMS it is more than 64 */
 }
 static inline enum slot_place slot_res_place(uint32_t arg_len, uint32_t res_len)
 {
     if (res_len <= 8)
         return PLACE_SLOT;
     /* the wide is the argument's, which a later attempt may need again */
-    return res_len <= 64 && slot_arg_place(arg_len) != PLACE_WIDE ? PLACE_WIDE : PLACE_BLOCK;
+    return res_len <= 64 && slot_arg_place(arg_len) != PLACE_WIDE && !(arg_len & ARG_TERMS)
+               ? PLACE_WIDE
+               : PLACE_BLOCK;
 }
 
 /* A participant's private stock of FILLING slots: last in, first out, so that the next task uses

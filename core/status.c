@@ -20,7 +20,7 @@
 #include "core/status.h"
 
 struct queue_sum {
-    uint64_t ready, leased, outcomes;
+    uint64_t ready, leased, delayed, outcomes;
     uint64_t submitted, completed, failed, cancelled, released;
     struct seg_latency latency;
 };
@@ -50,6 +50,7 @@ static void count_slots(const struct segment *s, struct tally *t)
             t->free++;
             continue;
         case SLOT_FILLING:
+        case SLOT_ZOMBIE:
             t->filling++;
             continue;
         default:
@@ -61,6 +62,7 @@ static void count_slots(const struct segment *s, struct tally *t)
         struct queue_sum *q = &t->queue[meta_queue(m)];
         q->ready += slot_state(w) == SLOT_READY;
         q->leased += slot_state(w) == SLOT_LEASED;
+        q->delayed += slot_state(w) == SLOT_DELAYED;
         q->outcomes += slot_is_outcome(w);
         if (slot_state(w) == SLOT_LEASED && slot_owner(w) < s->participants)
             t->held[slot_owner(w)]++;
@@ -155,8 +157,9 @@ static json_t *queue_json(const struct segment *s, uint32_t i, const struct queu
     put_quantiles(lat, "wait", &q->latency.wait);
     put_quantiles(lat, "run", &q->latency.run);
     put_quantiles(lat, "total", &q->latency.total);
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
-                     text_of(s->queue[i].name, SEG_NAME), "ready", (json_int_t)q->ready, "leased",
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+                     text_of(s->queue[i].name, SEG_NAME), "ready", (json_int_t)q->ready, "delayed",
+                     (json_int_t)q->delayed, "leased",
                      (json_int_t)q->leased, "outcomes", (json_int_t)q->outcomes, "submitted",
                      (json_int_t)q->submitted, "completed", (json_int_t)q->completed, "failed",
                      (json_int_t)q->failed, "cancelled", (json_int_t)q->cancelled, "released",

@@ -19,6 +19,7 @@
 #include "core/error.h"
 #include "core/local.h"
 #include "core/ring.h"
+#include "core/terms.h"
 
 #define PUBLISH_BATCH 64u
 /* How many unfinished tasks a partial look passes before it gives up: completions come mostly in
@@ -64,7 +65,7 @@ static int check_task(const struct local *l, const struct fab_task *t)
     if (t->len > FAB_ARG_MAX)
         return err_set(-EMSGSIZE, "an argument of %u bytes is over the limit of %u", t->len,
                        FAB_ARG_MAX);
-    return 0;
+    return t->terms ? terms_check(t->terms) : 0;
 }
 
 /* Copies the argument to where its length says; -ENOSPC, -EMSGSIZE from the arena. */
@@ -73,7 +74,7 @@ static int put_argument(struct local *l, uint32_t slot, uint32_t epoch, const st
     struct seg_slot *sl = &l->seg->slot[slot];
     uint32_t unit;
     int rc;
-    switch (slot_arg_place(t->len)) {
+    switch (slot_arg_place(t->len | (t->terms ? ARG_TERMS : 0))) {
     case PLACE_SLOT:
         if (t->len == 8)
             memcpy(&sl->arg, t->arg, 8); /* the common case, one move */
@@ -95,7 +96,12 @@ static int put_argument(struct local *l, uint32_t slot, uint32_t epoch, const st
     return 0;
 }
 
-/* FILLING -> READY with everything in it. */
+static bool is_delayed(const struct fab_task *t)
+{
+    return t->terms && t->terms->delay_ns > 0;
+}
+
+/* FILLING -> READY (or DELAYED) with everything in it. */
 static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, uint64_t now,
                      bool solo, uint32_t *epoch_out)
 {
@@ -112,13 +118,16 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
         mark = SLOT_SOLO;
     CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
-    sl->arg_len = t->len;
+    sl->arg_len = t->len | (t->terms ? ARG_TERMS : 0);
+    if (t->terms)
+        terms_put(l->seg, slot, t->terms);
     sl->res_len = 0;
     sl->tag = t->tag;
     sl->stamp = now;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
-    at_store_rel(&sl->state, slot_word(epoch, l->me, 0, SLOT_READY) | mark);
+    at_store_rel(&sl->state, slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) |
+                                 mark);
     CRASH_POINT("submit.ready");
     *epoch_out = epoch;
     return 0;
@@ -201,13 +210,15 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         return 0;
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
-    solo = n == 1 && l->tasks.n == 0 && !l->unwaited;
+    solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
+    if (t->terms)
+        n = 1; /* such tasks go one by one */
     /* The clock costs as much as a good part of a round trip: of tasks that come one at a time
      * every eighth is timed (stamp 0: not this one). */
     now = solo && (l->stamped++ & 7) ? 0 : clock_ticks();
     while (k < n && l->stock.n > 0 && t[k].queue == t[0].queue && t[k].priority == t[0].priority) {
         uint32_t sl = l->stock.slot[l->stock.n - 1];
-        if (k > 0 && check_task(l, &t[k]) < 0)
+        if (k > 0 && (t[k].terms || check_task(l, &t[k]) < 0))
             break;
         rc = fill_slot(l, sl, &t[k], now, solo, &epoch[k]);
         if (rc < 0)
@@ -218,7 +229,9 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     if (k == 0)
         return rc == -ENOSPC ? 0 : rc;
-    k = publish(l, t, slot, k);
+    k = is_delayed(t) ? k : publish(l, t, slot, k);
+    if (t->terms && k > 0)
+        terms_note(l->seg, &l->out, slot[0]);
     CRASH_POINT("submit.published");
     for (uint32_t i = 0; i < k; i++) {
         if (t[i].flags & FAB_NO_WAIT)
@@ -314,19 +327,33 @@ static const void *result_bytes(struct local *l, uint32_t slot, uint32_t arg_len
     return arena_data(l->seg, l->seg->slot[slot].res, res_len);
 }
 
+/* The outcome of an attempt that took too long is taken. False: its worker has not noticed yet, the
+ * slot is his. */
+static bool part_with_zombie(const struct local *l, uint32_t slot, uint64_t w)
+{
+    /* one more look is enough: the worker's notice makes us the owner, and that is final */
+    for (int i = 0; i < 2 && slot_owner(w) != l->me; i++)
+        if (at_cas(&l->seg->slot[slot].state, &w,
+                   slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
+            return false;
+    return slot_owner(w) == l->me;
+}
+
 /* Takes the outcome of our task in this slot, whose state word w is one. */
 static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
 {
     static const uint16_t status[SLOT_STATES] = {[SLOT_DONE] = FAB_COMPLETED,
                                                  [SLOT_FAILED] = FAB_FAILED,
                                                  [SLOT_CANCELLED] = FAB_CANCELLED,
-                                                 [SLOT_DEAD] = FAB_DEAD};
+                                                 [SLOT_DEAD] = FAB_DEAD,
+                                                 [SLOT_EXPIRED] = FAB_EXPIRED,
+                                                 [SLOT_OVERRUN] = FAB_OVERRUN};
     struct seg_slot *sl = &l->seg->slot[slot];
     /* read once: the segment is not to be trusted */
     uint32_t arg_len = sl->arg_len, res_len = sl->res_len;
-    if (slot_state(w) ==
-        SLOT_CANCELLED) /* what an attempt that died may have left there is no result */
-        res_len = 0;
+    bool overrun = slot_state(w) == SLOT_OVERRUN;
+    if (slot_state(w) == SLOT_CANCELLED || slot_state(w) == SLOT_EXPIRED || overrun)
+        res_len = 0; /* what an attempt may have left there is no result */
     o->id = (fab_id)slot_epoch(w) << 32 | slot;
     o->tag = sl->tag;
     o->status = status[slot_state(w)];
@@ -344,9 +371,15 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
     }
     CRASH_POINT("take.read");
     tasks_remove(l, slot);
+    if (overrun) {
+        o->data = terms_overrun_text();
+        o->len = (uint32_t)strlen(o->data);
+        if (!part_with_zombie(l, slot, w))
+            return; /* the argument is that worker's, too, until it has noticed */
+    }
     if (slot_arg_place(arg_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
-    if (o->len > 8)
+    if (o->len > 8 && !overrun)
         l->held[l->held_n++] = slot;
     else
         slot_give(l->seg, &l->stock, l->me, slot);
@@ -369,7 +402,7 @@ static uint64_t outcome_of(struct local *l, uint32_t slot)
 static bool abandoned(const struct local *l, uint32_t slot)
 {
     uint64_t w = at_load(&l->seg->slot[slot].state);
-    if (slot_state(w) == SLOT_READY)
+    if (slot_state(w) == SLOT_READY || slot_state(w) == SLOT_DELAYED)
         return true;
     if (slot_state(w) != SLOT_LEASED || slot_owner(w) >= l->seg->participants)
         return false;
@@ -575,7 +608,8 @@ int local_cancel(fab_t *f, fab_id id)
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
         return err_set(-ENOENT, "no such task is outstanding");
     uint64_t w = at_load(&l->seg->slot[slot].state);
-    if (slot_state(w) != SLOT_READY || slot_epoch(w) != (uint32_t)(id >> 32))
+    if ((slot_state(w) != SLOT_READY && slot_state(w) != SLOT_DELAYED) ||
+        slot_epoch(w) != (uint32_t)(id >> 32))
         return err_set(-EBUSY, "the task has been started");
     /* READY is anybody's: the CAS decides between the claimer and us. Its hint in the ring becomes
      * stale. */

@@ -22,6 +22,7 @@
 #include "core/participant.h"
 #include "core/ring.h"
 #include "core/slot.h"
+#include "core/terms.h"
 #include "core/undertaker.h"
 
 struct job {
@@ -50,7 +51,7 @@ static bool block_needed(const struct job *j, uint64_t w)
         return false;
     uint32_t st = slot_state(sw);
     if (block_state(w) == BLOCK_ARG)
-        return st == SLOT_READY || st == SLOT_LEASED || slot_is_outcome(sw);
+        return st >= SLOT_ZOMBIE && st < SLOT_STATES;
     return slot_is_outcome(sw);
 }
 
@@ -99,8 +100,8 @@ static void put_dead_text(const struct job *j, uint32_t slot, uint32_t crashes)
     struct seg_slot *sl = &j->s->slot[slot];
     char text[64] = {0};
     int len = snprintf(text, sizeof text, "its worker died %u times while running it", crashes);
-    if (slot_arg_place(sl->arg_len) ==
-        PLACE_WIDE) { /* the wide is taken; 8 bytes are always there */
+    if (slot_arg_place(sl->arg_len) == PLACE_WIDE ||
+        (sl->arg_len & ARG_TERMS)) { /* the wide is taken; 8 bytes are always there */
         memcpy(&sl->res, "crashed", 8);
         sl->res_len = 7;
         return;
@@ -119,7 +120,10 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
         at_add(&sl->meta, META_CRASH_ONE);
         CRASH_POINT("undertaker.counted");
     }
-    if (crashes >= SLOT_CRASH_BUDGET) {
+    struct seg_terms *terms = sl->arg_len & ARG_TERMS ? terms_of(j->s, slot) : NULL;
+    uint32_t budget = terms && terms->crashes ? terms->crashes : SLOT_CRASH_BUDGET;
+    enum slot_state as = SLOT_READY;
+    if (crashes >= budget) {
         if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
             free_blocks_of(j, slot, w);
             (void)slot_to_free(j->s, slot, w);
@@ -134,16 +138,29 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
         j->report->dead++;
         return;
     }
-    if (at_cas(&sl->state, &w, slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_READY))) {
+    if (terms && terms->backoff_ns) {
+        terms->not_before_ns = terms_pause_end(terms, crashes);
+        as = SLOT_DELAYED;
+    }
+    if (at_cas(&sl->state, &w, slot_word(slot_epoch(w), producer, slot_attempt(w), as))) {
         j->report->leases++;
         CRASH_POINT("undertaker.returned");
-        requeue(j, slot, meta);
+        if (as == SLOT_READY)
+            requeue(j, slot, meta);
+        if (terms)
+            terms_note(j->s, j->out, slot);
     }
 }
 
 static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
 {
-    if (slot_state(w) == SLOT_FILLING) {
+    uint32_t producer = meta_producer(at_load(&j->s->slot[slot].meta));
+    if (slot_state(w) == SLOT_OVERRUN) {
+        /* its late worker won't write any more: the slot is the producer's alone */
+        if (slot_owner(w) != producer)
+            at_cas(&j->s->slot[slot].state, &w,
+                   slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_OVERRUN));
+    } else if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_ZOMBIE) {
         /* A worker that died while it freed a task nobody waits for: the argument is the
          * producer's, who may live. What is not attached to this slot and epoch stays. */
         free_blocks_of(j, slot, w);
@@ -170,12 +187,16 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
             return;
     CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
+    if (slot_state(w) == SLOT_OVERRUN && slot_owner(w) != producer &&
+        at_cas(&sl->state, &w,
+               slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
+        return; /* its late worker's, until that notices */
     if (slot_is_outcome(w)) {
         free_blocks_of(j, slot, w);
         CRASH_POINT("undertaker.outcome");
         if (slot_to_free(j->s, slot, w))
             j->report->outcomes++;
-    } else if (slot_state(w) == SLOT_READY || slot_state(w) == SLOT_LEASED) {
+    } else {
         j->report->orphans++;
     }
 }
@@ -188,7 +209,7 @@ static void recover_slots(const struct job *j)
         if (slot_state(w) == SLOT_FREE)
             continue;
         if (fate_of(j, slot_owner(w)) != FATE_NONE &&
-            (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED))
+            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN))
             recover_own(j, i, w);
         uint64_t meta = at_load(&sl->meta);
         if (fate_of(j, meta_producer(meta)) != FATE_NONE)
@@ -207,6 +228,11 @@ static void mark(void *arg, uint32_t slot)
     ((struct seen *)arg)->bits[slot / 64] |= 1ull << (slot % 64);
 }
 
+static bool in_bits(const struct seen *seen, uint32_t slot)
+{
+    return seen->bits[slot / 64] >> (slot % 64) & 1;
+}
+
 void undertaker_audit(const struct segment *s, const struct wake_out *out,
                       struct undertaker_report *report)
 {
@@ -222,8 +248,11 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
     ring_scan(s, s->free_ring, mark, &freed);
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
-        bool in_ready = ready.bits[i / 64] >> (i % 64) & 1,
-             in_free = freed.bits[i / 64] >> (i % 64) & 1;
+        bool in_ready = in_bits(&ready, i), in_free = in_bits(&freed, i);
+        /* The dead may not have come to tell the timers of it. */
+        if (slot_state(w) == SLOT_DELAYED ||
+            (slot_state(w) == SLOT_READY && (s->slot[i].arg_len & ARG_TERMS)))
+            at_store(&s->head->scan_wanted, 1);
         if (slot_state(w) == SLOT_READY && !in_ready) {
             requeue(&j, i, at_load(&s->slot[i].meta));
             CRASH_POINT("undertaker.audited");
@@ -253,12 +282,34 @@ static void wake_everybody(const struct segment *s)
     }
 }
 
+bool undertaker_end(const struct segment *s, const struct wake_out *out, uint32_t me, uint32_t slot,
+                    uint64_t w, enum slot_state as)
+{
+    struct undertaker_report report = {0};
+    struct job j = {.s = s, .out = out, .me = me, .report = &report};
+    uint64_t meta = at_load(&s->slot[slot].meta);
+    uint32_t producer = meta_producer(meta), owner = as == SLOT_OVERRUN ? slot_owner(w) : producer;
+    bool wanted = !(meta_flags(meta) & (META_NO_WAIT | META_ORPHAN));
+    if (!wanted)
+        as = as == SLOT_OVERRUN ? SLOT_ZOMBIE : SLOT_FILLING;
+    if (as == SLOT_FILLING)
+        owner = me;
+    if (!at_cas(&s->slot[slot].state, &w, slot_word(slot_epoch(w), owner, slot_attempt(w), as)))
+        return false;
+    if (as == SLOT_FILLING)
+        recover_own(&j, slot, slot_word(slot_epoch(w), me, slot_attempt(w), SLOT_FILLING));
+    else if (wanted && producer < s->participants)
+        bell_ring(s, &s->participant[producer], out);
+    return true;
+}
+
 void undertaker_stray(const struct segment *s, const struct wake_out *out, uint32_t me,
                       uint32_t slot, uint64_t w)
 {
     struct undertaker_report report = {0};
     struct job j = {.s = s, .out = out, .me = me, .report = &report};
-    if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED)
+    if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED ||
+        slot_state(w) == SLOT_ZOMBIE)
         recover_own(&j, slot, w);
     else
         orphan(&j, slot, at_load(&s->slot[slot].meta));
@@ -282,6 +333,7 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
         for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
             report->holes += ring_close_holes(s, segment_ready_ring(s, q, pr));
     report->holes += ring_close_holes(s, s->free_ring);
+    report->holes += ring_close_holes(s, s->timer_ring);
     CRASH_POINT("undertaker.holes");
     undertaker_audit(s, out, report);
     CRASH_POINT("undertaker.audit");

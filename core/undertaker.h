@@ -11,7 +11,7 @@
 #ifndef FABRIC_UNDERTAKER_H
 #define FABRIC_UNDERTAKER_H
 
-#include "core/segment.h"
+#include "core/slot.h"
 #include "core/wake.h"
 
 struct undertaker_report {
@@ -33,6 +33,10 @@ enum fate { FATE_NONE, FATE_LEFT, FATE_CRASHED };
  * byte (enum fate) for each entry of the table. */
 void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
                              const uint8_t *fate, struct undertaker_report *report);
+/* Ends the task in a slot with word w for want of time: EXPIRED, or OVERRUN for a lease. Its
+ * producer is told; a task nobody waits for is freed. False: the word was no longer w. */
+bool undertaker_end(const struct segment *s, const struct wake_out *out, uint32_t me, uint32_t slot,
+                    uint64_t w, enum slot_state as);
 /* Gives back one slot whose word w names an owner, or whose task a producer, that is nobody
  * (damage). */
 void undertaker_stray(const struct segment *s, const struct wake_out *out, uint32_t me,

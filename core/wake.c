@@ -31,7 +31,7 @@ void wake_net_caught(const struct segment *s, _Atomic uint32_t *seq, uint32_t ex
         at_add_rlx(&s->head->net_catches, 1); /* a statistic */
 }
 
-static void ring_daemon(const struct segment *s, const struct wake_out *out)
+void daemon_ring(const struct segment *s, const struct wake_out *out)
 {
     /* The daemon sets daemon_parked before its last look and clears it when it wakes: one write for
      * a sleep. */
@@ -60,7 +60,7 @@ void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct 
     }
     if (was & QUEUE_PARKED_DAEMON) {
         if (woken < tasks)
-            ring_daemon(s, out);
+            daemon_ring(s, out);
         else
             at_or(&q->parked, QUEUE_PARKED_DAEMON);
     }
@@ -79,7 +79,7 @@ void bell_ring_slow(const struct segment *s, struct seg_participant *p, const st
         return;
     if (at_load_rlx(&p->bell_kind) ==
         BELL_DAEMON) { /* written once, before the participant is LIVE */
-        ring_daemon(s, out);
+        daemon_ring(s, out);
         return;
     }
     CRASH_POINT("bell.unparked");

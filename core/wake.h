@@ -47,6 +47,8 @@ int futex_wake(_Atomic uint32_t *word, int n);
  * (seq still changes within a millisecond). */
 void wake_net_caught(const struct segment *s, _Atomic uint32_t *seq, uint32_t expect);
 
+/* Rings fabricd's doorbell if it sleeps. */
+void daemon_ring(const struct segment *s, const struct wake_out *out);
 void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct wake_out *out,
                      uint32_t tasks);
 /* Wakes every worker that sleeps on q: the fabric's state has changed. */

@@ -40,6 +40,32 @@ void rec_put(uint8_t *to, const struct record *r)
     memset(to + r->len, 0, REC_PAD(r->len) - r->len); /* nothing of ours leaks in the padding */
 }
 
+void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t)
+{
+    uint64_t v[4] = {htole64(t->delay_ns), htole64(t->expire_ns), htole64(t->limit_ns),
+                     htole64(t->backoff_ns)};
+    uint32_t w[2] = {htole32(t->retries), htole32(t->crashes)};
+    memcpy(to, v, sizeof v);
+    memcpy(to + sizeof v, w, sizeof w);
+}
+
+int rec_get_terms(const struct record *r, struct fab_terms *t)
+{
+    uint64_t v[4];
+    uint32_t w[2];
+    if (r->len != REC_TERMS_LEN || !r->payload)
+        return err_set(-EPROTO, "terms of %u bytes", r->len);
+    memcpy(v, r->payload, sizeof v);
+    memcpy(w, r->payload + sizeof v, sizeof w);
+    *t = (struct fab_terms){.delay_ns = le64toh(v[0]),
+                            .expire_ns = le64toh(v[1]),
+                            .limit_ns = le64toh(v[2]),
+                            .backoff_ns = le64toh(v[3]),
+                            .retries = le32toh(w[0]),
+                            .crashes = le32toh(w[1])};
+    return 0;
+}
+
 static bool has_payload(const struct record *r)
 {
     return !(r->flags & REC_BIG) && r->type != REC_WANT && r->type != REC_CANCEL &&

@@ -9,6 +9,7 @@
  *   to the daemon                          to the peer
  *   SUBMIT  ref, queue, priority, kernel   OUTCOME ref, status, attempts
  *   CANCEL  ref                            LEASE   ref, queue, priority, attempts, kernel
+ *   TERMS   ref, of the SUBMIT to come
  *   WANT    queue, len = leases wanted
  *   DONE    ref, status
  *   RELEASE ref
@@ -30,6 +31,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "core/fabric.h"
 
 enum rec_type {
     REC_SUBMIT = 1,
@@ -40,6 +42,7 @@ enum rec_type {
     REC_WANT,
     REC_CANCEL,
     REC_DATA,
+    REC_TERMS,
     REC_TYPE_MAX
 };
 
@@ -74,6 +77,12 @@ static inline uint32_t rec_size(const struct record *r)
     uint32_t n = REC_HEAD + (rec_has_kernel(r->type) ? REC_KERNEL : 0);
     return r->payload ? n + REC_PAD(r->len) : n;
 }
+
+/* The payload of TERMS. */
+#define REC_TERMS_LEN 40u
+void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t);
+/* -EPROTO: not the payload of TERMS. */
+int rec_get_terms(const struct record *r, struct fab_terms *t) __attribute__((warn_unused_result));
 
 /* Writes r at `to` (8-byte aligned, rec_size(r) bytes). */
 void rec_put(uint8_t *to, const struct record *r);

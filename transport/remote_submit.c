@@ -11,6 +11,7 @@
 #include <string.h>
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/terms.h"
 #include "transport/remote.h"
 
 #define LIMIT_HELD 1024u
@@ -68,7 +69,7 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
 {
     struct rtask *t = task_of(r, rec->ref);
     uint32_t i = (uint32_t)rec->ref;
-    if (!t || t->arrived || rec->priority < FAB_COMPLETED || rec->priority > FAB_LOST) {
+    if (!t || t->arrived || rec->priority < FAB_COMPLETED || rec->priority > FAB_OVERRUN) {
         free(data);
         return err_set(-EPROTO, "an outcome for a task that is not outstanding");
     }
@@ -129,7 +130,15 @@ static int check_task(const struct remote *r, const struct fab_task *t)
     if (t->len > FAB_ARG_MAX)
         return err_set(-EMSGSIZE, "an argument of %u bytes is over the limit of %u", t->len,
                        FAB_ARG_MAX);
-    return 0;
+    return t->terms ? terms_check(t->terms) : 0;
+}
+
+static int put_terms(struct remote *r, uint64_t ref, const struct fab_terms *t)
+{
+    uint8_t bytes[REC_TERMS_LEN];
+    struct record rec = {.type = REC_TERMS, .len = sizeof bytes, .ref = ref, .payload = bytes};
+    rec_put_terms(bytes, t);
+    return remote_put(r, &rec, UINT64_MAX);
 }
 
 /* Takes back a task that could not be put into the lane. When the link broke meanwhile,
@@ -172,7 +181,9 @@ static int submit_one(struct remote *r, const struct fab_task *t, fab_id *id)
                          .len = t->len,
                          .ref = id_of(r, i),
                          .kernel = t->kernel};
-    rc = remote_put_any(r, &rec, t->arg, UINT64_MAX);
+    rc = t->terms ? put_terms(r, rec.ref, t->terms) : 0;
+    if (rc >= 0)
+        rc = remote_put_any(r, &rec, t->arg, UINT64_MAX);
     if (rc < 0) {
         not_accepted(r, i, rec.ref);
         return rc;

@@ -162,7 +162,8 @@ static bool submit_staged(struct run *r)
                                     .flags = r->o->no_wait ? FAB_NO_WAIT : 0,
                                     .queue = (uint8_t)r->queue,
                                     .priority = r->o->priority,
-                                    .tag = r->staged[k]};
+                                    .tag = r->staged[k],
+                                    .terms = r->o->has_terms ? &r->o->terms : NULL};
     }
     /* With tasks outstanding their outcomes are better to wait for. */
     long n = fab_submit(r->f, task, r->staged_n, ids, fab_outstanding(r->f) ? 0 : SLICE_NS);

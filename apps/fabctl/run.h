@@ -32,6 +32,8 @@ struct submit_options {
     uint64_t count;     /* 0: as many as there are */
     int64_t timeout_ns; /* 0: none */
     uint8_t priority;
+    struct fab_terms terms;
+    bool has_terms; /* one of them was given */
     bool forever, no_wait, unordered, json, quiet;
 };
 

@@ -70,7 +70,9 @@ static void print_json(struct run *r, const struct entry *e, uint16_t status, ui
                                         [FAB_FAILED] = "failed",
                                         [FAB_CANCELLED] = "cancelled",
                                         [FAB_DEAD] = "dead",
-                                        [FAB_LOST] = "lost"};
+                                        [FAB_LOST] = "lost",
+                                        [FAB_EXPIRED] = "expired",
+                                        [FAB_OVERRUN] = "overrun"};
     const char *name = status == RUN_REFUSED ? "refused"
                        : status == RUN_LEFT  ? "running"
                                              : names[status];
@@ -126,7 +128,11 @@ void run_print(struct run *r, const struct entry *e, uint16_t status, uint16_t a
         /* fall through */
     default:
         r->failed++;
-        if (status != FAB_DEAD && status != RUN_REFUSED && status != FAB_LOST)
+        if (status == FAB_EXPIRED) {
+            text = "expired before a worker started it";
+            len = strlen(text);
+        } else if (status != FAB_DEAD && status != RUN_REFUSED && status != FAB_LOST &&
+                   status != FAB_OVERRUN)
             status = FAB_FAILED;
         if (len == 0) {
             text = "failed, and the worker did not say why";

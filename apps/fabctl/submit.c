@@ -19,6 +19,12 @@ enum {
     NO_WAIT,
     UNORDERED,
     TIMEOUT,
+    DELAY,
+    EXPIRES,
+    LIMIT,
+    RETRIES,
+    BACKOFF,
+    CRASHES,
     JSON,
     QUIET,
     HELP
@@ -33,6 +39,12 @@ static const struct opt options[] = {{"server", 's', OPT_VALUE, SERVER},
                                      {"no-wait", 0, OPT_BARE, NO_WAIT},
                                      {"unordered", 'u', OPT_BARE, UNORDERED},
                                      {"timeout", 't', OPT_VALUE, TIMEOUT},
+                                     {"delay", 0, OPT_VALUE, DELAY},
+                                     {"expires", 0, OPT_VALUE, EXPIRES},
+                                     {"limit", 0, OPT_VALUE, LIMIT},
+                                     {"retries", 0, OPT_VALUE, RETRIES},
+                                     {"backoff", 0, OPT_VALUE, BACKOFF},
+                                     {"crashes", 0, OPT_VALUE, CRASHES},
                                      {"json", 0, OPT_BARE, JSON},
                                      {"quiet", 'q', OPT_BARE, QUIET},
                                      {"help", 'h', OPT_BARE, HELP},
@@ -57,6 +69,12 @@ void submit_help(FILE *to)
           "  -t, --timeout TIME   give up after TIME (250ms, 10s, 5m) and withdraw the rest\n"
           "      --queue NAME     submit to this queue (default: the fabric's first)\n"
           "  -p, --priority N     0 (first) to 3 (last); default 1\n"
+          "      --delay TIME     start no task before TIME has passed\n"
+          "      --expires TIME   a task that has not been started by then fails\n"
+          "      --limit TIME     an attempt that takes longer ends its task, with an error\n"
+          "      --retries N      try again after an error, N times\n"
+          "      --backoff TIME   pause before another attempt; doubles each time\n"
+          "      --crashes N      give up after N workers died of it (1 to 255; default 3)\n"
           "      --json           one JSON object a task: arg, status, result or error, attempts\n"
           "  -q, --quiet          no results, only a summary\n"
           "  -s, --server ADDR    unix:PATH, tcp://HOST[:PORT] or verbs://HOST[:PORT]; default\n"
@@ -79,9 +97,33 @@ void submit_help(FILE *to)
           "Examples:\n"
           "  fabctl submit feb 48\n"
           "  fabctl submit feb 1..1000000 > results.txt\n"
+          "  fabctl submit --limit 2s --retries 3 --backoff 100ms feb-naive 30..40\n"
           "  seq 10 | fabctl submit --unordered feb -\n"
           "  fabctl submit --server tcp://node1 --count 1000 --quiet feb 20 30 40\n",
           to);
+}
+
+static int take_time(struct submit_options *o, const char *value, const char *name, uint64_t *ns)
+{
+    int64_t v;
+    int rc = duration_parse(value, name, &v);
+    if (rc < 0)
+        return rc;
+    *ns = (uint64_t)v;
+    o->has_terms |= v > 0;
+    return 0;
+}
+
+static int take_number(struct submit_options *o, const char *value, const char *name, uint64_t least,
+                       uint64_t most, uint32_t *to)
+{
+    uint64_t v;
+    int rc = number_parse(value, name, least, most, &v);
+    if (rc < 0)
+        return rc;
+    *to = (uint32_t)v;
+    o->has_terms |= v > 0;
+    return 0;
 }
 
 static int take_option(struct submit_options *o, int id, const char *value)
@@ -119,6 +161,24 @@ static int take_option(struct submit_options *o, int id, const char *value)
         if (rc == 0 && o->timeout_ns == 0)
             rc = err_set(-EINVAL, "--timeout: 0 leaves no time at all; leave it out for no limit");
         break;
+    case DELAY:
+        rc = take_time(o, value, "--delay", &o->terms.delay_ns);
+        break;
+    case EXPIRES:
+        rc = take_time(o, value, "--expires", &o->terms.expire_ns);
+        break;
+    case LIMIT:
+        rc = take_time(o, value, "--limit", &o->terms.limit_ns);
+        break;
+    case BACKOFF:
+        rc = take_time(o, value, "--backoff", &o->terms.backoff_ns);
+        break;
+    case RETRIES:
+        rc = take_number(o, value, "--retries", 0, UINT32_MAX, &o->terms.retries);
+        break;
+    case CRASHES:
+        rc = take_number(o, value, "--crashes", 1, 255, &o->terms.crashes);
+        break;
     case JSON:
         o->json = true;
         break;
@@ -139,6 +199,8 @@ static int check(const struct submit_options *o)
         return err_set(-EINVAL, "no argument given for %s", o->kernel);
     if (o->count && o->forever)
         return err_set(-EINVAL, "--count and --forever exclude each other");
+    if (o->terms.expire_ns && o->terms.expire_ns <= o->terms.delay_ns)
+        return err_set(-EINVAL, "--expires must be later than --delay");
     if (o->no_wait && o->unordered)
         return err_set(-EINVAL, "--no-wait prints no results: --unordered has no meaning with it");
     return 0;

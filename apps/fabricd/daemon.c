@@ -71,7 +71,7 @@ static bool fabric_idle(const struct daemon *d)
 {
     for (uint32_t i = 0; i < d->seg.slots; i++) {
         uint32_t st = slot_state(at_load(&d->seg.slot[i].state));
-        if (st == SLOT_READY || st == SLOT_LEASED)
+        if (st == SLOT_READY || st == SLOT_LEASED || st == SLOT_DELAYED)
             return false;
     }
     return !d->gate || gate_idle(d->gate);
@@ -194,6 +194,8 @@ int daemon_open(struct daemon *d, const struct conf *conf)
         rc = adopt_participants(d);
     if (rc == 0)
         rc = gate_open(&d->gate, d);
+    if (rc == 0)
+        timers_scan(&d->timers, &d->seg);
     if (rc < 0) {
         log_error("%s", err_text(rc));
         daemon_close(d);
@@ -210,7 +212,7 @@ int daemon_open(struct daemon *d, const struct conf *conf)
 static bool arm(struct daemon *d)
 {
     at_store(&d->seg.head->daemon_parked, 1);
-    return !d->gate || gate_arm(d->gate);
+    return timers_armed(&d->seg) && (!d->gate || gate_arm(d->gate));
 }
 
 static int work(struct daemon *d)
@@ -219,7 +221,8 @@ static int work(struct daemon *d)
     int events = loop_run(d->loop, 0);
     if (events < 0)
         return events;
-    long moved = d->gate ? gate_work(d->gate) : 0;
+    long moved = timers_run(&d->timers, &d->seg, &d->out, d->me);
+    moved += d->gate ? gate_work(d->gate) : 0;
     return moved > 0 || d->stirred;
 }
 
@@ -240,7 +243,7 @@ int daemon_run(struct daemon *d)
         if (d->gate && gate_busy(d->gate) && (busy_poll || spin_on(&d->spin)))
             continue;
         if (arm(d) && !d->stop) {
-            rc = loop_run(d->loop, -1);
+            rc = loop_run(d->loop, timers_wait(&d->timers));
             if (rc < 0)
                 return rc;
         }
@@ -275,6 +278,7 @@ void daemon_close(struct daemon *d)
         close(d->signal_fd);
     if (d->out.daemon_fd >= 0)
         close(d->out.daemon_fd);
+    timers_free(&d->timers);
     if (d->seg.base)
         segment_unmap(&d->seg);
 }

@@ -13,6 +13,7 @@
 #define FABRICD_DAEMON_H
 
 #include "apps/fabricd/keeper.h"
+#include "apps/fabricd/timers.h"
 #include "core/conf.h"
 #include "core/local.h"
 #include "core/log.h"
@@ -37,6 +38,7 @@ struct daemon {
     const struct conf *conf;
     struct segment seg;
     struct keeper keeper;
+    struct timers timers;
     struct loop *loop;
     struct wake_out out; /* daemon_fd: the doorbell, an eventfd that every participant gets */
     uint32_t me;         /* the daemon's own participant number */

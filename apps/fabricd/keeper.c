@@ -268,7 +268,7 @@ static bool ran_dry(const struct segment *s)
 {
     for (uint32_t i = 0; i < s->slots; i++) {
         uint32_t st = slot_state(at_load(&s->slot[i].state));
-        if (st == SLOT_READY || st == SLOT_LEASED)
+        if (st == SLOT_READY || st == SLOT_LEASED || st == SLOT_DELAYED)
             return false;
     }
     return true;

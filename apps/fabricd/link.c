@@ -24,6 +24,11 @@ struct pending {
     uint8_t *data; /* owned */
 };
 
+struct link_terms {
+    uint64_t ref;
+    struct fab_terms terms;
+};
+
 /* ---- putting records into the lane ---- */
 
 static uint32_t small_max(const struct link *k)
@@ -134,8 +139,50 @@ static int too_large(const struct link *k, uint32_t len)
                    (unsigned long long)k->seg->arena_bytes);
 }
 
+/* ---- terms: they come before their task ---- */
+
+static int on_terms(struct link *k, const struct record *r)
+{
+    uint32_t i = (uint32_t)r->ref;
+    struct fab_terms t;
+    int rc = rec_get_terms(r, &t);
+    if (rc < 0)
+        return rc;
+    if (i >= k->submit_window || !k->id)
+        return err_set(-EPROTO, "terms for task %u of a window of %u", i, k->submit_window);
+    if (!k->terms)
+        k->terms = calloc(k->submit_window, sizeof *k->terms);
+    if (k->terms && !k->terms[i])
+        k->terms[i] = malloc(sizeof **k->terms);
+    if (!k->terms || !k->terms[i])
+        return err_set(-ENOMEM, "no memory for a task's terms");
+    *k->terms[i] = (struct link_terms){r->ref, t};
+    return 0;
+}
+
+static const struct fab_terms *terms_for(const struct link *k, uint64_t ref)
+{
+    const struct link_terms *t = k->terms ? k->terms[(uint32_t)ref] : NULL;
+    return t && t->ref == ref ? &t->terms : NULL;
+}
+
+static void forget_terms(struct link *k, uint64_t ref)
+{
+    if (!terms_for(k, ref))
+        return;
+    free(k->terms[(uint32_t)ref]);
+    k->terms[(uint32_t)ref] = NULL;
+}
+
+static void free_terms(struct link *k)
+{
+    for (uint32_t i = 0; k->terms && i < k->submit_window; i++)
+        free(k->terms[i]);
+    free(k->terms);
+}
+
 /* Places one task. 1: done (accepted, or answered); 0: no room in the fabric or the lane; < 0. */
-static int place(struct link *k, const struct record *r, const void *data)
+static int place_once(struct link *k, const struct record *r, const void *data)
 {
     struct fab_task t = {.kernel = r->kernel,
                          .arg = data,
@@ -143,7 +190,8 @@ static int place(struct link *k, const struct record *r, const void *data)
                          .flags = r->flags & REC_NO_WAIT ? FAB_NO_WAIT : 0,
                          .queue = r->queue,
                          .priority = r->priority,
-                         .tag = r->ref};
+                         .tag = r->ref,
+                         .terms = terms_for(k, r->ref)};
     fab_id id = 0;
     if (!answer_fits(k))
         return 0;
@@ -160,6 +208,14 @@ static int place(struct link *k, const struct record *r, const void *data)
         return answer(k, r->ref, FAB_COMPLETED, "");
     k->id[(uint32_t)r->ref] = id;
     return 1;
+}
+
+static int place(struct link *k, const struct record *r, const void *data)
+{
+    int rc = place_once(k, r, data);
+    if (rc != 0)
+        forget_terms(k, r->ref);
+    return rc;
 }
 
 static int to_pending(struct link *k, const struct record *r, const void *data, uint8_t *own)
@@ -407,6 +463,8 @@ static int on_record(struct link *k, const struct record *r)
         return on_want(k, r);
     case REC_CANCEL:
         return on_cancel(k, r);
+    case REC_TERMS:
+        return on_terms(k, r);
     default:
         return err_set(-EPROTO, "a record of type %u is not for this side", r->type);
     }
@@ -552,6 +610,7 @@ void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool cr
     k->local->base.ops->close(&k->local->base);
     free(k->lease);
     free(k->id);
+    free_terms(k);
     free(k);
     undertaker_recover(seg, out, me, participant, crashed, &rep);
 }

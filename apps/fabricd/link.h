@@ -61,6 +61,7 @@ struct link {
 
     /* producer */
     fab_id *id; /* by the peer's task number, for CANCEL */
+    struct link_terms **terms; /* by the peer's task number, of SUBMITs to come; NULL: none yet */
     uint32_t unanswered;
     struct pending *pending_first, *pending_last;
     uint32_t pending_n;

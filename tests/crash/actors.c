@@ -124,14 +124,30 @@ static void outcome(struct producer *p, const struct fab_outcome *o)
     case FAB_CANCELLED:
         at_add(&p->me->cancelled, 1);
         break;
+    case FAB_EXPIRED:
+    case FAB_OVERRUN:
+        at_add(&p->me->ended, 1);
+        if (o->status == FAB_EXPIRED ? HAS_EXPIRY(n) : HAS_LIMIT(n))
+            break;
+        /* fall through */
     default:
         stage_trouble(p->st, "task %u: status %u", n, o->status);
     }
 }
 
+static struct fab_terms terms_for(uint32_t n)
+{
+    return (struct fab_terms){.retries = 2,
+                              .delay_ns = n / 16 % 4 * 500000,
+                              .backoff_ns = n / 16 % 3 * 100000,
+                              .limit_ns = HAS_LIMIT(n) ? 2000000 : 0,
+                              .expire_ns = HAS_EXPIRY(n) ? 3000000 : 0};
+}
+
 static bool submit_some(struct producer *p)
 {
     static uint8_t arg[8][LARGE_MAX];
+    struct fab_terms terms[8];
     struct fab_task t[8];
     fab_id id[8];
     uint32_t want = 1 + (uint32_t)(roll(&p->dice) % 8), queue = 0;
@@ -140,12 +156,14 @@ static bool submit_some(struct producer *p)
         if (n >= TASKS_MAX)
             return false;
         fill(arg[i], n, len, false);
+        terms[i] = terms_for(n);
         t[i] = (struct fab_task){.kernel = 1,
                                  .arg = arg[i],
                                  .len = len,
                                  .queue = (uint8_t)queue,
                                  .priority = (uint8_t)(roll(&p->dice) % FAB_PRIORITIES),
                                  .tag = n,
+                                 .terms = HAS_TERMS(n) ? &terms[i] : NULL,
                                  .flags = roll(&p->dice) % 16 == 0 ? FAB_NO_WAIT : 0};
     }
     long k = fab_submit(p->f, t, want, id, 20 * SECOND);
@@ -228,6 +246,8 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
     }
     if (POISONED(n))
         kill(getpid(), SIGKILL);
+    if (HAS_LIMIT(n) && what < 6)
+        usleep(1500 + 300 * what); /* near its limit */
     if (what == 0) {
         rc = fab_release(f, l);
     } else if (what == 1) {
@@ -241,6 +261,8 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
             rc = fab_complete(f, l, res, len);
         while (rc == -ENOSPC && usleep(200) == 0); /* the arena is full: nothing tells of room */
     }
+    if (rc == -ESTALE && HAS_LIMIT(n)) /* it took too long */
+        return true;
     if (rc < 0)
         stage_trouble(st, "the lease of task %u ended with: %s", n, fab_errmsg());
     return rc == 0;

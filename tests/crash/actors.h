@@ -21,7 +21,7 @@ struct actor {
     int pidfd;
     uint32_t life; /* how often it was started */
     _Atomic uint32_t working; /* has a handle, is in its loop */
-    _Atomic uint64_t accepted, answered, ran, dead, cancelled, failed;
+    _Atomic uint64_t accepted, answered, ran, dead, cancelled, failed, ended;
 };
 
 /* Shared by the driver and all actors. */
@@ -41,6 +41,11 @@ void stage_trouble(struct stage *st, const char *fmt, ...) __attribute__((format
 
 /* Runs as actor i until told to stop; the process's exit status. */
 int actor_run(struct stage *st, unsigned i);
+
+/* Which tasks have terms, and which of these: time limits, expiries. */
+#define HAS_TERMS(n)  ((n) % 16 == 3)
+#define HAS_LIMIT(n)  ((n) % 64 == 3)
+#define HAS_EXPIRY(n) ((n) % 64 == 19)
 
 /* A task that kills every worker that starts it. */
 #define POISONED(n) ((n) % 40000 == 20001)

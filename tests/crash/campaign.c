@@ -55,7 +55,7 @@ struct campaign {
     struct point *on_its_way_up; /* where the next fabricd shall die while it starts */
     bool died_on_its_way_up;
     uint32_t kills, poisoned, at_points, at_random, of_fabricd, pairs, rounds;
-    uint64_t net_catches, accepted, answered, ran, dead, cancelled;
+    uint64_t net_catches, late, ended, accepted, answered, ran, dead, cancelled;
 };
 
 static uint64_t roll(struct campaign *c)
@@ -178,7 +178,7 @@ static struct point *choose_point(struct campaign *c, unsigned victim)
                                             "wake.",   "arena.",  "attach.", "detach.", NULL};
     static const char *const workers[] = {"claim.", "complete.", "release.", "park.",   "ring.",
                                           "bell.",  "arena.",    "attach.",  "detach.", NULL};
-    static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.",
+    static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.", "timers.",
                                           "ring.",       "slot.freed",   "arena.f", NULL};
     const char *const *own = victim == FABRICD     ? daemons
                              : victim < PRODUCERS ? producers
@@ -357,7 +357,7 @@ static uint32_t living(const struct segment *s)
 }
 
 struct leak {
-    uint32_t participants, slots, in_ring, states[8];
+    uint32_t participants, slots, in_ring, states[16];
     uint64_t bytes;
 };
 
@@ -373,7 +373,7 @@ static bool all_free(const struct segment *s, struct leak *l)
     l->participants = living(s) - 2; /* fabricd and we */
     for (uint32_t i = 0; i < s->slots; i++) {
         uint32_t st = slot_state(at_load(&s->slot[i].state));
-        l->states[st & 7]++;
+        l->states[st & 15]++;
         l->slots += st != SLOT_FREE;
     }
     ring_scan(s, s->free_ring, count_seen, &l->in_ring);
@@ -396,10 +396,10 @@ static bool nothing_leaks(struct campaign *c)
         run_rest(f);
         struct local *h = (struct local *)f;
         slot_stock_shrink(h->seg, &h->stock, h->me, 0);
-        if (at_load(&h->seg->head->damage) || at_load(&h->seg->head->late_results))
-            stage_trouble(c->st, "%llu words taken for damaged, %llu results of lost leases",
-                          (unsigned long long)at_load(&h->seg->head->damage),
-                          (unsigned long long)at_load(&h->seg->head->late_results));
+        if (at_load(&h->seg->head->damage))
+            stage_trouble(c->st, "%llu words taken for damaged",
+                          (unsigned long long)at_load(&h->seg->head->damage));
+        c->late = at_load(&h->seg->head->late_results);
         /* one may be a waker that was not given the processor for a hundred milliseconds */
         if (at_load(&h->seg->head->net_catches) > 1 + c->kills / 200)
             stage_trouble(c->st, "wake-ups are lost: %llu sleeps ended by time with work there",
@@ -411,10 +411,12 @@ static bool nothing_leaks(struct campaign *c)
     }
     if (!free)
         stage_trouble(c->st,
-                      "a leak: %u participants, %u slots (free %u filling %u ready %u leased %u done "
-                      "%u failed %u cancelled %u dead %u), %u entries in the free ring, %llu bytes",
+                      "a leak: %u participants, %u slots (free %u filling %u zombie %u ready %u leased "
+                      "%u delayed %u done %u failed %u cancelled %u dead %u expired %u overrun "
+                      "%u), %u entries in the free ring, %llu bytes",
                       l.participants, l.slots, l.states[0], l.states[1], l.states[2], l.states[3],
-                      l.states[4], l.states[5], l.states[6], l.states[7], l.in_ring,
+                      l.states[4], l.states[5], l.states[6], l.states[7], l.states[8], l.states[9],
+                      l.states[10], l.states[11], l.in_ring,
                       (unsigned long long)l.bytes);
     return free;
 }
@@ -446,6 +448,7 @@ static bool one_round(struct campaign *c, uint32_t kills)
         c->ran += at_swap(&a->ran, 0);
         c->dead += at_swap(&a->dead, 0);
         c->cancelled += at_swap(&a->cancelled, 0);
+        c->ended += at_swap(&a->ended, 0);
         (void)at_swap(&a->failed, 0);
     }
     c->rounds++;
@@ -506,10 +509,11 @@ static int report(const struct campaign *c)
            "by their task; %u of fabricd, %u in pairs\n",
            (unsigned long long)c->st->seed, c->kills, c->rounds, c->at_points, c->at_random,
            c->poisoned, c->of_fabricd, c->pairs);
-    printf("%llu tasks accepted, %llu outcomes (%llu cancelled, %llu dead), %llu results computed\n",
+    printf("%llu tasks accepted, %llu outcomes (%llu cancelled, %llu dead, %llu expired or "
+           "overrun), %llu results computed, %llu late ones dropped\n",
            (unsigned long long)c->accepted, (unsigned long long)c->answered,
            (unsigned long long)c->cancelled, (unsigned long long)c->dead,
-           (unsigned long long)c->ran);
+           (unsigned long long)c->ended, (unsigned long long)c->ran, (unsigned long long)c->late);
     printf("deaths at each point:");
     for (uint32_t i = 0; i < c->points; i++)
         printf(" %s %u%s", c->point[i].name, c->point[i].fired, i + 1 < c->points ? "," : "\n");

@@ -195,11 +195,11 @@ static bool crafted_word(struct story *t)
                     : s->free_ring;
     switch (roll(t) % 14) {
     case 0: /* a state that there is not */
-        at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0, (enum slot_state)(9 + any % 100)));
+        at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0, (enum slot_state)(SLOT_STATES + any % 100)));
         return true;
     case 1:
         at_store(&s->slot[slot].state,
-                 slot_word((uint32_t)(any % 4), (uint32_t)(any % 9), 1, (enum slot_state)(any % 8)));
+                 slot_word((uint32_t)(any % 4), (uint32_t)(any % 9), 1, (enum slot_state)(any % SLOT_STATES)));
         return false;
     case 2: /* held by nobody */
         at_store(&s->slot[slot].state, slot_word(7, 5000, 1, SLOT_LEASED));
