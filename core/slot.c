@@ -64,7 +64,7 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
 
 /* Tombstones and repeated hints may leave the free ring without room: its front is taken out and
  * what is free put back behind. */
-static void put_free(const struct segment *s, uint32_t slot)
+void slot_put_free(const struct segment *s, uint32_t slot)
 {
     uint32_t hint[BATCH], n;
     for (uint32_t tries = 0; !ring_put(s, s->free_ring, slot); tries++) {
@@ -73,8 +73,10 @@ static void put_free(const struct segment *s, uint32_t slot)
             return;
         }
         for (uint32_t i = 0; i < n; i++)
-            if (slot_state(at_load(&s->slot[hint[i]].state)) == SLOT_FREE)
-                (void)!ring_put(s, s->free_ring, hint[i]); /* as many as came out fit in again */
+            /* as many as came out fit in again, unless others were quicker */
+            if (slot_state(at_load(&s->slot[hint[i]].state)) == SLOT_FREE &&
+                !ring_put(s, s->free_ring, hint[i]))
+                at_store(&s->head->audit_wanted, 1);
     }
 }
 
@@ -84,7 +86,7 @@ bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
     if (!at_cas(&s->slot[slot].state, &expect, slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
         return false;
     CRASH_POINT("slot.freed");
-    put_free(s, slot);
+    slot_put_free(s, slot);
     return true;
 }
 

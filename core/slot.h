@@ -87,7 +87,7 @@ static inline bool slot_is_outcome(uint64_t w)
     return slot_state(w) >= SLOT_DONE && slot_state(w) < SLOT_STATES;
 }
 
-/* meta {producer:16, queue:8, priority:8, flags:16, crashes:8}: written by the producer while
+/* meta {producer:16, queue:8, priority:8, flags:16, counted:8, crashes:8}: written by the producer while
  * FILLING (crashes also by the undertaker), read by anyone: relaxed, the state word's CAS tells
  * whether what was read still holds. */
 static inline uint64_t slot_meta(uint32_t producer, uint32_t queue, uint32_t priority,
@@ -116,7 +116,16 @@ static inline uint32_t meta_crashes(uint64_t m)
 {
     return (uint32_t)m & 0xff;
 }
-#define META_CRASH_ONE 1u
+/* The attempt whose crash was counted last: attempts are counted from 1. */
+static inline uint32_t meta_counted(uint64_t m)
+{
+    return (uint32_t)(m >> 8) & 0xff;
+}
+static inline uint64_t meta_count_crash(uint64_t m, uint32_t attempt)
+{
+    uint64_t crashes = meta_crashes(m) < 255 ? meta_crashes(m) + 1 : 255;
+    return (m & ~0xffffull) | (uint64_t)(attempt & 0xff) << 8 | crashes;
+}
 #define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
 #define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
 
@@ -184,6 +193,8 @@ void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t 
 /* FILLING or an outcome with word w -> FREE and into the free ring. False when the word was no
  * longer w. */
 bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w);
+/* A FREE slot into the free ring, which may be full of tombstones and repeated hints. */
+void slot_put_free(const struct segment *s, uint32_t slot);
 /* At creation: all slots into the free ring. */
 void slot_fill_free_ring(const struct segment *s);
 

@@ -167,7 +167,8 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
 /* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back,
  * unless somebody found and claimed them already; returns how many of them (the first so many)
  * count as submitted. */
-static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot, uint32_t n)
+static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot,
+                        const uint32_t *epoch, uint32_t n)
 {
     const struct segment *s = l->seg;
     struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
@@ -179,15 +180,16 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
     }
     for (uint32_t i = n; i > done; i--) {
         uint64_t w = at_load(&s->slot[slot[i - 1]].state);
-        if (slot_state(w) != SLOT_READY ||
+        /* With the next epoch: who has read the word must not win the slot's next task by it. */
+        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch[i - 1] ||
             !at_cas(&s->slot[slot[i - 1]].state, &w,
-                    slot_word(slot_epoch(w), l->me, 0, SLOT_FILLING))) {
+                    slot_word(slot_epoch_after(epoch[i - 1]), l->me, 0, SLOT_FILLING))) {
             /* claimed by way of a stale entry: it and all before it count as submitted */
             at_store(&s->head->audit_wanted, 1);
             return i;
         }
         if (slot_arg_place(s->slot[slot[i - 1]].arg_len) == PLACE_BLOCK)
-            arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1], slot_epoch(w));
+            arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1], epoch[i - 1]);
         slot_stock_settle(s, &l->stock, l->me);
         l->stock.slot[l->stock.n++] = slot[i - 1];
     }
@@ -229,7 +231,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     if (k == 0)
         return rc == -ENOSPC ? 0 : rc;
-    k = is_delayed(t) ? k : publish(l, t, slot, k);
+    k = is_delayed(t) ? k : publish(l, t, slot, epoch, k);
     if (t->terms && k > 0)
         terms_note(l->seg, &l->out, slot[0]);
     CRASH_POINT("submit.published");

@@ -116,8 +116,10 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     uint64_t meta = at_load(&sl->meta);
     uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
     if (fate_of(j, slot_owner(w)) == FATE_CRASHED) {
-        crashes++;
-        at_add(&sl->meta, META_CRASH_ONE);
+        /* once an attempt, should we be cut off and come here again; ours while the dead holds it */
+        if (meta_counted(meta) != (slot_attempt(w) & 0xff))
+            (void)at_cas(&sl->meta, &meta, meta_count_crash(meta, slot_attempt(w)));
+        crashes = meta_crashes(at_load(&sl->meta));
         CRASH_POINT("undertaker.counted");
     }
     struct seg_terms *terms = sl->arg_len & ARG_TERMS ? terms_of(j->s, slot) : NULL;
@@ -187,6 +189,10 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
             return;
     CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
+    /* The meta word changes only while a slot is filled: read after w, it is of w's task, or w is
+     * no longer the slot's word and the CAS below fails. */
+    if (meta_producer(at_load(&sl->meta)) != producer)
+        return;
     if (slot_state(w) == SLOT_OVERRUN && slot_owner(w) != producer &&
         at_cas(&sl->state, &w,
                slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
@@ -212,7 +218,9 @@ static void recover_slots(const struct job *j)
             (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN))
             recover_own(j, i, w);
         uint64_t meta = at_load(&sl->meta);
-        if (fate_of(j, meta_producer(meta)) != FATE_NONE)
+        /* or an outcome that a worker has published between the mark and its own death */
+        if (fate_of(j, meta_producer(meta)) != FATE_NONE ||
+            (slot_is_outcome(w) && (meta_flags(meta) & META_ORPHAN)))
             orphan(j, i, meta);
     }
 }
@@ -221,11 +229,23 @@ static void recover_slots(const struct job *j)
 
 struct seen {
     uint64_t *bits;
+    const struct segment *s;
+    uint32_t queue, priority; /* of the ring that is being looked at */
 };
 
 static void mark(void *arg, uint32_t slot)
 {
-    ((struct seen *)arg)->bits[slot / 64] |= 1ull << (slot % 64);
+    struct seen *seen = arg;
+    seen->bits[slot / 64] |= 1ull << (slot % 64);
+}
+
+/* A stale entry in another queue's ring does not lead to the task. */
+static void mark_own(void *arg, uint32_t slot)
+{
+    const struct seen *seen = arg;
+    uint64_t meta = at_load(&seen->s->slot[slot].meta);
+    if (meta_queue(meta) == seen->queue && meta_priority(meta) == seen->priority)
+        mark(arg, slot);
 }
 
 static bool in_bits(const struct seen *seen, uint32_t slot)
@@ -237,14 +257,18 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
                       struct undertaker_report *report)
 {
     struct job j = {.s = s, .out = out, .report = report};
-    struct seen ready = {calloc(s->slots / 64, 8)}, freed = {calloc(s->slots / 64, 8)};
+    struct seen ready = {.bits = calloc(s->slots / 64, 8), .s = s},
+                freed = {.bits = calloc(s->slots / 64, 8)};
     if (!ready.bits || !freed.bits) {
         at_store(&s->head->audit_wanted, 1); /* no memory now: again in a second */
         goto out;
     }
     for (uint32_t q = 0; q < s->queues; q++)
-        for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
-            ring_scan(s, segment_ready_ring(s, q, pr), mark, &ready);
+        for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++) {
+            ready.queue = q;
+            ready.priority = pr;
+            ring_scan(s, segment_ready_ring(s, q, pr), mark_own, &ready);
+        }
     ring_scan(s, s->free_ring, mark, &freed);
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
@@ -258,7 +282,8 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             CRASH_POINT("undertaker.audited");
             report->requeued++;
         } else if (slot_state(w) == SLOT_FREE && !in_free) {
-            report->requeued += ring_put(s, s->free_ring, i);
+            slot_put_free(s, i);
+            report->requeued++;
         }
     }
     at_add(&s->head->requeued_hints, report->requeued);

@@ -47,22 +47,25 @@ void daemon_ring(const struct segment *s, const struct wake_out *out)
 void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct wake_out *out,
                      uint32_t tasks)
 {
-    uint32_t was = at_swap(&q->parked, 0);
-    uint32_t woken = 0;
-    CRASH_POINT("wake.unparked");
+    uint32_t was = at_load(&q->parked), woken = 0;
     if (was & QUEUE_PARKED_WORKERS) {
         int want = tasks < INT_MAX ? (int)tasks : INT_MAX;
         at_add(&q->seq, 1);
         CRASH_POINT("wake.seq");
         woken = (uint32_t)futex_wake(&q->seq, want);
-        if (woken == (uint32_t)want)
-            at_or(&q->parked, QUEUE_PARKED_WORKERS); /* more may sleep */
+        /* The mark stays while anybody may sleep: taken away before the wake, it would hide the
+         * others from whoever publishes next. */
+        if (woken < (uint32_t)want) {
+            at_and(&q->parked, ~QUEUE_PARKED_WORKERS);
+            CRASH_POINT("wake.unparked");
+            /* who has set it before that and is on its way to sleep, or there, looks again */
+            at_add(&q->seq, 1);
+            woken += (uint32_t)futex_wake(&q->seq, INT_MAX);
+        }
     }
-    if (was & QUEUE_PARKED_DAEMON) {
-        if (woken < tasks)
-            daemon_ring(s, out);
-        else
-            at_or(&q->parked, QUEUE_PARKED_DAEMON);
+    if ((was & QUEUE_PARKED_DAEMON) && woken < tasks) {
+        at_and(&q->parked, ~QUEUE_PARKED_DAEMON);
+        daemon_ring(s, out);
     }
 }
 

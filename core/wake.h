@@ -8,7 +8,7 @@
  *   sleeper                                   waker
  *   S1  parked = 1          (seq_cst)         W1  publish: ring cell or slot state, CAS (seq_cst)
  *   S2  look for work       (seq_cst loads)   W2  load parked              (seq_cst)
- *   S3  futex_wait(seq, value read before S1) W3  parked -> 0, seq + 1, futex_wake
+ *   S3  futex_wait(seq, value read before S1) W3  seq + 1, futex_wake; parked -> 0 when none sleeps
  *
  * S1 < S2 and W1 < W2 in the single order of seq_cst operations: either the
  * sleeper sees the work or the waker sees the sleeper. On x86-64 W2 is a plain
@@ -16,9 +16,10 @@
  * nobody sleeps.
  *
  * `parked` says that somebody may sleep; it is not a count, so a sleeper that is killed
- * leaves nothing to repair. W3 wakes as many as there are new tasks; when all of those woke, more
- * may sleep, and parked is set again. A woken worker that finds more work than its own wakes the
- * next (queue_wake after a claim), and the undertaker wakes one for a dead worker's queue.
+ * leaves nothing to repair. W3 wakes as many as there are new tasks; while that many wake, more may
+ * sleep, and the mark stays. When fewer do, it is taken away, and whoever has set it meanwhile is
+ * woken to look again. A woken worker that finds more work than its own wakes the next (queue_wake
+ * after a claim), and the undertaker wakes everybody after a death.
  *
  * Every sleep is limited to WAKE_NET_NS. That net should never catch anything: the segment's
  * net_catches counts the sleeps that ended by time with work there to be done.

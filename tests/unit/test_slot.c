@@ -60,8 +60,9 @@ Test(slot, meta_keeps_its_parts)
     cr_assert_eq(meta_priority(m), 3);
     cr_assert_eq(meta_flags(m), META_NO_WAIT | META_ORPHAN);
     cr_assert_eq(meta_crashes(m), 0);
-    m += META_CRASH_ONE;
-    m += META_CRASH_ONE;
+    m = meta_count_crash(m, 1);
+    m = meta_count_crash(m, 2);
+    cr_assert_eq(meta_counted(m), 2);
     m |= (uint64_t)META_ORPHAN << 16;
     cr_assert_eq(meta_crashes(m), 2);
     cr_assert_eq(meta_flags(m), META_NO_WAIT | META_ORPHAN | META_ORPHAN);
