@@ -432,8 +432,8 @@ fill: /* fill_slot() */
                 :: state[slot] == w ->
                     assert(task[slot] == TASK(me, k)); /* nobody else's */
                     state[slot] = slot_word(slot_epoch(w), me, 0, FILLING);
-                    stock = slot; stock_of[me] = slot; slot = NONE; w = 0; v = 0; nowait = 0; q = 0;
-                    goto submit /* full: again */
+                    stock = slot; stock_of[me] = slot; slot = NONE; w = 0; v = 0; nowait = 0; q = 0; k++;
+                    goto submit /* "the fabric is full": this one was not accepted */
                 :: else -> w = 0; audit_wanted = 1
                 fi
             END
