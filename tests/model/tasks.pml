@@ -732,12 +732,18 @@ inline recover_own()
     fi
 }
 
-/* Nobody can take it any more. */
-inline free_outcome()
+#ifdef OPEN_ORPHAN_MARK
+#define OF_THE_DEAD(w) true
+#else
+/* An outcome's word names its producer, so it can't be the outcome of another task that has come since. */
+#define OF_THE_DEAD(w) (slot_owner(w) == owner)
+#endif
+/* An outcome that nobody can take any more. */
+inline free_outcome(owner)
 {
     BEGIN w = state[slot] END
     if
-    :: is_outcome(w) ->
+    :: is_outcome(w) && OF_THE_DEAD(w) ->
         BEGIN
             ok = state[slot] == w;
             if
@@ -776,7 +782,7 @@ inline recover_task()
             fi
 #endif
         END
-        free_outcome()
+        free_outcome(dead)
     :: else
     fi;
     m = 0
@@ -812,13 +818,13 @@ inline recover_slots()
             fi;
 #endif
             if
-            :: !ok -> m = 0
+            :: !ok && v == 0 -> m = 0
             :: else
             fi
         END
         if
         :: ok -> recover_task()
-        :: v == 1 -> v = 0; free_outcome()
+        :: v == 1 -> v = 0; free_outcome(meta_producer(m)); m = 0
         :: else
         fi;
         slot++
