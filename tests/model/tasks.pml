@@ -172,7 +172,6 @@ byte late;
     }                                                                                                                              \
     :: atomic {                                                                                                                    \
         (kills[(me == UT)] > 0) -> kills[(me == UT)]--;                                                                            \
-        FORGET life[me] = KILLED;                                                                                                  \
         goto died                                                                                                                  \
     }                                                                                                                              \
     fi;
@@ -307,6 +306,13 @@ inline put_free(s)
 
 /* ---- producers ---- */
 
+#ifdef OPEN_WITHDRAW_EPOCH
+#define WITHDRAWN_EPOCH(e) (e)
+#else
+/* Somebody may have looked at READY with this epoch: the next task must not have the same word. */
+#define WITHDRAWN_EPOCH(e) epoch_after(e)
+#endif
+
 /* clear_stale() of submit.c: what stands in the ring is taken out, and what is READY put back, but for `slot`. */
 inline clear_stale(r)
 {
@@ -366,7 +372,7 @@ submit:
             :: DEPTH(R_FREE) == 0 -> /* full: polled, until there is something in the ring */
                 if
                 :: DEPTH(R_FREE) > 0
-                :: atomic { kills[0] > 0 -> kills[0]--; FORGET life[me] = KILLED; goto died }
+                :: atomic { kills[0] > 0 -> kills[0]--; goto died }
                 fi
             fi;
             ok = 0
@@ -417,11 +423,7 @@ fill: /* fill_slot() */
         BEGIN
             w = state[slot];
             if
-#ifdef OPEN_WITHDRAW
             :: slot_state(w) == READY
-#else
-            :: slot_state(w) == READY && slot_epoch(w) == slot_epoch(v) && slot_owner(w) == me
-#endif
             :: else -> w = 0; audit_wanted = 1; ok = 1 /* claimed by way of a stale entry */
             fi
         END
@@ -431,7 +433,7 @@ fill: /* fill_slot() */
                 if
                 :: state[slot] == w ->
                     assert(task[slot] == TASK(me, k)); /* nobody else's */
-                    state[slot] = slot_word(slot_epoch(w), me, 0, FILLING);
+                    state[slot] = slot_word(WITHDRAWN_EPOCH(slot_epoch(w)), me, 0, FILLING);
                     stock = slot; stock_of[me] = slot; slot = NONE; w = 0; v = 0; nowait = 0; q = 0; k++;
                     goto submit /* "the fabric is full": this one was not accepted */
                 :: else -> w = 0; audit_wanted = 1
@@ -473,7 +475,7 @@ wait:
             w = 0
         END
         goto wait
-    :: atomic { kills[0] > 0 -> kills[0]--; FORGET MORE_FORGET life[me] = KILLED; goto died }
+    :: atomic { kills[0] > 0 -> kills[0]--; goto died }
     fi;
 idle: /* slot_stock_shrink(): gives its slot back, so that others find one */
     if
@@ -492,7 +494,7 @@ idle: /* slot_stock_shrink(): gives its slot back, so that others find one */
     finished[me] = 1;
     goto over;
 died:
-    atomic { MORE_FORGET }
+    atomic { FORGET MORE_FORGET life[me] = KILLED }
 over:
     skip
 }
@@ -542,7 +544,7 @@ claim:
             w = slot_word(slot_epoch(hot_word), num, 1, LEASED);
             slot = hot; state[slot] = w; hot = NONE; hot_word = 0;
             goto leased }
-    :: atomic { kills[0] > 0 -> kills[0]--; FORGET MORE_FORGET life[num] = KILLED; goto died }
+    :: atomic { kills[0] > 0 -> kills[0]--; goto died }
     fi;
     ring_take(R_READY(q));
     if
@@ -660,7 +662,7 @@ leased:
     slot = NONE;
     goto claim;
 died:
-    atomic { MORE_FORGET }
+    atomic { FORGET MORE_FORGET life[num] = KILLED }
 over:
     skip
 }
@@ -670,7 +672,9 @@ over:
 
 inline requeue(s)
 {
-    ring_put(R_READY(meta_queue(meta[s])), s);
+    BEGIN m = meta[s] END
+    ring_put(R_READY(meta_queue(m)), s);
+    m = 0;
     if
     :: !ok -> BEGIN audit_wanted = 1 END
     :: else -> ok = 0
@@ -932,7 +936,7 @@ wait:
     :: atomic { audit_wanted -> audit_wanted = 0 };
         audit();
         goto wait
-    :: atomic { kills[1] > 0 && audit_wanted -> kills[1]--; life[me] = KILLED; goto died }
+    :: atomic { kills[1] > 0 && audit_wanted -> kills[1]--; goto died }
     fi;
     BEGIN life[dead] = BEING_BURIED END /* participant_dead() */
     recover_slots();
@@ -945,7 +949,7 @@ wait:
     BEGIN life[dead] = BURIED; dead = NONE END /* participant_remove() */
     goto wait;
 died: /* the next one has a new number; the former's is the first it buries */
-    atomic { MORE_FORGET goto wait }
+    atomic { FORGET MORE_FORGET life[me] = KILLED; goto wait }
 }
 #undef MORE_FORGET
 
