@@ -539,3 +539,26 @@ Test(conform, many_batches_through_many_handles, .timeout = 60)
     worker_stop(w[1]);
     end();
 }
+
+Test(conform, a_child_opens_a_handle_of_its_own_or_is_told_that_it_cant, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    int want = strncmp(address, "verbs:", 6) == 0 ? -ENOTSUP : 0, status = -1;
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        struct fab_options o = {.roles = FAB_PRODUCER, .key_file = fx.key, .name = "child"};
+        fab_t *own = NULL;
+        int rc = fab_open(&own, address, &o);
+        if (rc != want)
+            fprintf(stderr, "the child: %d: %s\n", rc, fab_errmsg());
+        if (rc == 0)
+            fab_close(own);
+        _exit(rc != want);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0);
+    fab_close(f);
+    end();
+}
