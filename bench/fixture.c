@@ -111,7 +111,10 @@ int fixture_verbs_host(char *host, size_t cap)
     if (pid > 0)
         waitpid(pid, NULL, 0);
     if (n != sizeof text)
-        return err_set(-ENODEV, "there is no RDMA device with an IPv4 address here");
+        return err_set(
+            -ENODEV,
+            "there is no RDMA device with an IPv4 address here (tests/verbs/run makes one in a "
+            "virtual machine)");
     snprintf(host, cap, "%s", text);
     return 0;
 }

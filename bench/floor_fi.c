@@ -136,7 +136,7 @@ static int turn(const struct settings *st, struct side *s, bool send, unsigned *
 static int serve(const struct settings *st, struct side *s, const char *provider, const char *host,
                  int out_fd)
 {
-    uint8_t addr[64];
+    uint8_t addr[64] = {0};
     size_t len = sizeof addr;
     struct fi_info *info = NULL;
     unsigned posted = 0;
@@ -153,6 +153,19 @@ static int serve(const struct settings *st, struct side *s, const char *provider
         return 1;
     while (turn(st, s, false, &posted) == 0 && turn(st, s, true, &posted) == 0)
         ;
+    return 0;
+}
+
+/* verbs connects to where its endpoint was opened for, whatever fi_connect() is told. */
+static int aim(struct fi_info *info, const void *addr, size_t len)
+{
+    void *to = malloc(len);
+    if (!to)
+        return -ENOMEM;
+    memcpy(to, addr, len);
+    free(info->dest_addr);
+    info->dest_addr = to;
+    info->dest_addrlen = len;
     return 0;
 }
 
@@ -177,6 +190,8 @@ int floor_fi(const struct settings *st, const char *provider, const char *host, 
     rc = open_side(s, provider, host, false);
     if (rc == 0 && read(pipe_fd[0], addr, sizeof addr) != sizeof addr)
         rc = err_set(-EIO, "libfabric: the far side of the floor did not start");
+    if (rc == 0)
+        rc = aim(s->info, addr, sizeof addr);
     if (rc == 0)
         rc = open_ep(s, s->info);
     if (rc == 0 && fi_connect(s->ep, addr, NULL, 0))

@@ -117,8 +117,9 @@ static int one_turn(const struct settings *st, const struct series *s, struct sa
     return 0;
 }
 
+/* apart: each turn in a child, for what uses libfabric. */
 static int run_series(const struct settings *st, struct report *rep, const struct series *s,
-                      size_t n)
+                      size_t n, bool apart)
 {
     struct latency turns[8][32];
     int rc = 0;
@@ -129,7 +130,7 @@ static int run_series(const struct settings *st, struct report *rep, const struc
             rc = samples_init(&out, s[i].rounds ? s[i].rounds : st->rounds);
             out.limit = (uint64_t)(st->seconds * 10e9);
             if (rc == 0)
-                rc = one_turn(st, &s[i], &out);
+                rc = apart ? one_turn(st, &s[i], &out) : s[i].fn(st, s[i].arg, &out);
             if (rc == 0)
                 turns[i][t] = samples_quantiles(&out);
             else
@@ -222,9 +223,9 @@ static int latencies(const struct settings *st, struct report *rep, const struct
     };
     int rc = 0;
     if (latency_wanted(st, "shm"))
-        rc = run_series(st, rep, shm, sizeof shm / sizeof *shm);
+        rc = run_series(st, rep, shm, sizeof shm / sizeof *shm, false);
     if (rc == 0 && latency_wanted(st, "tcp"))
-        rc = run_series(st, rep, tcp, sizeof tcp / sizeof *tcp);
+        rc = run_series(st, rep, tcp, sizeof tcp / sizeof *tcp, true);
     return rc;
 }
 
@@ -341,7 +342,7 @@ static int verbs(const struct settings *st, struct report *rep)
          "3 processes: producer, fabricd, worker"},
     };
     if (latency_wanted(st, "verbs"))
-        rc = run_series(st, rep, rows, sizeof rows / sizeof *rows);
+        rc = run_series(st, rep, rows, sizeof rows / sizeof *rows, true);
     if (rc == 0)
         rc = rates(st, rep, &f, "verbs", f.remote, NULL);
     (void)fixture_stop(&f);

@@ -289,8 +289,7 @@ static int check_fork(const char *provider)
 {
     static _Atomic pid_t first;
     pid_t none = 0, self = getpid();
-    if (strcmp(provider, "verbs") != 0 || at_cas(&first, &none, self) ||
-        none == self)
+    if (strcmp(provider, "verbs") != 0 || at_cas(&first, &none, self) || none == self)
         return 0;
     return err_set(-ENOTSUP, "verbs can't be used by a process that was forked after its parent "
                              "used verbs: fork first, or exec");

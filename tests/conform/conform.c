@@ -175,6 +175,23 @@ static void await_empty(void)
     cr_assert(empty, "tasks are left in the fabric");
 }
 
+/* Until so many workers are there. */
+static void await_workers(int n)
+{
+    fab_t *look = open_as(FAB_TOOL, fx.local);
+    int seen = 0;
+    for (uint64_t until = clock_ns() + (uint64_t)(10 * SECOND); seen < n && clock_ns() < until;) {
+        char *json;
+        cr_assert_eq(fab_status_json(look, &json, SECOND), 0);
+        seen = 0;
+        for (char *at = json; (at = strstr(at, "\"kind\": \"worker\"")); at++)
+            seen++;
+        free(json);
+    }
+    fab_close(look);
+    cr_assert_eq(seen, n, "%d workers came, not %d", seen, n);
+}
+
 static struct fab_task task(const char *kernel, const void *arg, uint32_t len)
 {
     return (struct fab_task){
@@ -407,16 +424,15 @@ Test(conform, a_killed_workers_task_is_finished_by_another, .timeout = 30)
     begin("");
     pid_t first = worker(false, 1);
     fab_t *f = open_as(FAB_PRODUCER, address);
-    uint64_t ns = (uint64_t)(2 * SECOND / 5);
-    struct fab_task t = task("sleep", &ns, 8), first_of_all = task("echo", "x", 1);
+    uint64_t ns = (uint64_t)SECOND;
+    struct fab_task t = task("sleep", &ns, 8);
     struct fab_outcome o;
     fab_id id;
-    /* the worker is there */
-    cr_assert_eq(fab_submit(f, &first_of_all, 1, &id, SECOND), 1);
-    cr_assert_eq(fab_wait(f, id, &o, 10 * SECOND), 0, "%s", fab_errmsg());
+    await_workers(1);
     cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), 1);
     cr_assert_eq(fab_wait(f, id, &o, SECOND / 5), -ETIMEDOUT); /* it is being run */
     pid_t second = worker(false, 1);
+    await_workers(2);
     cr_assert_eq(fab_wait(f, id, &o, SECOND / 20), -ETIMEDOUT);
     uint64_t killed = clock_ns();
     worker_stop(first);
@@ -639,5 +655,28 @@ Test(conform, many_batches_through_many_handles, .timeout = 60)
         fab_close(f[i]);
     worker_stop(w[0]);
     worker_stop(w[1]);
+    end();
+}
+
+Test(conform, a_child_opens_a_handle_of_its_own_or_is_told_that_it_cant, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    int want = strncmp(address, "verbs:", 6) == 0 ? -ENOTSUP : 0, status = -1;
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        struct fab_options o = {.roles = FAB_PRODUCER, .key_file = fx.key, .name = "child"};
+        fab_t *own = NULL;
+        int rc = fab_open(&own, address, &o);
+        if (rc != want)
+            fprintf(stderr, "the child: %d: %s\n", rc, fab_errmsg());
+        if (rc == 0)
+            fab_close(own);
+        _exit(rc != want);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0);
+    fab_close(f);
     end();
 }
