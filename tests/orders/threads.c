@@ -2,7 +2,7 @@
  *
  * threads.c - a scenario's threads as coroutines, who runs next, death, and the futex.
  *
- * A thread that yields (cpu_relax, sched_yield) runs again only after another has made an access,
+ * A thread that yields (sched_yield, or a scenario that waits) runs again only after another has made an access,
  * or when no other can run: spinning alone explores nothing. So that two spinners don't keep a third
  * from running for ever, a thread that was passed over PATIENCE times at such moments is next.
  *
@@ -30,7 +30,9 @@
 enum state { RUN, YIELDED, ASLEEP, AWAITS, ENDED, DIED };
 
 static struct thread {
-    ucontext_t context;
+    jmp_buf at;   /* where it stands */
+    bool stands;  /* `at` is set; else it starts on a new stack */
+    bool between; /* two bodies */
     void (*body)(void);
     enum state state;
     const volatile void *word; /* ASLEEP: the futex */
@@ -47,8 +49,7 @@ static struct {
 } futexes[FUTEXES];
 static int futexes_n;
 
-static ucontext_t main_context;
-static jmp_buf main_jump;
+static jmp_buf main_at, main_jump; /* where main stands; where a failure takes it */
 static bool failed, death_used;
 static char failure[256];
 static uint32_t step, mortal;
@@ -73,11 +74,8 @@ void md_fail(const char *fmt, ...)
     vsnprintf(failure, sizeof failure, fmt, ap);
     va_end(ap);
     failed = true;
-    if (md_cur < 0)
-        longjmp(main_jump, 1);
     md_cur = -1;
-    setcontext(&main_context);
-    __builtin_unreachable();
+    _longjmp(main_jump, 1);
 }
 
 /* ---- who runs next ---- */
@@ -91,16 +89,36 @@ static uint32_t runnable(int *list, int except)
     return n;
 }
 
+static void thread_main(void);
+
+/* A new stack for t, and onto it; the old one's frames are abandoned. ucontext makes the stack,
+ * _longjmp comes back to it: that costs no system call. */
+static void enter(int t)
+{
+    static ucontext_t context;
+    if (getcontext(&context) < 0)
+        md_fail("getcontext");
+    context.uc_stack.ss_sp = stacks[t];
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = NULL; /* thread_main() never returns */
+    makecontext(&context, thread_main, 0);
+    threads[t].stands = true;
+    setcontext(&context);
+}
+
 static void switch_to(int t)
 {
     int from = md_cur;
     if (t == from)
         return;
+    if (_setjmp(from < 0 ? main_at : threads[from].at))
+        return;
     md_cur = t;
-    if (from < 0)
-        swapcontext(&main_context, &threads[t].context);
-    else
-        swapcontext(&threads[from].context, &threads[t].context);
+    if (t < 0)
+        _longjmp(main_at, 1);
+    if (threads[t].stands)
+        _longjmp(threads[t].at, 1);
+    enter(t);
 }
 
 /* Everybody has ended, or nobody can go on. */
@@ -110,8 +128,7 @@ static void stop(void)
         if (threads[i].state < ENDED)
             md_fail("wedged: thread %d %s for ever", i,
                     threads[i].state == ASLEEP ? "sleeps" : "waits");
-    md_cur = -1;
-    setcontext(&main_context);
+    switch_to(-1);
 }
 
 /* The running thread can't or won't go on: another, if there is one. */
@@ -272,27 +289,27 @@ long md_syscall(long nr, uint32_t *word, int op, uint32_t v, ...)
 
 /* ---- one execution ---- */
 
+/* A thread whose body has ended stands here until an execution has a new one for it. */
 static void thread_main(void)
 {
-    threads[md_cur].body();
-    over(ENDED);
+    for (;;) {
+        threads[md_cur].between = false;
+        threads[md_cur].body();
+        threads[md_cur].between = true;
+        over(ENDED);
+    }
 }
 
-static bool start(int t, void (*body)(void))
+static void start(int t, void (*body)(void))
 {
     struct thread *th = &threads[t];
     th->body = body;
     th->state = RUN;
     th->passed = 0;
-    memset(&md_now[t], 0, sizeof md_now[t]);
+    th->stands = th->stands && th->between;
+    memset(md_now[t].at, 0, sizeof md_now[t].at);
     md_now[t].at[t] = 1;
-    if (getcontext(&th->context) < 0)
-        return false;
-    th->context.uc_stack.ss_sp = stacks[t];
-    th->context.uc_stack.ss_size = STACK;
-    th->context.uc_link = NULL; /* thread_main() never returns */
-    makecontext(&th->context, thread_main, 0);
-    return true;
+    md_now[t].words = 0;
 }
 
 bool md_execute(const struct md_scenario *sc)
@@ -305,12 +322,11 @@ bool md_execute(const struct md_scenario *sc)
     mem_reset();
     plain_reset();
     trace_reset();
-    if (setjmp(main_jump))
+    if (_setjmp(main_jump))
         return false;
     sc->setup();
     for (; threads_n < MD_THREADS && sc->body[threads_n]; threads_n++)
-        if (!start(threads_n, sc->body[threads_n]))
-            md_fail("getcontext");
+        start(threads_n, sc->body[threads_n]);
     give_way(); /* comes back when all is over */
     if (!failed && sc->check)
         sc->check();

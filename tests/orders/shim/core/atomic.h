@@ -43,9 +43,10 @@
 #define at_cas(p, exp, v)                                                                          \
     md_cas(MD_AT("at_cas", #p, MD_SC), (p), sizeof *(p), (exp), (uint64_t)(v))
 
+/* The core's spins all end by themselves, or after another thread's progress: there is nothing to
+ * wait for. */
 static inline void cpu_relax(void)
 {
-    md_yield();
 }
 
 static inline void cpu_prefetch_write(const volatile void *p)
