@@ -21,7 +21,7 @@
 
 const struct md_scenario *const md_scenarios[] = {
     &ring_mpsc,    &ring_laps, &ring_hole_death, &ring_hole_slow, &wake_one, &wake_many,
-    &wake_bell,    &slot_handover, &slot_hot,    &slot_cancel,    &slot_stock, &orphan,
+    &wake_bell,    &slot_handover, &slot_hot,    &slot_cancel,    &slot_stock, &orphan, &orphan_reuse,
     &worker_dies,  &producer_dies, NULL};
 
 #define CELL "&r->cell[(head + seen) & mask]"
@@ -43,8 +43,8 @@ const struct md_weak md_weaks[] = {
     {"READY-relaxed", "fill_slot", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
     {"hot-claim-relaxed", "claim_hot", "at_cas", "&sl->state", MD_RLX, "slot-hot"},
     {"orphan-look-relaxed", "finish", "at_load", "&sl->meta", MD_RLX, "orphan"},
-    {"orphan-mark-acq_rel", "recover_task", "at_or", "&sl->meta", MD_ACQ_REL, "orphan"},
-    {"orphan-state-acquire", "recover_task", "at_load", "&sl->state", MD_ACQ, "orphan"},
+    {"orphan-mark-acq_rel", "orphan", "at_cas", "&sl->meta", MD_ACQ_REL, "orphan"},
+    {"orphan-state-acquire", "orphan", "at_load", "&sl->state", MD_ACQ, "orphan"},
     {NULL, NULL, NULL, NULL, MD_RLX, NULL}};
 
 static struct {

@@ -81,7 +81,7 @@ static void orphan_worker(void)
 
 static void orphan_undertaker(void)
 {
-    real_recover_task(UNDERTAKER, 0, (uint32_t)id);
+    real_orphan(UNDERTAKER, 0, (uint32_t)id);
 }
 
 static void orphan_check(void)
@@ -96,6 +96,65 @@ const struct md_scenario orphan = {
     .body = {orphan_worker, orphan_undertaker},
     .check = orphan_check,
     .dfs = {4, 2},
+    .walks = 10000,
+};
+
+/* ---- orphan-reuse ---- */
+
+/* Worker 1 completes the dead one's task and uses the slot, which is then in its stock, for a task
+ * of its own; nothing of the dead one's must be looked for in that. */
+static void reuse_worker(void)
+{
+    struct local *l = handles[1];
+    struct fab_outcome o;
+    int rc;
+    complete(l);
+    submit(l);
+    while ((rc = local_wait(&l->base, id, &o, 0)) == -EAGAIN)
+        md_yield();
+    MD_CHECK(rc == 0 && o.status == FAB_COMPLETED, "wait says %d, status %u", rc, o.status);
+    MD_CHECK(o.small == world_answer(3), "the result is not there");
+    answered = true;
+}
+
+static void reuse_other(void)
+{
+    struct fab_lease mine;
+    while (!answered) {
+        if (real_claim_rings(handles[2], &mine, 1)) {
+            uint64_t res = world_answer(mine.small[0]);
+            MD_CHECK(local_complete(&handles[2]->base, &mine, &res, sizeof res) == 0, "complete");
+        }
+        md_yield();
+    }
+}
+
+static uint32_t first_slot;
+
+static void setup_reuse(void)
+{
+    setup_orphan();
+    first_slot = (uint32_t)id;
+}
+
+static void reuse_undertaker(void)
+{
+    real_orphan(UNDERTAKER, 0, first_slot);
+}
+
+static void reuse_check(void)
+{
+    MD_CHECK(answered, "no outcome");
+    check_home(first_slot, true);
+}
+
+const struct md_scenario orphan_reuse = {
+    .name = "orphan-reuse",
+    .what = "as orphan; then the slot has a living producer's task",
+    .setup = setup_reuse,
+    .body = {reuse_worker, reuse_other, reuse_undertaker},
+    .check = reuse_check,
+    .dfs = {2, 1},
     .walks = 10000,
 };
 

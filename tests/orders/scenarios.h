@@ -16,6 +16,6 @@ extern const struct md_scenario wake_one, wake_many, wake_bell;
 /* scen_slot.c */
 extern const struct md_scenario slot_handover, slot_hot, slot_stock, slot_cancel;
 /* scen_death.c */
-extern const struct md_scenario orphan, worker_dies, producer_dies;
+extern const struct md_scenario orphan, orphan_reuse, worker_dies, producer_dies;
 
 #endif

@@ -6,6 +6,8 @@
  * Threads: setup alone. Failure: a world that does not fit into md_shared fails the execution.
  */
 #include <string.h>
+#include "core/clock.h"
+#include "core/participant.h"
 #include "tests/orders/world.h"
 
 struct segment world;
@@ -15,9 +17,7 @@ static struct {
     struct local local;
     uint32_t stock[WORLD_SLOTS_MAX];
     uint32_t held[LOCAL_HELD_MAX];
-    struct {
-        uint32_t prev, next, epoch;
-    } tasks[WORLD_SLOTS_MAX + 1];
+    __typeof__(*((struct outstanding *)0)->at) tasks[WORLD_SLOTS_MAX + 1];
 } handles[MD_THREADS];
 
 void *world_alloc(size_t bytes)
@@ -67,18 +67,18 @@ struct local *world_local(uint32_t me, uint32_t stock)
 {
     struct local *l = &handles[me].local;
     memset(&handles[me], 0, sizeof handles[me]);
-    static_assert(sizeof handles[me].tasks[0] == sizeof l->tasks.at[0], "the list's entries");
     l->seg = &world;
     l->me = me;
     l->self = &world.participant[me];
     l->out.daemon_fd = -1;
     l->sock = -1;
+    at_store(&l->self->life, participant_word(1, LIFE_LIVE));
     l->hot = world.slots;
     spin_init(&l->spin, world.ticks_hz, -1);
     l->stock.slot = handles[me].stock;
     l->stock.cap = stock;
     l->held = handles[me].held;
-    l->tasks.at = (void *)handles[me].tasks;
+    l->tasks.at = handles[me].tasks;
     l->tasks.at[world.slots].prev = l->tasks.at[world.slots].next = world.slots;
     l->tasks.cursor = world.slots;
     return l;
@@ -92,6 +92,19 @@ struct fab_task world_task(const uint64_t *arg, uint32_t len)
 uint64_t world_answer(uint64_t arg)
 {
     return arg * 1000003 + 17;
+}
+
+/* Time stands still (FABRIC_VIRTUAL_CLOCK), so that an execution depends on the choices alone. Ticks
+ * of 0 mean "not timed" for a task's stamp; no deadline but 0 ever passes: a sleep ends by a
+ * wake-up or not at all. */
+uint64_t clock_ns(void)
+{
+    return 1;
+}
+
+uint64_t clock_ticks(void)
+{
+    return 0;
 }
 
 /* local.c's, which would need a socket. */

@@ -45,10 +45,10 @@ uint32_t real_claim_rings(struct local *l, struct fab_lease *lease, uint32_t max
 bool real_claim_hot(struct local *l, struct fab_lease *lease);
 int real_park(struct local *l, uint32_t *patience);
 
-/* undertaker.c: one task of a dead producer. */
-void real_recover_task(uint32_t me, uint32_t dead, uint32_t slot);
-/* Everything of a dead participant but the histograms of its entry, which are numbers for people
- * and thousands of words. */
+/* undertaker.c: one task of a dead producer; everything of a dead participant. */
+void real_orphan(uint32_t me, uint32_t dead, uint32_t slot);
 void real_recover(uint32_t me, uint32_t dead);
+/* In place of participant_remove(). */
+void world_participant_remove(const struct segment *s, uint32_t id);
 
 #endif
