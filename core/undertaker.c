@@ -164,16 +164,23 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
     if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
         return;
     /* Not a task that a living producer has filled in since our look at the meta word. */
-    uint32_t producer = meta_producer(meta);
+    uint32_t producer = meta_producer(meta), epoch = slot_epoch(w);
     while (!at_cas(&sl->meta, &meta, meta | (uint64_t)META_ORPHAN << 16))
         if (meta_producer(meta) != producer)
             return;
     CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
+    if (slot_epoch(w) != epoch)
+        return; /* its worker has freed it, and the slot has somebody else's task now */
     if (slot_is_outcome(w)) {
-        free_blocks_of(j, slot, w);
+        /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death of
+         * ours leaves it FILLING and the dead producer's. */
+        uint64_t taken = slot_word(slot_epoch(w), producer, 0, SLOT_FILLING);
+        if (!at_cas(&sl->state, &w, taken))
+            return;
+        free_blocks_of(j, slot, taken);
         CRASH_POINT("undertaker.outcome");
-        if (slot_to_free(j->s, slot, w))
+        if (slot_to_free(j->s, slot, taken))
             j->report->outcomes++;
     } else if (slot_state(w) == SLOT_READY || slot_state(w) == SLOT_LEASED) {
         j->report->orphans++;
