@@ -74,6 +74,8 @@ void md_fail(const char *fmt, ...)
     vsnprintf(failure, sizeof failure, fmt, ap);
     va_end(ap);
     failed = true;
+    if (md_cur >= 0)
+        threads[md_cur].between = false; /* it does not stand where `at` says */
     md_cur = -1;
     _longjmp(main_jump, 1);
 }
@@ -306,7 +308,7 @@ static void start(int t, void (*body)(void))
     th->body = body;
     th->state = RUN;
     th->passed = 0;
-    th->stands = th->stands && th->between;
+    th->stands = th->stands && th->between; /* else what is left on its stack is abandoned */
     memset(md_now[t].at, 0, sizeof md_now[t].at);
     md_now[t].at[t] = 1;
     md_now[t].words = 0;
