@@ -34,7 +34,8 @@ struct job {
 
 static enum fate fate_of(const struct job *j, uint32_t participant)
 {
-    return j->fate && participant < j->s->participants ? (enum fate)j->fate[participant] : FATE_NONE;
+    return j->fate && participant < j->s->participants ? (enum fate)j->fate[participant]
+                                                       : FATE_NONE;
 }
 
 /* ---- blocks ---- */
@@ -173,8 +174,8 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
     if (slot_epoch(w) != epoch)
         return; /* its worker has freed it, and the slot has somebody else's task now */
     if (slot_is_outcome(w)) {
-        /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death of
-         * ours leaves it FILLING and the dead producer's. */
+        /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death
+         * of ours leaves it FILLING and the dead producer's. */
         uint64_t taken = slot_word(slot_epoch(w), producer, 0, SLOT_FILLING);
         if (!at_cas(&sl->state, &w, taken))
             return;

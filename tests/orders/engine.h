@@ -46,6 +46,8 @@ extern struct md_clock md_now[MD_THREADS];
 
 /* Before each access of a thread: others may run here, the thread may die here. */
 void md_point(void);
+/* After each store of a thread: those that yielded may look again. */
+void md_changed(void);
 /* Runs one execution. False: it failed, md_failure() says why. */
 bool md_execute(const struct md_scenario *sc);
 const char *md_failure(void);

@@ -262,6 +262,7 @@ static void append(struct word *w, uint64_t v, enum md_order o, bool rmw)
         w->sc = n;
     put(w->p, w->size, v);
     me->at[md_cur]++; /* plain accesses from here on are not covered by this store */
+    md_changed();
 }
 
 /* ---- the operations ---- */

@@ -59,7 +59,7 @@ struct md_weak {
 
 /* ---- threads (threads.c) ---- */
 
-/* The caller can do nothing useful until somebody else has moved. */
+/* The caller can do nothing useful until somebody else has stored something. */
 void md_yield(void);
 int md_self(void); /* -1 outside of a scenario's thread */
 /* Until thread t has died, or has ended: what it did happens before the return. True: it died. */
@@ -90,7 +90,9 @@ struct md_scenario {
     void (*check)(void);            /* after all threads have ended; may be NULL */
     uint32_t mortal;                /* bits: threads of which one may die, at any access */
     struct md_bounds dfs;           /* exhaustive within these; both 0: not walked depth first */
+    struct md_bounds dfs_long;      /* in a long run; both 0: the same */
     uint32_t walks;                 /* random executions of a default run */
+    bool must_fail;                 /* a test of the explorer */
 };
 
 extern const struct md_scenario *const md_scenarios[];

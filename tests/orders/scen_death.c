@@ -96,6 +96,7 @@ const struct md_scenario orphan = {
     .body = {orphan_worker, orphan_undertaker},
     .check = orphan_check,
     .dfs = {4, 2},
+    .dfs_long = {8, 4},
     .walks = 10000,
 };
 
@@ -155,6 +156,7 @@ const struct md_scenario orphan_reuse = {
     .body = {reuse_worker, reuse_other, reuse_undertaker},
     .check = reuse_check,
     .dfs = {2, 1},
+    .dfs_long = {3, 1},
     .walks = 10000,
 };
 
@@ -209,7 +211,7 @@ const struct md_scenario worker_dies = {
     .body = {dies_producer, dies_worker, dies_undertaker, dies_worker},
     .check = dies_check,
     .mortal = 2,
-    .walks = 4000,
+    .walks = 20000,
 };
 
 /* ---- producer-dies ---- */
@@ -263,5 +265,5 @@ const struct md_scenario producer_dies = {
     .body = {dies_producer, pdies_worker, pdies_undertaker},
     .check = pdies_check,
     .mortal = 1,
-    .walks = 4000,
+    .walks = 20000,
 };

@@ -115,7 +115,8 @@ const struct md_scenario ring_mpsc = {
     .body = {mpsc_batch, mpsc_singles, mpsc_consumer},
     .check = four_taken,
     .dfs = {2, 1},
-    .walks = 60000,
+    .dfs_long = {3, 1},
+    .walks = 30000,
 };
 
 /* ---- ring-laps ---- */
@@ -141,8 +142,9 @@ const struct md_scenario ring_laps = {
     .setup = setup_4,
     .body = {laps_producer, laps_consumer, laps_consumer},
     .check = six_taken,
-    .dfs = {2, 1},
-    .walks = 60000,
+    .dfs = {1, 1},
+    .dfs_long = {2, 1},
+    .walks = 30000,
 };
 
 /* ---- ring-hole-death ---- */
@@ -184,7 +186,8 @@ const struct md_scenario ring_hole_death = {
     .check = death_check,
     .mortal = 1,
     .dfs = {2, 1},
-    .walks = 40000,
+    .dfs_long = {3, 1},
+    .walks = 20000,
 };
 
 /* ---- ring-hole-slow ---- */
@@ -220,5 +223,6 @@ const struct md_scenario ring_hole_slow = {
     .body = {slow_producer, slow_closer, slow_consumer},
     .check = two_taken,
     .dfs = {3, 1},
-    .walks = 40000,
+    .dfs_long = {4, 2},
+    .walks = 20000,
 };

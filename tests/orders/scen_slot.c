@@ -34,7 +34,8 @@ static void run_task(struct local *l, const struct fab_lease *lease)
     uint64_t res = world_answer(arg[0]);
     MD_CHECK(arg[0] < 16, "argument %#llx was never submitted", (unsigned long long)arg[0]);
     MD_CHECK(++run_n[arg[0]] == 1, "task %u was run twice", (unsigned)arg[0]);
-    MD_CHECK(lease->len == 8 || arg[lease->len / 8 - 1] == world_answer(arg[0]), "half an argument");
+    MD_CHECK(lease->len == 8 || arg[lease->len / 8 - 1] == world_answer(arg[0]),
+             "half an argument");
     ran++;
     MD_CHECK(local_complete(&l->base, lease, &res, sizeof res) == 0, "complete");
 }
@@ -114,7 +115,8 @@ const struct md_scenario slot_handover = {
     .setup = setup_handover,
     .body = {producer, ring_worker, ring_worker},
     .check = check,
-    .dfs = {2, 1},
+    .dfs = {1, 1},
+    .dfs_long = {2, 1},
     .walks = 30000,
 };
 
@@ -126,7 +128,8 @@ const struct md_scenario slot_hot = {
     .setup = setup_handover,
     .body = {producer, hot_worker, ring_worker},
     .check = check,
-    .dfs = {2, 1},
+    .dfs = {1, 1},
+    .dfs_long = {2, 1},
     .walks = 40000,
 };
 
@@ -144,7 +147,8 @@ static void cancel_producer(void)
         md_yield();
     MD_CHECK(o.status == (withdrawn ? FAB_CANCELLED : FAB_COMPLETED), "status %u", o.status);
     MD_CHECK(withdrawn || o.small == world_answer(0), "the result is not there");
-    /* the slot's next task, with a stale entry of the first one in the ring if that was withdrawn */
+    /* the slot's next task, with a stale entry of the first one in the ring if that was withdrawn
+     */
     submit(l, 1, 8, &id);
     await(l, id, 1);
     MD_CHECK(run_n[0] == !withdrawn, "withdrawn %d, run %u times", withdrawn, run_n[0]);
@@ -158,6 +162,7 @@ const struct md_scenario slot_cancel = {
     .setup = setup_handover,
     .body = {cancel_producer, hot_worker},
     .dfs = {2, 1},
+    .dfs_long = {3, 2},
     .walks = 20000,
 };
 
@@ -211,7 +216,8 @@ static void check_stock(void)
     ring_scan(&world, world.free_ring, count_entry, NULL);
     for (uint32_t i = 0; i < 4; i++) {
         MD_CHECK(slot_state(at_load(&world.slot[i].state)) == SLOT_FREE, "slot %u is not free", i);
-        MD_CHECK(entries[i] == 1 || (entries[i] == 0 && audit), "slot %u has %u entries", i, entries[i]);
+        MD_CHECK(entries[i] == 1 || (entries[i] == 0 && audit), "slot %u has %u entries", i,
+                 entries[i]);
     }
 }
 
@@ -221,6 +227,7 @@ const struct md_scenario slot_stock = {
     .setup = setup_stock,
     .body = {stock_user, stock_user, stock_closer},
     .check = check_stock,
-    .dfs = {1, 1},
+    .dfs = {1, 2},
+    .dfs_long = {2, 2},
     .walks = 30000,
 };

@@ -84,6 +84,7 @@ const struct md_scenario wake_one = {
     .body = {submit_one, own_worker},
     .check = check,
     .dfs = {3, 2},
+    .dfs_long = {5, 3},
     .walks = 20000,
 };
 
@@ -109,7 +110,8 @@ const struct md_scenario wake_many = {
     .body = {submit_one, submit_two, own_worker, own_worker},
     .check = check,
     .dfs = {1, 1},
-    .walks = 60000,
+    .dfs_long = {2, 1},
+    .walks = 40000,
 };
 
 /* ---- wake-bell ---- */
@@ -151,6 +153,29 @@ const struct md_scenario wake_bell = {
     .setup = setup_bell,
     .body = {bell_producer, bell_worker},
     .check = check,
-    .dfs = {2, 2},
+    .dfs = {6, 2},
+    .dfs_long = {8, 3},
     .walks = 20000,
+};
+
+/* ---- wake-any ---- */
+
+static void any_producer(void)
+{
+    struct fab_outcome o;
+    long n = local_wait_any(&handles[0]->base, &o, 1, FAB_FOREVER);
+    MD_CHECK(n == 1 && o.status == FAB_COMPLETED, "wait_any says %ld, status %u", n, o.status);
+    MD_CHECK(o.len == 8 && o.small == world_answer(5), "the result is not there");
+    consumed++;
+}
+
+const struct md_scenario wake_any = {
+    .name = "wake-any",
+    .what = "as wake-bell, in local_wait_any()",
+    .setup = setup_bell,
+    .body = {any_producer, bell_worker},
+    .check = check,
+    .dfs = {6, 2},
+    .dfs_long = {8, 3},
+    .walks = 10000,
 };

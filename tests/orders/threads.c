@@ -2,9 +2,10 @@
  *
  * threads.c - a scenario's threads as coroutines, who runs next, death, and the futex.
  *
- * A thread that yields (sched_yield, or a scenario that waits) runs again only after another has made an access,
- * or when no other can run: spinning alone explores nothing. So that two spinners don't keep a third
- * from running for ever, a thread that was passed over PATIENCE times at such moments is next.
+ * A thread that yields (sched_yield, or a scenario that waits) runs again only after another has
+ * stored something, or when no other can run: looking again at what has not changed explores
+ * nothing. So that two of them don't keep a third from running for ever, a thread that was passed
+ * over PATIENCE times at such moments is next.
  *
  * futex: the kernel's waiters and wakers meet under the bucket's lock with full barriers, so both
  * join one clock a word; the comparison and falling asleep are one step. No sleep ends by time:
@@ -188,6 +189,10 @@ void md_point(void)
         if (k)
             switch_to(list[k - 1]);
     }
+}
+
+void md_changed(void)
+{
     for (int i = 0; i < threads_n; i++)
         if (i != md_cur && threads[i].state == YIELDED)
             threads[i].state = RUN;
@@ -273,8 +278,8 @@ static long futex_wake(const uint32_t *word, uint32_t n)
         threads[first].state = RUN;
         woken++;
     }
-    trace_add((struct md_event){
-        .note = "wakes", .p = word, .value = woken, .thread = (int8_t)md_cur});
+    trace_add(
+        (struct md_event){.note = "wakes", .p = word, .value = woken, .thread = (int8_t)md_cur});
     return woken;
 }
 

@@ -94,8 +94,8 @@ uint64_t world_answer(uint64_t arg)
     return arg * 1000003 + 17;
 }
 
-/* Time stands still (FABRIC_VIRTUAL_CLOCK), so that an execution depends on the choices alone. Ticks
- * of 0 mean "not timed" for a task's stamp; no deadline but 0 ever passes: a sleep ends by a
+/* Time stands still (FABRIC_VIRTUAL_CLOCK), so that an execution depends on the choices alone.
+ * Ticks of 0 mean "not timed" for a task's stamp; no deadline but 0 ever passes: a sleep ends by a
  * wake-up or not at all. */
 uint64_t clock_ns(void)
 {

@@ -40,8 +40,7 @@
 #define at_or(p, v)        MD_RMW("at_or", p, v, MD_OR, MD_SC)
 #define at_and(p, v)       MD_RMW("at_and", p, v, MD_AND, MD_SC)
 #define at_swap(p, v)      MD_RMW("at_swap", p, v, MD_SWAP, MD_SC)
-#define at_cas(p, exp, v)                                                                          \
-    md_cas(MD_AT("at_cas", #p, MD_SC), (p), sizeof *(p), (exp), (uint64_t)(v))
+#define at_cas(p, exp, v)  md_cas(MD_AT("at_cas", #p, MD_SC), (p), sizeof *(p), (exp), (uint64_t)(v))
 
 /* The core's spins all end by themselves, or after another thread's progress: there is nothing to
  * wait for. */
