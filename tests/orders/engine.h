@@ -60,9 +60,7 @@ uint64_t mem_load(struct md_site *at, const volatile void *p, size_t size);
 /* The rule in force (NULL: none); how many of its places have been executed since. */
 void mem_weaken(const struct md_weak *w);
 uint32_t mem_weakened(void);
-/* The order of one place made relaxed, for a survey; NULL: none. */
-void mem_relax_site(const struct md_site *at);
-/* All places met so far. */
+/* All places met so far. One of an inline function is met once for each file it is compiled in. */
 uint32_t mem_sites(struct md_site *const **list);
 
 /* ---- plain.c ---- */

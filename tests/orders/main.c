@@ -164,6 +164,21 @@ static bool self_test(const struct md_weak *w)
     return caught && places;
 }
 
+static bool same_place(const struct md_site *a, const struct md_site *b)
+{
+    return strcmp(a->func, b->func) == 0 && strcmp(a->op, b->op) == 0 &&
+           strcmp(a->what, b->what) == 0;
+}
+
+/* A place of the core's that can be weakened and was not met before in the list. */
+static bool worth_a_survey(struct md_site *const *list, uint32_t i)
+{
+    for (uint32_t k = 0; k < i; k++)
+        if (same_place(list[k], list[i]))
+            return false;
+    return list[i]->order != MD_RLX && strncmp(list[i]->op, "at_", 3) == 0;
+}
+
 /* Each access of the core in turn made relaxed, in all scenarios: which of them does something
  * rest on, as far as the scenarios can tell? */
 static void survey(void)
@@ -172,20 +187,20 @@ static void survey(void)
     uint32_t n = mem_sites(&list);
     for (uint32_t i = 0; i < n; i++) {
         const struct md_scenario *by = NULL;
+        struct md_weak w = {NULL, list[i]->func, list[i]->op, list[i]->what, MD_RLX, NULL};
         struct explored dfs, walks;
         bool by_walk;
-        if (list[i]->order == MD_RLX || strcmp(list[i]->func, "litmus") == 0)
+        if (!worth_a_survey(list, i))
             continue;
-        mem_relax_site(list[i]);
+        mem_weaken(&w);
         for (int k = 0; md_scenarios[k] && !by; k++)
             if (!md_scenarios[k]->must_fail &&
                 !explore(md_scenarios[k], true, &dfs, &walks, &by_walk))
                 by = md_scenarios[k];
-        printf("%-18s %-13s %-32s %s%s\n", list[i]->func, list[i]->op, list[i]->what,
+        printf("%-18s %-13s %-36s %s%s\n", list[i]->func, list[i]->op, list[i]->what,
                by ? "needed: " : "no scenario needs it", by ? by->name : "");
-        fflush(stdout);
     }
-    mem_relax_site(NULL);
+    mem_weaken(NULL);
 }
 
 static int parse(int argc, char **argv)

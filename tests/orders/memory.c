@@ -48,7 +48,6 @@ static uint32_t table_round;
 static struct md_site *sites[SITES_MAX];
 static uint32_t sites_n;
 static const struct md_weak *rule;
-static const struct md_site *relaxed_site;
 static uint32_t rule_round = 1, rule_hits;
 
 /* ---- clocks ---- */
@@ -118,35 +117,22 @@ static enum md_order order_at(struct md_site *at)
     at->weakened = true;
     if (rule && rule_names(rule, at))
         at->effective = rule->to;
-    else if (relaxed_site == at)
-        at->effective = MD_RLX;
     else
         at->weakened = false;
     rule_hits += at->weakened;
     return at->effective;
 }
 
-static void new_round(void)
-{
-    rule_round++;
-    rule_hits = 0;
-}
-
 void mem_weaken(const struct md_weak *w)
 {
     rule = w;
-    new_round();
+    rule_round++;
+    rule_hits = 0;
 }
 
 uint32_t mem_weakened(void)
 {
     return rule_hits;
-}
-
-void mem_relax_site(const struct md_site *at)
-{
-    relaxed_site = at;
-    new_round();
 }
 
 uint32_t mem_sites(struct md_site *const **list)
