@@ -223,6 +223,6 @@ const struct md_scenario ring_hole_slow = {
     .body = {slow_producer, slow_closer, slow_consumer},
     .check = two_taken,
     .dfs = {3, 1},
-    .dfs_long = {4, 2},
+    .dfs_long = {4, 1},
     .walks = 20000,
 };
