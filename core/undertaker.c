@@ -35,7 +35,8 @@ struct job {
 
 static enum fate fate_of(const struct job *j, uint32_t participant)
 {
-    return j->fate && participant < j->s->participants ? (enum fate)j->fate[participant] : FATE_NONE;
+    return j->fate && participant < j->s->participants ? (enum fate)j->fate[participant]
+                                                       : FATE_NONE;
 }
 
 /* ---- blocks ---- */
@@ -183,24 +184,27 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
     if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
         return;
     /* Not a task that a living producer has filled in since our look at the meta word. */
-    uint32_t producer = meta_producer(meta);
+    uint32_t producer = meta_producer(meta), epoch = slot_epoch(w);
     while (!at_cas(&sl->meta, &meta, meta | (uint64_t)META_ORPHAN << 16))
         if (meta_producer(meta) != producer)
             return;
     CRASH_POINT("undertaker.orphan");
     w = at_load(&sl->state);
-    /* The meta word changes only while a slot is filled: read after w, it is of w's task, or w is
-     * no longer the slot's word and the CAS below fails. */
-    if (meta_producer(at_load(&sl->meta)) != producer)
-        return;
+    if (slot_epoch(w) != epoch)
+        return; /* its worker has freed it, and the slot has somebody else's task now */
     if (slot_state(w) == SLOT_OVERRUN && slot_owner(w) != producer &&
         at_cas(&sl->state, &w,
                slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
         return; /* its late worker's, until that notices */
     if (slot_is_outcome(w)) {
-        free_blocks_of(j, slot, w);
+        /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death
+         * of ours leaves it FILLING and fabricd's, for the next one to free. */
+        uint64_t taken = slot_word(slot_epoch(w), j->me, 0, SLOT_FILLING);
+        if (!at_cas(&sl->state, &w, taken))
+            return;
+        free_blocks_of(j, slot, taken);
         CRASH_POINT("undertaker.outcome");
-        if (slot_to_free(j->s, slot, w))
+        if (slot_to_free(j->s, slot, taken))
             j->report->outcomes++;
     } else {
         j->report->orphans++;
