@@ -49,11 +49,13 @@ void world_make(uint32_t slots, uint32_t cells, uint32_t participants)
     if (participants)
         world.participant = world_alloc(participants * sizeof *world.participant);
     world.free_ring = world_alloc(world.ring_stride);
+    world.timer_ring = world_alloc(world.ring_stride);
     world.ready_rings = world_alloc(SEG_PRIORITIES * world.ring_stride);
     world.slot = world_alloc(slots * sizeof *world.slot);
     world.wide = world_alloc(slots * sizeof *world.wide);
     at_store(&world.head->state, SEG_RUNNING);
     ring_init(world.free_ring, cells);
+    ring_init(world.timer_ring, cells);
     for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
         ring_init(segment_ready_ring(&world, 0, pr), cells);
 }
