@@ -17,7 +17,7 @@
  *   NOWAIT CANCEL RELEASE HOT   what participants may also do
  *   LATE          how many leases may be taken from a worker that lives; another one then gets its number
  *   BUG_...       deliberately broken variants that pan must catch; see run
- *   OPEN_...      the code as it stands, where the model found it wrong; see README.md
+ *   ONCE_...      the code as it stands, where the model found it wrong; see README.md
  */
 #ifndef NP
 #define NP 1
@@ -298,7 +298,7 @@ inline put_free(s)
         if
         :: ok ->
             ring_put(R_FREE, got);
-#ifndef OPEN_PUT_BACK
+#ifndef ONCE_PUT_BACK
             /* others may have put in as much as we took out */
             if
             :: !ok -> BEGIN audit_wanted = 1 END
@@ -314,7 +314,7 @@ inline put_free(s)
 
 /* ---- producers ---- */
 
-#ifdef OPEN_WITHDRAW_EPOCH
+#ifdef ONCE_WITHDRAW_EPOCH
 #define WITHDRAWN_EPOCH(e) (e)
 #else
 /* Somebody may have looked at READY with this epoch: the next task must not have the same word. */
@@ -709,7 +709,7 @@ inline recover_own()
         fi
     :: slot_state(w) == LEASED ->
         BEGIN m = meta[slot] END
-#ifdef OPEN_CRASH_COUNT
+#ifdef ONCE_CRASH_COUNT
         BEGIN meta[slot] = meta[slot] + META_CRASH_ONE END
         BEGIN
 #else
@@ -744,7 +744,7 @@ inline recover_own()
     fi
 }
 
-#ifdef OPEN_ORPHAN_MARK
+#ifdef ONCE_ORPHAN_MARK
 #define OF_THE_DEAD(w) true
 #else
 /* An outcome's word names its producer, so it can't be the outcome of another task that has come since. */
@@ -784,7 +784,7 @@ inline recover_task()
     :: ok ->
         ok = 0;
         BEGIN
-#ifdef OPEN_ORPHAN_MARK
+#ifdef ONCE_ORPHAN_MARK
             meta[slot] = meta[slot] | META_ORPHAN
 #else
             /* a CAS: the slot may have got another task since */
@@ -822,7 +822,7 @@ inline recover_slots()
         BEGIN
             m = meta[slot];
             ok = slot_state(state[slot]) != FREE && meta_producer(m) == dead;
-#ifndef OPEN_ORPHAN_OUTCOME
+#ifndef ONCE_ORPHAN_OUTCOME
             /* A worker that died between its outcome and its look at the mark: nobody else will free it. */
             if
             :: !ok && (m & META_ORPHAN) && is_outcome(state[slot]) -> v = 1
@@ -844,7 +844,7 @@ inline recover_slots()
 }
 
 /* undertaker_audit(). What was seen in ring r: the bits from r * NS. */
-#ifdef OPEN_AUDIT_QUEUES
+#ifdef ONCE_AUDIT_QUEUES
 #define SEEN(r, s) (1 << (((r) > 0 -> 1 : 0) * NS + (s)))
 #else
 #define SEEN(r, s) (1 << ((r) * NS + (s)))
@@ -883,7 +883,7 @@ inline audit()
         :: slot_state(w) == FREE && !(seen & SEEN(R_FREE, slot)) ->
             w = 0;
             ring_put(R_FREE, slot);
-#ifndef OPEN_AUDIT_FREE
+#ifndef ONCE_AUDIT_FREE
             no_room = no_room || !ok;
 #endif
             ok = 0

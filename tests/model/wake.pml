@@ -14,7 +14,7 @@
  *   KILLS            how many of them may be killed
  *   LONG             kernels never end
  *   BUG_...          deliberately broken variants that pan must catch
- *   OPEN_...         the code as it stands, where the model found it wrong; see README.md
+ *   ONCE_...         the code as it stands, where the model found it wrong; see README.md
  */
 #ifndef BELL
 #define BELL 0
@@ -89,7 +89,7 @@ inline wake()
             :: atomic { true -> futex_wake() }
             MAY_DIE
             fi;
-#if !BELL && defined(OPEN_PARKED_LATE)
+#if !BELL && defined(ONCE_PARKED_LATE)
             if
             :: n == 1 ->
                 if
@@ -184,7 +184,7 @@ look:
     :: atomic { kills > 0 -> kills--; asleep[me] = 0; life[me] = KILLED; goto died }
     fi;
     slept = 1;
-#if !BELL && !defined(OPEN_PARKED_LATE)
+#if !BELL && !defined(ONCE_PARKED_LATE)
     /* Who woke us took the flag down, and others may sleep: up again before we look, so that whoever publishes after our look
      * sees it. */
     if
@@ -235,7 +235,7 @@ wait:
         :: else -> dead++
         od
     }
-#ifdef OPEN_WAKE_IF_PARKED
+#ifdef ONCE_WAKE_IF_PARKED
 #if !BELL
     wake();
 #endif
