@@ -28,6 +28,8 @@
  * found there in a row before their stale entries are cleared away. */
 #define HOT_ROUNDS 64
 #define HOT_STREAK 64
+/* Every so many looks at the rings one starts with the lowest priority. */
+#define STARVATION_GUARD 32
 
 static void bump(_Atomic uint64_t *c, uint64_t n)
 {
@@ -163,21 +165,33 @@ static bool win(struct local *l, uint32_t slot, uint32_t queue, struct fab_lease
     return take_lease(l, slot, mine, lease);
 }
 
-static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *lease, uint32_t max)
+static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
+                           struct fab_lease *lease, uint32_t max)
 {
     uint32_t hint[CLAIM_BATCH], won = 0;
-    for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++) {
-        struct seg_ring *r = segment_ready_ring(l->seg, queue, pr);
-        while (won < max && ring_ready(l->seg, r)) {
-            uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
-            uint32_t n = ring_take(l->seg, r, hint, want);
-            if (n > 1)
-                for (uint32_t i = 0; i < n; i++)
-                    cpu_prefetch_write(&l->seg->slot[hint[i]]);
+    struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
+    while (won < max && ring_ready(l->seg, r)) {
+        uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
+        uint32_t n = ring_take(l->seg, r, hint, want);
+        if (n > 1)
             for (uint32_t i = 0; i < n; i++)
-                won += win(l, hint[i], queue, &lease[won]);
-        }
+                cpu_prefetch_write(&l->seg->slot[hint[i]]);
+        for (uint32_t i = 0; i < n; i++)
+            won += win(l, hint[i], queue, &lease[won]);
     }
+    return won;
+}
+
+/* The best priority first; but now and then one task of the lowest that has any, so that a stream of
+ * better ones never starves it. */
+static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *lease, uint32_t max)
+{
+    uint32_t won = 0;
+    if (++l->claims % STARVATION_GUARD == 0)
+        for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
+            won = claim_ring(l, queue, pr, lease, 1);
+    for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
+        won += claim_ring(l, queue, pr, lease + won, max - won);
     return won;
 }
 

@@ -47,6 +47,7 @@ struct local {
     uint32_t hot;  /* slot completed last: its producer is likely to use it next (claim.c) */
     uint32_t hot_queue;
     uint64_t hot_word;                /* the state word that such a task will have */
+    uint32_t claims; /* looks at the rings, for the guard against starvation */
     uint32_t streak;                  /* claims in a row that found their task there */
     bool woken;                       /* the last claim slept */
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */

@@ -247,6 +247,99 @@ static void *serve(void *arg)
     return arg;
 }
 
+Test(tasks, of_low_priority_are_never_starved)
+{
+    begin(64, 0);
+    struct fab_task low = {.kernel = 7, .priority = 3, .tag = 33}, high = {.kernel = 7};
+    struct fab_outcome o;
+    fab_id id;
+    cr_assert_eq(local_submit(&producer->base, &low, 1, &id, 0), 1);
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(local_submit(&producer->base, &high, 1, NULL, 0), 1);
+    int claims = 0, priority = 0;
+    while (priority != 3 && claims < 200) { /* there is always a better one waiting */
+        struct fab_lease l = claim();
+        priority = l.priority;
+        claims++;
+        cr_assert_eq(local_complete(&worker->base, &l, NULL, 0), 0);
+        cr_assert_eq(local_submit(&producer->base, &high, 1, NULL, 0), 1);
+        (void)!local_wait_any(&producer->base, &o, 1, 0);
+    }
+    cr_assert(claims <= 40, "claimed as the %d-th", claims);
+    cr_assert_gt(claims, 1, "better ones go first");
+}
+
+/* ---- a lease that is taken from a living worker: both orders of what follows ---- */
+
+static uint32_t overrun(fab_id *id, struct fab_lease *l, uint32_t len)
+{
+    static uint8_t arg[300];
+    struct fab_terms terms = {.limit_ns = 1};
+    struct fab_task t = {.kernel = 7, .arg = arg, .len = len, .tag = 5, .terms = &terms};
+    cr_assert_eq(local_submit(&producer->base, &t, 1, id, 0), 1);
+    *l = claim();
+    uint32_t slot = (uint32_t)l->ref[0];
+    cr_assert(undertaker_end(&seg, &nobody, me, slot, at_load(&seg.slot[slot].state), SLOT_OVERRUN));
+    return slot;
+}
+
+Test(tasks, an_overrun_slot_stays_its_workers_until_that_notices)
+{
+    begin(64, 1 << 20);
+    static uint8_t res[300];
+    struct fab_outcome o;
+    struct fab_lease l;
+    fab_id id;
+    uint32_t slot = overrun(&id, &l, 300);
+    cr_assert_eq(local_wait(&producer->base, id, &o, 0), 0);
+    cr_assert_eq(o.status, FAB_OVERRUN);
+    cr_assert_eq(o.tag, 5);
+    cr_assert_eq(slot_state(at_load(&seg.slot[slot].state)), SLOT_ZOMBIE);
+    for (int i = 0; i < 200; i++) { /* no other task gets the slot */
+        fab_id other = submit("x", 1, 0);
+        cr_assert_neq((uint32_t)other, slot);
+        struct fab_lease m = claim();
+        cr_assert_eq(local_complete(&worker->base, &m, "y", 1), 0);
+        cr_assert_eq(local_wait(&producer->base, other, &o, 0), 0);
+    }
+    cr_assert_eq(local_complete(&worker->base, &l, res, sizeof res), -ESTALE);
+    cr_assert_neq(slot_state(at_load(&seg.slot[slot].state)), SLOT_ZOMBIE);
+    cr_assert_eq(at_load(&seg.head->late_results), 1);
+    bury(worker, false);
+    bury(producer, false);
+    check_empty();
+}
+
+Test(tasks, an_overrun_worker_that_notices_first_leaves_the_slot_to_its_producer)
+{
+    begin(64, 1 << 20);
+    static uint8_t res[300];
+    struct fab_outcome o;
+    struct fab_lease l;
+    fab_id id;
+    uint32_t slot = overrun(&id, &l, 300);
+    cr_assert_eq(local_complete(&worker->base, &l, res, sizeof res), -ESTALE);
+    cr_assert_eq(slot_state(at_load(&seg.slot[slot].state)), SLOT_OVERRUN);
+    cr_assert_eq(local_wait(&producer->base, id, &o, 0), 0);
+    cr_assert_eq(o.status, FAB_OVERRUN);
+    bury(worker, false);
+    bury(producer, false);
+    check_empty();
+}
+
+Test(tasks, an_overrun_slot_is_freed_when_both_have_died)
+{
+    for (int order = 0; order < 2; order++) {
+        begin(64, 1 << 20);
+        struct fab_lease l;
+        fab_id id;
+        (void)overrun(&id, &l, 300);
+        bury(order ? worker : producer, true);
+        bury(order ? producer : worker, true);
+        check_empty();
+    }
+}
+
 Test(waiting, loses_no_wake_up, .timeout = 60)
 {
     pthread_t thread;
