@@ -72,6 +72,11 @@ int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
 
+static inline bool local_fabric_gone(const struct local *l)
+{
+    /* relaxed: a one-way flag, nothing hangs on its order */
+    return at_load_rlx(&l->seg->head->state) == SEG_CLOSED;
+}
 /* fabricd has died (its end of our socket is closed) and neither a new one nor a keeper looks after
  * the segment. A system call: asked after sleeps that ended by time. */
 bool local_daemon_gone(const struct local *l);

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * outcome.c - the producer's side of a local handle, second half: waiting for outcomes and taking
+ * them.
+ *
+ * A wait looks at the tasks' own slots: the outcome stands there, so there is no second queue and a
+ * worker's completion costs one line.
+ *
+ * Threads: the handle's. Failure: death between an outcome and its taking leaves outcomes nobody
+ * waits for; the undertaker frees them. A task whose slot was written over ends as FAB_LOST.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include "core/crashpoint.h"
+#include "core/error.h"
+#include "core/local.h"
+#include "core/ring.h"
+#include "core/terms.h"
+
+/* How many unfinished tasks a partial look passes before it gives up: completions come mostly in
+ * order, and a look at an unfinished slot takes its line away from the worker. */
+#define LOOK_AHEAD  4u
+#define LOOK_CURSOR 32u
+
+static void tasks_remove(struct local *l, uint32_t slot)
+{
+    uint32_t prev = l->tasks.at[slot].prev, next = l->tasks.at[slot].next;
+    l->tasks.at[prev].next = next;
+    l->tasks.at[next].prev = prev;
+    l->tasks.at[slot].epoch = 0;
+    if (l->tasks.cursor == slot)
+        l->tasks.cursor = next;
+    l->tasks.n--;
+}
+
+/* Slots whose bytes the caller could read until now go back to the stock. */
+static void free_held(struct local *l)
+{
+    while (l->held_n > 0) {
+        uint32_t slot = l->held[--l->held_n];
+        struct seg_slot *sl = &l->seg->slot[slot];
+        uint64_t w = at_load_rlx(&sl->state); /* ours */
+        if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+            arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
+        CRASH_POINT("take.held");
+        slot_give(l->seg, &l->stock, l->me, slot);
+    }
+}
+
+void local_let_go(struct local *l)
+{
+    free_held(l);
+}
+
+/* Where the result's bytes are, NULL when the slot's numbers make no sense. */
+static const void *result_bytes(struct local *l, uint32_t slot, uint32_t arg_len, uint32_t res_len)
+{
+    switch (slot_res_place(arg_len, res_len)) {
+    case PLACE_SLOT:
+        return &l->seg->slot[slot].res;
+    case PLACE_WIDE:
+        return l->seg->wide[slot].bytes;
+    case PLACE_BLOCK:
+        break;
+    }
+    return arena_data(l->seg, l->seg->slot[slot].res, res_len);
+}
+
+/* The outcome of an attempt that took too long is taken. False: its worker has not noticed yet, the
+ * slot is his. */
+static bool part_with_zombie(const struct local *l, uint32_t slot, uint64_t w)
+{
+    /* one more look is enough: the worker's notice makes us the owner, and that is final */
+    for (int i = 0; i < 2 && slot_owner(w) != l->me; i++)
+        if (at_cas(&l->seg->slot[slot].state, &w,
+                   slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
+            return false;
+    return slot_owner(w) == l->me;
+}
+
+/* Takes the outcome of our task in this slot, whose state word w is one. */
+static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
+{
+    static const uint16_t status[SLOT_STATES] = {[SLOT_DONE] = FAB_COMPLETED,
+                                                 [SLOT_FAILED] = FAB_FAILED,
+                                                 [SLOT_CANCELLED] = FAB_CANCELLED,
+                                                 [SLOT_DEAD] = FAB_DEAD,
+                                                 [SLOT_EXPIRED] = FAB_EXPIRED,
+                                                 [SLOT_OVERRUN] = FAB_OVERRUN};
+    struct seg_slot *sl = &l->seg->slot[slot];
+    /* read once: the segment is not to be trusted */
+    uint32_t arg_len = sl->arg_len, res_len = sl->res_len;
+    bool overrun = slot_state(w) == SLOT_OVERRUN;
+    if (slot_state(w) == SLOT_CANCELLED || slot_state(w) == SLOT_EXPIRED || overrun)
+        res_len = 0; /* what an attempt may have left there is no result */
+    o->id = (fab_id)slot_epoch(w) << 32 | slot;
+    o->tag = sl->tag;
+    o->status = status[slot_state(w)];
+    o->attempts = (uint16_t)slot_attempt(w);
+    o->len = res_len;
+    o->data = NULL;
+    if (res_len <= 8) {
+        o->small = sl->res;
+    } else {
+        o->data = result_bytes(l, slot, arg_len, res_len);
+        if (!o->data) {
+            o->status = FAB_FAILED;
+            o->len = 0;
+        }
+    }
+    CRASH_POINT("take.read");
+    tasks_remove(l, slot);
+    if (overrun) {
+        o->data = terms_overrun_text();
+        o->len = (uint32_t)strlen(o->data);
+        if (!part_with_zombie(l, slot, w))
+            return; /* the argument is that worker's, too, until it has noticed */
+    }
+    if (slot_arg_place(arg_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
+    if (o->len > 8 && !overrun)
+        l->held[l->held_n++] = slot;
+    else
+        slot_give(l->seg, &l->stock, l->me, slot);
+    CRASH_POINT("take.given");
+}
+
+/* The state word of our task's slot if it is an outcome, else 0. A slot that left our hands without
+ * one (damage) counts as lost: made into a FAILED one so that the producer does not wait for ever.
+ */
+static uint64_t outcome_of(struct local *l, uint32_t slot)
+{
+    /* seq_cst: S2 of wake.h when it stands behind bell_parked; acquire besides, for the result's
+     * bytes */
+    uint64_t w = at_load(&l->seg->slot[slot].state);
+    return slot_is_outcome(w) && slot_epoch(w) == l->tasks.at[slot].epoch ? w : 0;
+}
+
+/* fabricd has died, and with it who would bring this task back: nobody has started it, or whoever
+ * did is dead, too. A worker that lives will finish what it has begun. */
+static bool abandoned(const struct local *l, uint32_t slot)
+{
+    uint64_t w = at_load(&l->seg->slot[slot].state);
+    if (slot_state(w) == SLOT_READY || slot_state(w) == SLOT_DELAYED)
+        return true;
+    if (slot_state(w) != SLOT_LEASED || slot_owner(w) >= l->seg->participants)
+        return false;
+    uint32_t pid = l->seg->participant[slot_owner(w)].pid; /* read once */
+    return pid == 0 || pid > INT32_MAX || (kill((pid_t)pid, 0) < 0 && errno == ESRCH);
+}
+
+/* The slot no longer holds our task, and it has no outcome: somebody wrote over it. Asked after
+ * sleeps that ended by time. */
+static bool damaged(const struct local *l, uint32_t slot)
+{
+    const struct seg_slot *sl = &l->seg->slot[slot];
+    uint64_t w = at_load(&sl->state);
+    uint32_t st = slot_state(w);
+    return slot_epoch(w) != l->tasks.at[slot].epoch || st < SLOT_READY || st >= SLOT_STATES ||
+           meta_producer(at_load(&sl->meta)) != l->me;
+}
+
+/* Tells of such a task and leaves its slot alone: it is not ours any more. */
+static void take_lost(struct local *l, uint32_t slot, struct fab_outcome *o)
+{
+    *o = (struct fab_outcome){.id = (fab_id)l->tasks.at[slot].epoch << 32 | slot,
+                              .tag = l->tasks.at[slot].tag,
+                              .status = FAB_LOST};
+    tasks_remove(l, slot);
+    at_add(&l->seg->head->damage, 1);
+    at_store(&l->seg->head->check_wanted, 1);
+}
+
+static size_t take_damaged(struct local *l, struct fab_outcome *out, size_t max)
+{
+    uint32_t head = l->seg->slots;
+    size_t n = 0;
+    for (uint32_t slot = l->tasks.at[head].next, next; slot != head && n < max; slot = next) {
+        next = l->tasks.at[slot].next;
+        if (damaged(l, slot))
+            take_lost(l, slot, &out[n++]);
+    }
+    return n;
+}
+
+static int fabricd_gone(void)
+{
+    return err_set(-EPIPE, "fabricd is gone, and nobody runs the task");
+}
+
+/* After a wait. A wake-up too many is all that an old 1 would cost; the line is left alone when
+ * nothing was set, since every worker that completes a task of ours reads it. */
+static void unpark(struct local *l)
+{
+    if (!l->parked)
+        return;
+    l->parked = false;
+    at_store_rlx(&l->self->bell_parked, 0); /* nobody relies on when it is seen */
+}
+
+int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
+{
+    struct local *l = (struct local *)f;
+    uint32_t slot = (uint32_t)id;
+    uint64_t deadline = 0, w;
+    free_held(l);
+    if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
+        l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
+        return err_set(-ENOENT, "no such task is outstanding");
+    spin_start(&l->spin);
+    while (!(w = outcome_of(l, slot))) {
+        if (timeout_ns == 0)
+            return deadline_error(0, "the task is not done");
+        if (spin_on(&l->spin))
+            continue;
+        if (deadline == 0)
+            deadline = deadline_of(timeout_ns);
+        uint64_t now = clock_ns(), net = WAKE_NET_NS;
+        if (now >= deadline)
+            return deadline_error(timeout_ns, "the task was not done");
+        if (local_fabric_gone(l))
+            return err_set(-EPIPE, "the fabric is closed");
+        if (deadline - now < net)
+            net = deadline - now;
+        uint32_t seq = at_load(&l->self->bell_seq);
+        l->parked = true;
+        at_store(&l->self->bell_parked, 1); /* S1 */
+        if ((w = outcome_of(l, slot)))      /* S2 */
+            break;
+        int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
+        if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
+            wake_net_caught(l->seg, &l->self->bell_seq, seq);
+        else if (rc == -ETIMEDOUT && damaged(l, slot)) {
+            unpark(l);
+            take_lost(l, slot, out);
+            return 0;
+        } else if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, slot))
+            return fabricd_gone();
+        spin_miss(&l->spin);
+        spin_start(&l->spin);
+    }
+    if (deadline == 0)
+        spin_hit(&l->spin);
+    unpark(l);
+    take(l, slot, w, out);
+    return 0;
+}
+
+/* Looks at outstanding tasks from `slot` on, takes what is done; stops after `misses` unfinished
+ * ones. */
+static size_t look(struct local *l, uint32_t slot, uint32_t misses, struct fab_outcome *out,
+                   size_t max, uint32_t *stopped_at)
+{
+    uint32_t head = l->seg->slots;
+    size_t n = 0;
+    while (slot != head && misses > 0 && n < max && l->held_n < LOCAL_HELD_MAX) {
+        uint32_t next = l->tasks.at[slot].next;
+        uint64_t w = outcome_of(l, slot);
+        if (w)
+            take(l, slot, w, &out[n++]);
+        else
+            misses--;
+        slot = next;
+    }
+    *stopped_at = slot;
+    return n;
+}
+
+/* A cheap look: the oldest tasks, and now and then some more from where the last look ended. */
+static size_t look_around(struct local *l, struct fab_outcome *out, size_t max)
+{
+    uint32_t head = l->seg->slots, end;
+    size_t n = look(l, l->tasks.at[head].next, LOOK_AHEAD, out, max, &end);
+    if (n > 0 || end == head || (l->spin.round & 7) != 1)
+        return n;
+    uint32_t from = l->tasks.cursor == head ? l->tasks.at[head].next : l->tasks.cursor;
+    n = look(l, from, LOOK_CURSOR, out, max, &end);
+    l->tasks.cursor = end;
+    return n;
+}
+
+long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns)
+{
+    struct local *l = (struct local *)f;
+    uint32_t head = l->seg->slots, end;
+    uint64_t deadline = 0;
+    size_t n;
+    free_held(l);
+    if (l->tasks.n == 0)
+        return err_set(-ENOENT, "no task is outstanding");
+    spin_start(&l->spin);
+    l->spin.round = timeout_ns == 0; /* a try looks further, too */
+    while ((n = look_around(l, out, max)) == 0) {
+        if (timeout_ns == 0)
+            return deadline_error(0, "no task is done");
+        if (spin_on(&l->spin))
+            continue;
+        if (deadline == 0)
+            deadline = deadline_of(timeout_ns);
+        uint64_t now = clock_ns(), net = WAKE_NET_NS;
+        if (now >= deadline)
+            return deadline_error(timeout_ns, "no task was done");
+        if (local_fabric_gone(l))
+            return err_set(-EPIPE, "the fabric is closed");
+        if (deadline - now < net)
+            net = deadline - now;
+        uint32_t seq = at_load(&l->self->bell_seq);
+        l->parked = true;
+        at_store(&l->self->bell_parked, 1);                              /* S1 */
+        n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end); /* S2: all of them */
+        if (n > 0)
+            break;
+        int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
+        spin_miss(&l->spin);
+        spin_start(&l->spin);
+        n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end);
+        if (n > 0 && rc == -ETIMEDOUT && net == WAKE_NET_NS)
+            wake_net_caught(l->seg, &l->self->bell_seq, seq);
+        if (n == 0 && rc == -ETIMEDOUT)
+            n = take_damaged(l, out, max);
+        if (n > 0)
+            break;
+        if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, l->tasks.at[head].next))
+            return fabricd_gone();
+    }
+    if (deadline == 0)
+        spin_hit(&l->spin);
+    unpark(l);
+    return (long)n;
+}
+
+bool local_arm_bell(struct local *l)
+{
+    uint32_t head = l->seg->slots;
+    at_store(&l->self->bell_parked, 1); /* S1 */
+    for (uint32_t slot = l->tasks.at[head].next; slot != head; slot = l->tasks.at[slot].next)
+        if (outcome_of(l, slot)) /* S2 */
+            return false;
+    return true;
+}
