@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "apps/fabricd/carrier.h"
 #include "apps/fabricd/gate.h"
 #include "apps/fabricd/link.h"
 #include "core/error.h"
@@ -164,14 +165,6 @@ static int refuse(struct peer *p, int error, const char *text)
 }
 
 /* ---- frames ---- */
-
-static struct carrier *carrier_for(struct daemon *d, const char *provider)
-{
-    for (uint32_t i = 0; i < d->carriers; i++)
-        if (strcmp(d->carrier[i].caps.provider, provider) == 0)
-            return &d->carrier[i];
-    return NULL;
-}
 
 static int on_hello(struct peer *p, const struct ctl_frame *f)
 {
@@ -534,32 +527,13 @@ long gate_work(struct gate *g)
     return n;
 }
 
-static void on_data_fd(struct loop_src *src, int result)
-{
-    struct daemon *d = src->owner;
-    (void)result; /* polling finds what is there */
-    d->stirred = true;
-}
-
 bool gate_arm(struct gate *g)
 {
     struct daemon *d = g->d;
     for (struct peer *p = g->peers; p; p = p->next)
         if (p->stage == STAGE_UP && !link_arm(p->link))
             return false;
-    for (uint32_t i = 0; i < d->carriers; i++) {
-        struct carrier *c = &d->carrier[i];
-        int fd[2], n = c->tr->fds(c->dom, fd);
-        if (c->tr->arm(c->dom) != 0)
-            return false;
-        for (int k = 0; k < n; k++) {
-            c->src[k].owner = d;
-            if (c->src[k].slot == 0 &&
-                loop_watch(d->loop, &c->src[k], fd[k], POLLIN, true, on_data_fd) < 0)
-                return false;
-        }
-    }
-    return true;
+    return carriers_arm(d);
 }
 
 bool gate_idle(const struct gate *g)
@@ -592,47 +566,6 @@ void gate_refuse(struct gate *g)
 }
 
 /* ---- start and end ---- */
-
-static int open_carrier(struct daemon *d, const char *provider, const char *host)
-{
-    struct carrier *c = &d->carrier[d->carriers];
-    char port[8];
-    snprintf(port, sizeof port, "%u", d->conf->data_port);
-    struct tr_opts o = {.provider = provider,
-                        .domain = d->conf->domain,
-                        .host = host,
-                        .port = port,
-                        .listening = true,
-                        .eps_max = d->conf->links,
-                        .ops_per_ep = lane_ops(d->conf->lane_cells)};
-    c->tr = &tr_ofi;
-    int rc = c->tr->domain_open(&c->dom, &o);
-    if (rc < 0)
-        return rc;
-    rc = c->tr->listen(c->dom, &c->listener, c->addr, &c->addr_len);
-    if (rc < 0) {
-        c->tr->domain_close(c->dom);
-        return rc;
-    }
-    c->tr->caps(c->dom, &c->caps);
-    d->carriers++;
-    return 0;
-}
-
-static int open_carriers(struct daemon *d, const char *host)
-{
-    int which = d->conf->provider, rc = 0;
-    if (which != CONF_PROVIDER_VERBS)
-        rc = open_carrier(d, "tcp", host);
-    if (rc == 0 && which != CONF_PROVIDER_TCP) {
-        rc = open_carrier(d, "verbs", host);
-        if (rc < 0 && which == CONF_PROVIDER_AUTO) {
-            log_debug("%s", err_text(rc));
-            rc = 0;
-        }
-    }
-    return rc;
-}
 
 static int listen_on(struct gate *g, const char *host, const char *port)
 {
@@ -703,7 +636,7 @@ int gate_open(struct gate **out, struct daemon *d)
     if (rc == 0)
         rc = listen_on(g, a.host, a.port);
     if (rc == 0)
-        rc = open_carriers(d, a.host);
+        rc = carriers_open(d, a.host);
     if (rc == 0)
         rc = loop_accept(d->loop, &g->src, g->fd, on_accept);
     return rc;
@@ -719,13 +652,7 @@ void gate_close(struct gate *g)
     loop_stop(d->loop, &g->src);
     if (g->fd >= 0)
         close(g->fd);
-    for (uint32_t i = 0; i < d->carriers; i++) {
-        struct carrier *c = &d->carrier[i];
-        loop_stop(d->loop, &c->src[0]);
-        loop_stop(d->loop, &c->src[1]);
-        c->tr->listener_close(c->listener);
-        c->tr->domain_close(c->dom);
-    }
+    carriers_close(d);
     sodium_memzero(g->key, sizeof g->key);
     free(g);
 }

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * carrier.h - fabricd's libfabric domains that listen for data connections: one a provider.
+ *
+ * Threads: the loop thread. What the domains report is gate.c's to handle.
+ */
+#ifndef FABRICD_CARRIER_H
+#define FABRICD_CARRIER_H
+
+#include "apps/fabricd/daemon.h"
+
+/* Opens what fabric.provider asks for, listening on host. With "auto" verbs may be missing. */
+int carriers_open(struct daemon *d, const char *host) __attribute__((warn_unused_result));
+/* The one of this provider, NULL: none. */
+struct carrier *carrier_for(struct daemon *d, const char *provider);
+/* Before sleeping: false when there is something to poll for. */
+bool carriers_arm(struct daemon *d);
+void carriers_close(struct daemon *d);
+
+#endif
