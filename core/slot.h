@@ -127,6 +127,7 @@ static inline uint64_t meta_count_crash(uint64_t m, uint32_t attempt)
     return (m & ~0xffffull) | (uint64_t)(attempt & 0xff) << 8 | crashes;
 }
 #define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
+#define META_TERMS     4u /* flags: ARG_TERMS is set; for who looks without owning the slot */
 #define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
 
 #define SLOT_CRASH_BUDGET 3u /* worker deaths a task survives less one */

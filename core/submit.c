@@ -97,6 +97,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
         return rc;
     if (t->flags & FAB_NO_WAIT)
         flags |= META_NO_WAIT;
+    if (t->terms)
+        flags |= META_TERMS;
     if (solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
         mark = SLOT_SOLO;
     CRASH_POINT("submit.argument");

@@ -279,7 +279,8 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
         bool in_ready = in_bits(&ready, i), in_free = in_bits(&freed, i);
         /* The dead may not have come to tell the timers of it. */
         if (slot_state(w) == SLOT_DELAYED ||
-            (slot_state(w) == SLOT_READY && (s->slot[i].arg_len & ARG_TERMS)))
+            (slot_state(w) == SLOT_READY &&
+             (meta_flags(at_load(&s->slot[i].meta)) & META_TERMS)))
             at_store(&s->head->scan_wanted, 1);
         if (slot_state(w) == SLOT_READY && !in_ready) {
             requeue(&j, i, at_load(&s->slot[i].meta));

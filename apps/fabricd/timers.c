@@ -63,7 +63,7 @@ static void look(struct timers *t, const struct segment *s, uint32_t slot)
     const struct seg_slot *sl = &s->slot[slot];
     struct timer_entry e = {.slot = slot, .word = at_load(&sl->state)};
     const struct seg_terms *terms = terms_of(s, slot);
-    if (!(sl->arg_len & ARG_TERMS))
+    if (!(meta_flags(at_load(&sl->meta)) & META_TERMS))
         return;
     uint64_t expires = terms->expires_ns; /* each read once */
     switch (slot_state(e.word)) {
@@ -89,8 +89,7 @@ void timers_scan(struct timers *t, const struct segment *s)
 {
     t->n = 0;
     for (uint32_t i = 0; i < s->slots; i++)
-        if (s->slot[i].arg_len & ARG_TERMS)
-            look(t, s, i);
+        look(t, s, i);
 }
 
 /* DELAYED -> READY, in its ring. */
