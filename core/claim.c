@@ -531,7 +531,7 @@ int local_release(fab_t *f, const struct fab_lease *lease)
                  1); /* READY without an entry: fabricd's audit puts it in */
     CRASH_POINT("release.put");
     queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
-    if (l->seg->slot[slot].arg_len & ARG_TERMS)
+    if (meta_flags(meta) & META_TERMS)
         terms_note(l->seg, &l->out, slot); /* it may expire */
     bump(&l->self->counts[q % SEG_QUEUES_MAX].released, 1);
     return 0;
