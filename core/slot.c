@@ -13,6 +13,9 @@
 #include "core/slot.h"
 
 #define BATCH 64u
+/* Batches taken out of a full free ring in search of stale entries before that is left to an audit.
+ */
+#define PUT_TRIES 4u
 
 int slot_stock_init(struct slot_stock *st, uint32_t cap)
 {
@@ -68,7 +71,7 @@ void slot_put_free(const struct segment *s, uint32_t slot)
 {
     uint32_t hint[BATCH], n;
     for (uint32_t tries = 0; !ring_put(s, s->free_ring, slot); tries++) {
-        if (tries == 2 * s->slots / BATCH || (n = ring_take(s, s->free_ring, hint, BATCH)) == 0) {
+        if (tries == PUT_TRIES || (n = ring_take(s, s->free_ring, hint, BATCH)) == 0) {
             at_store(&s->head->audit_wanted, 1);
             return;
         }
@@ -119,6 +122,20 @@ void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint
         slot_stock_shrink(s, st, me, st->cap / 2);
     st->slot[st->n++] = slot;
     st->lazy = true;
+}
+
+void slot_renew_free_ring(const struct segment *s)
+{
+    uint32_t hint[BATCH], n;
+    uint64_t left = ring_depth(s->free_ring);
+    while (left > 0 && (n = ring_take(s, s->free_ring, hint,
+                                      left < BATCH ? (uint32_t)left : BATCH)) > 0)
+        left -= n < left ? n : left;
+    for (uint32_t i = 0; i < s->slots; i++)
+        if (slot_state(at_load(&s->slot[i].state)) == SLOT_FREE && !ring_put(s, s->free_ring, i)) {
+            at_store(&s->head->audit_wanted, 1); /* others have freed slots meanwhile */
+            return;
+        }
 }
 
 void slot_fill_free_ring(const struct segment *s)

@@ -196,6 +196,8 @@ void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t 
 bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w);
 /* A FREE slot into the free ring, which may be full of tombstones and repeated hints. */
 void slot_put_free(const struct segment *s, uint32_t slot);
+/* Takes everything out of the free ring and puts each FREE slot in once. For the undertaker. */
+void slot_renew_free_ring(const struct segment *s);
 /* At creation: all slots into the free ring. */
 void slot_fill_free_ring(const struct segment *s);
 

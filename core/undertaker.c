@@ -263,6 +263,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
     struct job j = {.s = s, .out = out, .report = report};
     struct seen ready = {.bits = calloc(s->slots / 64, 8), .s = s},
                 freed = {.bits = calloc(s->slots / 64, 8)};
+    bool renew = false;
     if (!ready.bits || !freed.bits) {
         at_store(&s->head->audit_wanted, 1); /* no memory now: again in a second */
         goto out;
@@ -287,10 +288,12 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             CRASH_POINT("undertaker.audited");
             report->requeued++;
         } else if (slot_state(w) == SLOT_FREE && !in_free) {
-            slot_put_free(s, i);
             report->requeued++;
+            renew = renew || !ring_put(s, s->free_ring, i);
         }
     }
+    if (renew)
+        slot_renew_free_ring(s);
     at_add(&s->head->requeued_hints, report->requeued);
 out:
     free(ready.bits);
