@@ -23,7 +23,7 @@
 #include "core/hist.h"
 
 #define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
-#define SEG_LAYOUT 1u
+#define SEG_LAYOUT 2u
 
 #define SEG_QUEUES_MAX       64
 #define SEG_PRIORITIES       4
