@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * link_parts.h - between the files of a link: link.c (the link itself), link_producer.c and
+ * link_worker.c (its two halves). Nobody else includes it.
+ */
+#ifndef FABRICD_LINK_PARTS_H
+#define FABRICD_LINK_PARTS_H
+
+#include "apps/fabricd/link.h"
+
+#define LINK_NONE UINT32_MAX
+#define LINK_PENDING_BYTES_MAX (16u << 20)
+
+/* ---- link.c: putting records into the lane ---- */
+
+/* 1: in the batch; 0: no room now; < 0: closed. */
+int link_put(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+/* The same with a payload of any length; a large one that must outlive `data` is copied. */
+int link_put_any(struct link *k, struct record *r, const void *data, bool copy)
+    __attribute__((warn_unused_result));
+/* The error for a payload that never fits this fabric. */
+int link_too_large(const struct link *k, uint32_t len);
+
+/* ---- link_producer.c: a remote producer's tasks ---- */
+
+int producer_open(struct link *k) __attribute__((warn_unused_result));
+void producer_close(struct link *k);
+/* SUBMIT (own: its payload when it came as a large one, taken over), CANCEL, TERMS. */
+int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
+    __attribute__((warn_unused_result));
+int producer_on_cancel(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+int producer_on_terms(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+/* Places what waits for room; sends outcomes. Each returns how many, < 0: the link must be closed.
+ */
+long producer_place(struct link *k) __attribute__((warn_unused_result));
+long producer_send(struct link *k) __attribute__((warn_unused_result));
+
+/* ---- link_worker.c: a remote worker's leases ---- */
+
+/* WANT; DONE and RELEASE. */
+int worker_on_want(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+int worker_on_done(struct link *k, const struct record *r, const void *data)
+    __attribute__((warn_unused_result));
+/* Claims and sends as much as is wanted; returns how many. */
+long worker_send(struct link *k) __attribute__((warn_unused_result));
+/* What never left was never started: it is released and does not count as a crash. */
+void worker_let_go(struct link *k);
+void worker_close(struct link *k);
+
+#endif

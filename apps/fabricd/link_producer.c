@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * link_producer.c - the producer's half of a link: SUBMIT, CANCEL, TERMS in; OUTCOME out. See
+ * link.h.
+ *
+ * What the fabric has no room for waits in the pending list, in order.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "apps/fabricd/link_parts.h"
+#include "core/error.h"
+
+struct pending {
+    struct pending *next;
+    struct record rec;
+    uint8_t *data; /* owned */
+};
+
+struct link_terms {
+    uint64_t ref;
+    struct fab_terms terms;
+};
+
+/* ---- producer: SUBMIT, CANCEL in; OUTCOME out ---- */
+
+static int send_outcome(struct link *k, const struct fab_outcome *o)
+{
+    struct record r = {.type = REC_OUTCOME,
+                       .priority = (uint8_t)o->status,
+                       .attempts = o->attempts,
+                       .len = o->len,
+                       .ref = o->tag};
+    return link_put_any(k, &r, fab_data(o), true);
+}
+
+long producer_send(struct link *k)
+{
+    long n = 0;
+    for (;;) {
+        while (k->got_at < k->got_n) {
+            int rc = send_outcome(k, &k->got[k->got_at]);
+            if (rc <= 0)
+                return rc < 0 ? rc : n;
+            k->got_at++;
+            k->unanswered--;
+            n++;
+        }
+        /* copied into the lane or the queue: others may wait for the memory they take */
+        if (k->got_n > 0)
+            local_let_go(k->local);
+        k->got_n = k->got_at = 0;
+        if (k->local->tasks.n == 0 || !lane_tx_room(k->lane, REC_HEAD + 8))
+            return n;
+        long got = local_wait_any(&k->local->base, k->got, LINK_BATCH, 0);
+        if (got <= 0)
+            return n;
+        k->got_n = (uint32_t)got;
+        k->got_at = 0;
+    }
+}
+
+/* Room for the answer to one SUBMIT; to be asked before the task is placed. */
+static bool answer_fits(struct link *k)
+{
+    if (lane_tx_room(k->lane, REC_HEAD + 256))
+        return true;
+    return lane_tx_flush(k->lane) == 1 && lane_tx_room(k->lane, REC_HEAD + 256);
+}
+
+/* Answers a SUBMIT at once: it has no outcome to come. answer_fits() has been asked. */
+static int answer(struct link *k, uint64_t ref, enum fab_status status, const char *text)
+{
+    struct record r = {.type = REC_OUTCOME,
+                       .priority = (uint8_t)status,
+                       .len = (uint32_t)strnlen(text, 255),
+                       .ref = ref,
+                       .payload = (const uint8_t *)text};
+    int rc = link_put(k, &r);
+    if (rc == 1)
+        k->unanswered--;
+    return rc;
+}
+
+/* ---- terms: they come before their task ---- */
+
+int producer_on_terms(struct link *k, const struct record *r)
+{
+    uint32_t i = (uint32_t)r->ref;
+    struct fab_terms t;
+    int rc = rec_get_terms(r, &t);
+    if (rc < 0)
+        return rc;
+    if (i >= k->submit_window || !k->id)
+        return err_set(-EPROTO, "terms for task %u of a window of %u", i, k->submit_window);
+    if (!k->terms)
+        k->terms = calloc(k->submit_window, sizeof *k->terms);
+    if (k->terms && !k->terms[i])
+        k->terms[i] = malloc(sizeof **k->terms);
+    if (!k->terms || !k->terms[i])
+        return err_set(-ENOMEM, "no memory for a task's terms");
+    *k->terms[i] = (struct link_terms){r->ref, t};
+    return 0;
+}
+
+static const struct fab_terms *terms_for(const struct link *k, uint64_t ref)
+{
+    const struct link_terms *t = k->terms ? k->terms[(uint32_t)ref] : NULL;
+    return t && t->ref == ref ? &t->terms : NULL;
+}
+
+static void forget_terms(struct link *k, uint64_t ref)
+{
+    if (!terms_for(k, ref))
+        return;
+    free(k->terms[(uint32_t)ref]);
+    k->terms[(uint32_t)ref] = NULL;
+}
+
+static void free_terms(struct link *k)
+{
+    for (uint32_t i = 0; k->terms && i < k->submit_window; i++)
+        free(k->terms[i]);
+    free(k->terms);
+}
+
+/* Places one task. 1: done (accepted, or answered); 0: no room in the fabric or the lane; < 0. */
+static int place_once(struct link *k, const struct record *r, const void *data)
+{
+    struct fab_task t = {.kernel = r->kernel,
+                         .arg = data,
+                         .len = r->len,
+                         .flags = r->flags & REC_NO_WAIT ? FAB_NO_WAIT : 0,
+                         .queue = r->queue,
+                         .priority = r->priority,
+                         .tag = r->ref,
+                         .terms = terms_for(k, r->ref)};
+    fab_id id = 0;
+    if (!answer_fits(k))
+        return 0;
+    if (r->type == REC_CANCEL) /* withdrawn while it waited here */
+        return answer(k, r->ref, FAB_CANCELLED, "");
+    if (!data && r->len) /* its bytes were let go by */
+        return answer(k, r->ref, FAB_FAILED, err_text(link_too_large(k, r->len)));
+    long rc = local_submit(&k->local->base, &t, 1, &id, 0);
+    if (rc == -EAGAIN)
+        return 0;
+    if (rc < 0)
+        return answer(k, r->ref, FAB_FAILED, err_text((int)rc));
+    if (r->flags & REC_NO_WAIT)
+        return answer(k, r->ref, FAB_COMPLETED, "");
+    k->id[(uint32_t)r->ref] = id;
+    return 1;
+}
+
+static int place(struct link *k, const struct record *r, const void *data)
+{
+    int rc = place_once(k, r, data);
+    if (rc != 0)
+        forget_terms(k, r->ref);
+    return rc;
+}
+
+static int to_pending(struct link *k, const struct record *r, const void *data, uint8_t *own)
+{
+    struct pending *p = malloc(sizeof *p);
+    if (p && !own && data && r->len) {
+        own = malloc(REC_PAD(r->len));
+        if (own)
+            memcpy(own, data, r->len);
+    }
+    if (!p || (r->len && data && !own)) {
+        free(p);
+        return err_set(-ENOMEM, "no memory for a task that waits for room");
+    }
+    *p = (struct pending){.rec = *r, .data = own};
+    if (k->pending_last)
+        k->pending_last->next = p;
+    else
+        k->pending_first = p;
+    k->pending_last = p;
+    k->pending_n++;
+    k->pending_bytes += own ? r->len : 0;
+    return 0;
+}
+
+static void pop_pending(struct link *k)
+{
+    struct pending *p = k->pending_first;
+    k->pending_first = p->next;
+    if (!p->next)
+        k->pending_last = NULL;
+    k->pending_n--;
+    k->pending_bytes -= p->data ? p->rec.len : 0;
+    free(p->data);
+    free(p);
+}
+
+long producer_place(struct link *k)
+{
+    long n = 0;
+    while (k->pending_first) {
+        int rc = place(k, &k->pending_first->rec, k->pending_first->data);
+        if (rc <= 0)
+            return rc < 0 ? rc : n;
+        pop_pending(k);
+        n++;
+    }
+    return n;
+}
+
+int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
+{
+    int rc = 0;
+    if (!(k->local->self->roles & FAB_PRODUCER))
+        rc = err_set(-EPROTO, "a task from a peer that is no producer");
+    else if ((uint32_t)r->ref >= k->submit_window || k->unanswered >= k->submit_window)
+        rc = err_set(-EPROTO, "more tasks than the window of %u allows", k->submit_window);
+    if (rc < 0) {
+        free(own);
+        return rc;
+    }
+    k->unanswered++;
+    const void *data = own ? own : r->payload;
+    if (!k->pending_first) {
+        rc = place(k, r, data);
+        if (rc != 0) {
+            free(own);
+            return rc < 0 ? rc : 0;
+        }
+    }
+    return to_pending(k, r, data, own);
+}
+
+int producer_on_cancel(struct link *k, const struct record *r)
+{
+    uint32_t i = (uint32_t)r->ref;
+    if (i >= k->submit_window)
+        return err_set(-EPROTO, "a task number outside the window");
+    for (struct pending *p = k->pending_first; p; p = p->next) {
+        if (p->rec.ref == r->ref) {
+            p->rec.type = REC_CANCEL; /* place() answers it */
+            return 0;
+        }
+    }
+    /* started or answered already: its outcome tells */
+    (void)!local_cancel(&k->local->base, k->id[i]);
+    return 0;
+}
+
+int producer_open(struct link *k)
+{
+    k->id = calloc(k->submit_window, sizeof *k->id);
+    return k->id ? 0
+                 : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
+}
+
+void producer_close(struct link *k)
+{
+    while (k->pending_first)
+        pop_pending(k);
+    free(k->id);
+    free_terms(k);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * link_worker.c - the worker's half of a link: WANT, DONE, RELEASE in; LEASE out. See link.h.
+ *
+ * A lease is named on the wire by its place in a table and a generation, so that a peer can end
+ * only what it was given, and once.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "apps/fabricd/link_parts.h"
+#include "core/error.h"
+
+/* ---- worker: WANT, DONE, RELEASE in; LEASE out ---- */
+
+static struct link_lease *lease_of(struct link *k, uint64_t ref)
+{
+    uint32_t i = (uint32_t)ref;
+    if (!k->lease || i >= k->lease_window || k->lease[i].generation != (uint32_t)(ref >> 32) ||
+        !(k->lease[i].generation & 1))
+        return NULL;
+    return &k->lease[i];
+}
+
+static int make_leases(struct link *k)
+{
+    k->lease = calloc(k->lease_window, sizeof *k->lease);
+    if (!k->lease)
+        return err_set(-ENOMEM, "no memory for %u leases", k->lease_window);
+    for (uint32_t i = 0; i < k->lease_window; i++)
+        k->lease[i].next = i + 1 < k->lease_window ? i + 1 : LINK_NONE;
+    k->lease_free = 0;
+    return 0;
+}
+
+int worker_on_want(struct link *k, const struct record *r)
+{
+    if (!(k->local->self->roles & FAB_WORKER))
+        return err_set(-EPROTO, "a peer that is no worker wants leases");
+    if (r->queue >= k->seg->queues)
+        return err_set(-EPROTO, "queue %u: the fabric has %u", r->queue, k->seg->queues);
+    k->want = r->len < k->lease_window ? r->len : k->lease_window;
+    k->want_queue = r->queue;
+    return k->lease ? 0 : make_leases(k);
+}
+
+static void end_lease(struct link *k, struct link_lease *own)
+{
+    own->generation++; /* even: free */
+    own->next = k->lease_free;
+    k->lease_free = (uint32_t)(own - k->lease);
+    k->in_flight--;
+}
+
+/* Its argument is still being sent, out of the segment: its end now would leave that to others. */
+static bool still_leaving(const struct link *k, uint64_t ref)
+{
+    for (const struct big_out *b = k->big_out.first; b; b = b->next)
+        if (b->head.type == REC_LEASE && b->head.ref == ref)
+            return true;
+    return false;
+}
+
+int worker_on_done(struct link *k, const struct record *r, const void *data)
+{
+    struct link_lease *own = lease_of(k, r->ref);
+    char text[256];
+    int rc;
+    if (!own || still_leaving(k, r->ref))
+        return err_set(-EPROTO, "a result for a lease this peer does not hold");
+    struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+    if (r->type == REC_RELEASE) {
+        rc = local_release(&k->local->base, &l);
+    } else if (!data && r->len) {
+        rc = local_fail(&k->local->base, &l, err_text(link_too_large(k, r->len)));
+    } else if (r->priority == FAB_COMPLETED) {
+        rc = local_complete(&k->local->base, &l, data, r->len);
+        if (rc == -ENOSPC || rc == -EMSGSIZE) /* the sentence says what does not fit */
+            rc = local_fail(&k->local->base, &l, err_text(rc));
+    } else {
+        snprintf(text, sizeof text, "%.*s", (int)(r->len < 255 ? r->len : 255), (const char *)data);
+        rc = local_fail(&k->local->base, &l, text);
+    }
+    end_lease(k, own);
+    return rc == -ESTALE ? 0 : rc; /* late: dropped and counted */
+}
+
+static int send_lease(struct link *k, const struct fab_lease *l)
+{
+    struct link_lease *own = &k->lease[k->lease_free];
+    uint64_t ref = (uint64_t)(own->generation + 1) << 32 | k->lease_free;
+    struct record r = {.type = REC_LEASE,
+                       .queue = l->queue,
+                       .priority = l->priority,
+                       .attempts = l->attempt,
+                       .len = l->len,
+                       .ref = ref,
+                       .kernel = l->kernel};
+    /* A large argument stays where it is in the segment while its lease is held: sent from there.
+     */
+    int rc = link_put_any(k, &r, fab_arg(l), false);
+    if (rc <= 0)
+        return rc;
+    k->lease_free = own->next;
+    own->generation++;
+    own->ref[0] = l->ref[0];
+    own->ref[1] = l->ref[1];
+    own->queue = l->queue;
+    return 1;
+}
+
+long worker_send(struct link *k)
+{
+    long n = 0;
+    for (;;) {
+        while (k->claimed_at < k->claimed_n) {
+            int rc = send_lease(k, &k->claimed[k->claimed_at]);
+            if (rc <= 0)
+                return rc < 0 ? rc : n;
+            k->claimed_at++;
+            n++;
+        }
+        /* Claim only what can go out at once: a task that waits here could be run elsewhere. */
+        if (k->in_flight >= k->want || k->big_out.first ||
+            (!lane_tx_room(k->lane, 128) &&
+             (lane_tx_flush(k->lane) != 1 || !lane_tx_room(k->lane, 128))))
+            return n;
+        uint32_t max = k->want - k->in_flight < LINK_BATCH ? k->want - k->in_flight : LINK_BATCH;
+        long got = local_claim(&k->local->base, k->want_queue, k->claimed, max, 0);
+        if (got <= 0)
+            return n;
+        k->claimed_n = (uint32_t)got;
+        k->claimed_at = 0;
+        k->in_flight += (uint32_t)got;
+    }
+}
+
+void worker_let_go(struct link *k)
+{
+    while (k->claimed_at < k->claimed_n)
+        (void)!local_release(&k->local->base, &k->claimed[k->claimed_at++]);
+}
+
+void worker_close(struct link *k)
+{
+    free(k->lease);
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * peer.c - what one remote peer says on its control connection, and its end; see peer.h.
+ *
+ * Trust: nothing is allocated for its lanes before it has proved the key, and a frame that does not
+ * belong into its stage ends it.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "apps/fabricd/carrier.h"
+#include "apps/fabricd/peer.h"
+#include "core/error.h"
+#include "core/fabric.h"
+#include "core/status.h"
+
+#define OUT_MAX (16u << 20)
+
+/* ---- the end of a peer ---- */
+
+void peer_close(struct peer *p, const char *why)
+{
+    struct gate *g = p->g;
+    struct daemon *d = g->d;
+    uint32_t more;
+    if (peer_is_stranger(p)) {
+        g->strangers--;
+        if (why && log_allowed(&g->limit, 5, 10000, &more))
+            log_warn("refused %s: %s%s", p->from, why, more ? " (and others)" : "");
+    } else if (p->stage == STAGE_UP) {
+        log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "",
+                 why ? why : "");
+        g->up--;
+    } else if (why && p->stage != STAGE_TOOL) {
+        log_warn("link to %s (%s) was not made: %s", p->from, p->hello.name, why);
+    }
+    loop_stop(d->loop, &p->src);
+    close(p->fd);
+    if (p->ep) {
+        p->carrier->tr->ep_shutdown(p->ep);
+        p->carrier->tr->ep_free(p->ep);
+    }
+    if (p->lane)
+        lane_free(p->lane);
+    if (p->link) {
+        g->links--;
+        link_close(p->link, &d->out, d->me, !p->bye);
+    }
+    if (p->prev)
+        p->prev->next = p->next;
+    else
+        g->peers = p->next;
+    if (p->next)
+        p->next->prev = p->prev;
+    sodium_memzero(&p->hs, sizeof p->hs);
+    free(p->out);
+    free(p);
+    d->stirred = true;
+}
+
+/* ---- sending ---- */
+
+/* Sends what is pending. 0, or -EPIPE. */
+static int flush_out(struct peer *p)
+{
+    while (p->out_at < p->out_len) {
+        ssize_t n =
+            send(p->fd, p->out + p->out_at, p->out_len - p->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR ? 0 : err_set(-EPIPE, "it hung up");
+        p->out_at += (size_t)n;
+    }
+    p->out_at = p->out_len = 0;
+    return 0;
+}
+
+static int send_frame(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
+{
+    if (p->out_len + CTL_HEAD + len > OUT_MAX)
+        return err_set(-ENOBUFS, "it does not read what it asked for");
+    uint8_t *more = realloc(p->out, p->out_len + CTL_HEAD + len);
+    if (!more)
+        return err_set(-ENOMEM, "no memory");
+    p->out = more;
+    p->out_len += ctl_frame_put(p->out + p->out_len, type, body, len);
+    return flush_out(p);
+}
+
+int peer_refuse(struct peer *p, int error, const char *text)
+{
+    struct ctl_refuse r = {.error = -error};
+    uint8_t body[512];
+    snprintf(r.text, sizeof r.text, "%s", text);
+    (void)!send_frame(p, CTL_REFUSE, body, ctl_put_refuse(body, &r)); /* it is closed next */
+    return err_set(error, "%s", text);
+}
+
+/* ---- frames ---- */
+
+static int on_hello(struct peer *p, const struct ctl_frame *f)
+{
+    struct daemon *d = p->g->d;
+    struct ctl_challenge c = {.version = CTL_VERSION};
+    uint8_t body[256];
+    char text[200];
+    int rc = ctl_get_hello(f, &p->hello);
+    if (rc < 0)
+        return peer_refuse(p, rc, "malformed HELLO");
+    if (p->hello.version_min > CTL_VERSION || p->hello.version_max < CTL_VERSION) {
+        snprintf(text, sizeof text,
+                 "protocol version %u is spoken here, the client speaks %u to %u: use one release "
+                 "on all hosts",
+                 CTL_VERSION, p->hello.version_min, p->hello.version_max);
+        return peer_refuse(p, -EPROTO, text);
+    }
+    if (p->g->refusing)
+        return peer_refuse(p, -ESHUTDOWN, "this fabricd is draining and takes nobody in");
+    if (p->hello.provider[0] && !carrier_for(d, p->hello.provider)) {
+        snprintf(
+            text, sizeof text,
+            "this fabricd offers no %.15s (fabric.provider in its configuration, or no device)",
+            p->hello.provider);
+        return peer_refuse(p, -ENODEV, text);
+    }
+    hs_init(&p->hs, p->g->key);
+    randombytes_buf(c.nonce, sizeof c.nonce);
+    uint32_t len = ctl_put_challenge(body, &c);
+    rc = hs_note_hello(&p->hs, f->body, f->len);
+    if (rc == 0)
+        rc = hs_note_challenge(&p->hs, body, len);
+    if (rc < 0)
+        return rc;
+    p->stage = STAGE_PROOF;
+    return send_frame(p, CTL_CHALLENGE, body, len);
+}
+
+static int make_link(struct peer *p)
+{
+    struct daemon *d = p->g->d;
+    const struct conf *c = d->conf;
+    int mode = lane_choose((enum lane_mode)c->lane, &p->carrier->caps);
+    if (mode < 0)
+        return peer_refuse(p, mode, err_text(mode));
+    p->mode = (enum lane_mode)mode;
+    if (p->g->links >= c->links)
+        return peer_refuse(p, -EUSERS,
+                      "all links are taken: raise fabric.links in fabricd's configuration");
+    struct link_params lp = {.seg = &d->seg,
+                             .daemon_fd = d->out.daemon_fd,
+                             .roles = p->hello.roles & (FAB_PRODUCER | FAB_WORKER),
+                             .name = p->hello.name,
+                             .peer = p->from,
+                             .provider = p->hello.provider,
+                             .mode = p->mode,
+                             .lease_window = c->lease_window,
+                             .submit_window =
+                                 c->submit_window < d->seg.slots ? c->submit_window : d->seg.slots,
+                             .pid = (uint32_t)getpid()};
+    int rc = link_open(&p->link, &lp);
+    if (rc < 0)
+        return peer_refuse(p, rc, err_text(rc));
+    p->g->links++;
+    return 0;
+}
+
+static int welcome(struct peer *p)
+{
+    struct daemon *d = p->g->d;
+    const struct conf *c = d->conf;
+    struct ctl_welcome *w = calloc(1, sizeof *w);
+    uint8_t *body = malloc(CTL_BODY_MAX);
+    int rc = -ENOMEM;
+    if (!w || !body)
+        goto out;
+    randombytes_buf(p->ticket, sizeof p->ticket);
+    do
+        randombytes_buf(&p->incarnation, sizeof p->incarnation);
+    while (p->incarnation == 0);
+    memcpy(w->ticket, p->ticket, sizeof w->ticket);
+    w->incarnation = p->incarnation;
+    w->lane_mode = p->mode;
+    w->cell = (uint32_t)c->lane_cell;
+    w->cells = c->lane_cells;
+    w->lease_window = c->lease_window;
+    w->submit_window = p->link ? p->link->submit_window : 1;
+    snprintf(w->server, sizeof w->server, "%.63s", d->seg.head->name);
+    if (p->carrier) {
+        w->addr_len = p->carrier->addr_len;
+        memcpy(w->addr, p->carrier->addr, sizeof w->addr);
+    }
+    w->queues = d->seg.queues;
+    for (uint32_t i = 0; i < d->seg.queues; i++)
+        memcpy(w->queue[i], c->queue[i], sizeof w->queue[i]);
+    uint32_t len = ctl_put_welcome(body + CTL_MAC, w);
+    hs_server_proof(&p->hs, body + CTL_MAC, len, body);
+    rc = send_frame(p, CTL_WELCOME, body, CTL_MAC + len);
+out:
+    free(w);
+    free(body);
+    return rc;
+}
+
+static int on_proof(struct peer *p, const struct ctl_frame *f)
+{
+    int rc = hs_check_client(&p->hs, f->body, f->len);
+    if (rc < 0)
+        return peer_refuse(p, rc,
+                      "the key does not match: use the authkey of this fabricd (--key-file or "
+                      "$FABRIC_KEY_FILE)");
+    if (p->hello.provider[0]) {
+        p->carrier = carrier_for(p->g->d, p->hello.provider);
+        rc = make_link(p);
+        if (rc < 0)
+            return rc;
+    }
+    p->g->strangers--;
+    p->stage = p->carrier ? STAGE_OFFER : STAGE_TOOL;
+    p->since_ns = clock_ns();
+    return welcome(p);
+}
+
+static int on_offer(struct peer *p, const struct ctl_frame *f)
+{
+    const struct conf *c = p->g->d->conf;
+    struct tr_remote theirs, ours;
+    uint8_t body[64];
+    struct lane_params lp = {.mode = p->mode,
+                             .cell = (uint32_t)c->lane_cell,
+                             .cells = c->lane_cells,
+                             .incarnation = p->incarnation};
+    int rc = ctl_get_remote(f, &theirs);
+    if (rc == 0)
+        rc = lane_new(&p->lane, p->carrier->tr, p->carrier->dom, &lp, &ours);
+    if (rc == 0)
+        rc = lane_peer(p->lane, &theirs);
+    if (rc < 0)
+        return peer_refuse(p, rc, err_text(rc));
+    p->stage = STAGE_TICKET;
+    return send_frame(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
+}
+
+static int on_status(struct peer *p)
+{
+    char *text;
+    int rc = status_json(&p->g->d->seg, &text);
+    if (rc < 0)
+        return rc;
+    size_t len = strlen(text), at = 0;
+    do {
+        uint32_t part = len - at < CTL_BODY_MAX ? (uint32_t)(len - at) : CTL_BODY_MAX;
+        rc = send_frame(p, CTL_STATUS_REPLY, (const uint8_t *)text + at, part);
+        at += part;
+        if (part < CTL_BODY_MAX)
+            break;
+    } while (rc == 0);
+    free(text);
+    return rc;
+}
+
+static int on_frame(struct peer *p, const struct ctl_frame *f)
+{
+    if (p->stage == STAGE_HELLO && f->type == CTL_HELLO)
+        return on_hello(p, f);
+    if (p->stage == STAGE_PROOF && f->type == CTL_PROOF)
+        return on_proof(p, f);
+    if (p->stage == STAGE_OFFER && f->type == CTL_LANE_OFFER)
+        return on_offer(p, f);
+    if (!peer_is_stranger(p)) {
+        switch (f->type) {
+        case CTL_STATUS:
+            return on_status(p);
+        case CTL_PING:
+            return send_frame(p, CTL_PONG, f->body, f->len < 64 ? f->len : 64);
+        case CTL_PONG:
+            return 0;
+        case CTL_BYE:
+            p->bye = true;
+            return err_set(-EPIPE, "it said good-bye");
+        default:
+            break;
+        }
+    }
+    return peer_refuse(p, -EPROTO, "a frame that does not belong here");
+}
+
+/* Reads and answers all that has come. < 0: close. */
+static int read_frames(struct peer *p)
+{
+    for (;;) {
+        uint32_t room;
+        uint8_t *to = ctl_reader_room(&p->in, &room);
+        ssize_t n = recv(p->fd, to, room, MSG_DONTWAIT);
+        if (n == 0)
+            return err_set(-EPIPE, "it hung up");
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR ? 0 : err_set(-EPIPE, "%s", strerror(errno));
+        ctl_reader_add(&p->in, (uint32_t)n);
+        int rc;
+        while ((rc = ctl_reader_next(&p->in, &p->g->frame)) == 1) {
+            rc = on_frame(p, &p->g->frame);
+            if (rc < 0)
+                return rc;
+        }
+        if (rc < 0)
+            return rc;
+    }
+}
+
+void peer_on_socket(struct loop_src *src, int result)
+{
+    struct peer *p = src->owner;
+    struct loop *l = p->g->d->loop;
+    int rc = result < 0 ? result : flush_out(p);
+    if (rc == 0)
+        rc = read_frames(p);
+    if (rc == 0)
+        rc = loop_watch(l, &p->src, p->fd, POLLIN | (p->out_len ? POLLOUT : 0), true, peer_on_socket);
+    if (rc < 0)
+        peer_close(p, p->bye ? NULL : err_text(rc));
+}

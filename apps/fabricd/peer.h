@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * peer.h - one remote peer's state machine, between gate.c (who is let in, data connections, the
+ * loop) and peer.c (what a peer says on its control connection, and its end). Nobody else includes
+ * it.
+ *
+ *   HELLO -> PROOF -> OFFER -> TICKET -> UP        a producer or worker
+ *   HELLO -> PROOF -> TOOL                         who asks for status only
+ */
+#ifndef FABRICD_PEER_H
+#define FABRICD_PEER_H
+
+#include "apps/fabricd/gate.h"
+#include "apps/fabricd/link.h"
+#include "core/log.h"
+#include "transport/control.h"
+
+enum stage {
+    STAGE_HELLO,
+    STAGE_PROOF,
+    STAGE_OFFER,
+    STAGE_TICKET,
+    STAGE_JOINING,
+    STAGE_UP,
+    STAGE_TOOL
+};
+
+struct peer {
+    struct peer *next, *prev;
+    struct gate *g;
+    struct loop_src src;
+    int fd;
+    enum stage stage;
+    uint64_t since_ns;
+    char from[80];
+    struct ctl_reader in;
+    struct ctl_handshake hs;
+    struct ctl_hello hello;
+    uint8_t ticket[CTL_TICKET];
+    uint32_t incarnation;
+    uint8_t *out; /* bytes that the socket did not take yet */
+    size_t out_len, out_at;
+    struct carrier *carrier;
+    enum lane_mode mode;
+    struct link *link;
+    struct lane *lane;
+    struct tr_ep *ep;
+    bool bye;
+};
+
+struct gate {
+    struct daemon *d;
+    int fd;
+    struct loop_src src;
+    struct peer *peers;
+    uint32_t strangers, links;
+    uint32_t up; /* peers with lanes */
+    uint8_t key[32];
+    bool refusing;
+    struct log_limit limit;
+    struct ctl_frame frame;
+};
+
+/* It has not proved the key yet. */
+static inline bool peer_is_stranger(const struct peer *p)
+{
+    return p->stage < STAGE_OFFER;
+}
+
+/* Ends and frees it; why is logged, NULL: it left as it should. */
+void peer_close(struct peer *p, const char *why);
+/* Says why, as well as it can be said; returns error for the caller to close with. */
+int peer_refuse(struct peer *p, int error, const char *text) __attribute__((warn_unused_result));
+/* Its socket is readable or writable. */
+void peer_on_socket(struct loop_src *src, int result);
+
+#endif
