@@ -22,6 +22,7 @@
 #include "core/atomic.h"
 #include "core/error.h"
 #include "transport/ofi_internal.h"
+#include "transport/ofi_load.h"
 
 #define EQ_EVERY    64u
 #define CQ_MIN      64u
@@ -297,7 +298,9 @@ static int check_fork(const char *provider)
 
 static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
 {
-    int rc = check_fork(opts->provider);
+    int rc = ofi_load();
+    if (rc == 0)
+        rc = check_fork(opts->provider);
     if (rc < 0)
         return rc;
     struct fi_info *hints = ofi_hints(opts);

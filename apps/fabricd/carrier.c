@@ -5,12 +5,70 @@
  * Failure: a provider that can't be opened ends fabricd's start with its message, except verbs when
  * the configuration leaves the choice to us.
  */
+#include <errno.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include "apps/fabricd/carrier.h"
 #include "core/error.h"
 #include "transport/lane.h"
+#include "transport/ofi_load.h"
+
+/* ---- getting ready ---- */
+
+static void *warm(void *arg)
+{
+    const struct daemon *d = arg;
+    ofi_warm();
+    if (eventfd_write(d->warm.fd, 1) < 0)
+        log_error("eventfd: %s", strerror(errno)); /* of 1 to a counter of 0: can't be */
+    return NULL;
+}
+
+static void warm_end(struct daemon *d)
+{
+    if (d->warm.fd < 0)
+        return;
+    pthread_join(d->warm.thread, NULL);
+    loop_stop(d->loop, &d->warm.src);
+    close(d->warm.fd);
+    d->warm.fd = -1;
+}
+
+static void on_warm(struct loop_src *src, int result)
+{
+    struct daemon *d = src->owner;
+    (void)result;
+    warm_end(d);
+    d->warm.done(d);
+}
+
+int carriers_prepare(struct daemon *d, void (*done)(struct daemon *d))
+{
+    sigset_t all, before;
+    d->warm.done = done;
+    d->warm.src.owner = d;
+    d->warm.fd = eventfd(0, EFD_CLOEXEC);
+    if (d->warm.fd < 0)
+        return err_set(-errno, "eventfd: %s", strerror(errno));
+    /* signals are the loop thread's */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int rc = pthread_create(&d->warm.thread, NULL, warm, d);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc) {
+        close(d->warm.fd);
+        d->warm.fd = -1;
+        return err_set(-rc, "a thread: %s", strerror(rc));
+    }
+    return loop_watch(d->loop, &d->warm.src, d->warm.fd, POLLIN, true, on_warm);
+}
+
+/* ---- opening ---- */
 
 static int open_carrier(struct daemon *d, const char *provider, const char *host)
 {
@@ -87,6 +145,7 @@ bool carriers_arm(struct daemon *d)
 
 void carriers_close(struct daemon *d)
 {
+    warm_end(d);
     for (uint32_t i = 0; i < d->carriers; i++) {
         struct carrier *c = &d->carrier[i];
         loop_stop(d->loop, &c->src[0]);

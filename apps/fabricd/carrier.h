@@ -2,13 +2,17 @@
  *
  * carrier.h - fabricd's libfabric domains that listen for data connections: one a provider.
  *
- * Threads: the loop thread. What the domains report is gate.c's to handle.
+ * Threads: the loop thread; carriers_prepare() has one that ends before anything is opened. What the domains report is gate.c's to handle.
  */
 #ifndef FABRICD_CARRIER_H
 #define FABRICD_CARRIER_H
 
 #include "apps/fabricd/daemon.h"
 
+/* Gets libfabric ready in a thread of its own, which takes a third of a second; then calls done on the
+ * loop thread. */
+int carriers_prepare(struct daemon *d, void (*done)(struct daemon *d))
+    __attribute__((warn_unused_result));
 /* Opens what fabric.provider asks for, listening on host. With "auto" verbs may be missing. */
 int carriers_open(struct daemon *d, const char *host) __attribute__((warn_unused_result));
 /* The one of this provider, NULL: none. */

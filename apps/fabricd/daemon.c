@@ -178,7 +178,7 @@ int daemon_open(struct daemon *d, const struct conf *conf)
 {
     memset(d, 0, sizeof *d);
     d->conf = conf;
-    d->signal_fd = d->out.daemon_fd = d->seg.fd = d->keeper.sock = -1;
+    d->signal_fd = d->out.daemon_fd = d->seg.fd = d->keeper.sock = d->warm.fd = -1;
     int rc = choose_socket(d);
     if (rc == 0)
         rc = doorman_free(d->socket_path);
@@ -194,7 +194,7 @@ int daemon_open(struct daemon *d, const struct conf *conf)
         rc = adopt_participants(d);
     if (rc == 0)
         rc = gate_open(&d->gate, d);
-    if (rc == 0)
+    if (rc == 0 && d->adopted) /* a new segment has no tasks yet, and its pages are better left untouched */
         timers_scan(&d->timers, &d->seg);
     if (rc < 0) {
         log_error("%s", err_text(rc));
@@ -204,6 +204,18 @@ int daemon_open(struct daemon *d, const struct conf *conf)
     spin_init(&d->spin, d->seg.ticks_hz,
               conf->poll_mode == CONF_POLL_EVENT ? -1 : (int64_t)conf->spin_ns);
     return 0;
+}
+
+void daemon_ready(struct daemon *d, int rc)
+{
+    if (rc < 0) {
+        log_error("%s", err_text(rc));
+        d->failed = rc;
+        d->stop = true;
+        return;
+    }
+    log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and tcp://" : "", d->address);
+    notify("READY=1");
 }
 
 /* ---- the loop ---- */
@@ -229,6 +241,8 @@ static int work(struct daemon *d)
 int daemon_run(struct daemon *d)
 {
     bool busy_poll = d->conf->poll_mode == CONF_POLL_BUSY;
+    if (!d->gate)
+        daemon_ready(d, 0);
     spin_start(&d->spin);
     while (!d->stop) {
         int rc = work(d);
@@ -250,7 +264,7 @@ int daemon_run(struct daemon *d)
         at_store(&d->seg.head->daemon_parked, 0);
         spin_start(&d->spin);
     }
-    return 0;
+    return d->failed;
 }
 
 void daemon_close(struct daemon *d)

@@ -12,6 +12,7 @@
 #ifndef FABRICD_DAEMON_H
 #define FABRICD_DAEMON_H
 
+#include <pthread.h>
 #include "apps/fabricd/keeper.h"
 #include "apps/fabricd/timers.h"
 #include "core/conf.h"
@@ -46,21 +47,31 @@ struct daemon {
     struct gate *gate;
     struct carrier carrier[2];
     uint32_t carriers;
+    struct { /* libfabric getting ready, see carrier.c; fd -1: it is */
+        pthread_t thread;
+        int fd;
+        struct loop_src src;
+        void (*done)(struct daemon *d);
+    } warm;
     struct loop_src bell_src, signal_src, tick_src;
     int signal_fd;
     struct spin spin;
     bool draining, stop;
+    int failed; /* why daemon_run() ends, 0: it was asked to */
     bool adopted; /* the segment is that of a fabricd before us */
     bool stirred; /* something happened: look at the links before sleeping */
     char socket_path[108];
     char address[80]; /* where the gate listens, "" when it does not */
 };
 
-/* Makes everything and announces readiness. < 0: the reason has been logged. */
+/* Makes everything; local participants can come from here on. < 0: the reason has been logged. */
 int daemon_open(struct daemon *d, const struct conf *conf) __attribute__((warn_unused_result));
-/* Runs until stopped by signals. 0, or < 0. */
+/* Announces readiness when the remote side is open, too, and runs until stopped by signals. 0, or
+ * < 0. */
 int daemon_run(struct daemon *d) __attribute__((warn_unused_result));
 void daemon_close(struct daemon *d);
+/* All is open. < 0: something could not be; the daemon ends. */
+void daemon_ready(struct daemon *d, int rc);
 /* No new work; ends when nothing is ready, leased or outstanding. A second call stops at once. */
 void daemon_drain(struct daemon *d);
 /* Looks for damage in the segment, mends it and logs it. */

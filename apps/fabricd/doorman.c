@@ -278,6 +278,22 @@ static int socket_address(struct sockaddr_un *a, const char *path)
     return 0;
 }
 
+/* Does the process that listens there live? The kernel closes what an io_uring waits on a while after
+ * its process was killed, so that a dead fabricd's socket can still be connected to. */
+static bool listener_lives(int fd)
+{
+    struct ucred who;
+    socklen_t len = sizeof who;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 || who.pid == 0)
+        return true; /* of another pid namespace: can't be told */
+    struct pollfd p = {.fd = (int)syscall(SYS_pidfd_open, who.pid, 0), .events = POLLIN};
+    if (p.fd < 0)
+        return errno != ESRCH;
+    bool dead = poll(&p, 1, 0) == 1;
+    close(p.fd);
+    return !dead;
+}
+
 int doorman_free(const char *path)
 {
     struct sockaddr_un a;
@@ -287,7 +303,7 @@ int doorman_free(const char *path)
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_set(-errno, "socket: %s", strerror(errno));
-    bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+    bool taken = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 && listener_lives(fd);
     close(fd);
     return taken ? err_set(-EADDRINUSE,
                            "%s: another fabricd listens there; stop it, or set "

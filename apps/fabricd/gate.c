@@ -218,6 +218,9 @@ static int listen_on(struct gate *g, const char *host, const char *port)
                      errno == EADDRINUSE
                          ? " (another fabricd? choose another port, or \"\" for no remote peers)"
                          : "");
+        if (g->fd >= 0)
+            close(g->fd);
+        g->fd = -1;
     } else {
         struct sockaddr_storage a;
         socklen_t len = sizeof a;
@@ -251,6 +254,23 @@ static int load_key(struct gate *g)
     return rc < 0 ? rc : key_load(path, g->key);
 }
 
+/* libfabric is ready; peers that have come meanwhile wait in the listener's queue. */
+static void open_gate(struct daemon *d)
+{
+    struct gate *g = d->gate;
+    struct fab_address a;
+    char text[300];
+    snprintf(text, sizeof text, "tcp://%s", d->conf->address);
+    int rc = address_parse(text, &a);
+    if (rc == 0 && g->fd < 0)
+        rc = listen_on(g, a.host, a.port);
+    if (rc == 0)
+        rc = carriers_open(d, a.host);
+    if (rc == 0)
+        rc = loop_accept(d->loop, &g->src, g->fd, on_accept);
+    daemon_ready(d, rc);
+}
+
 int gate_open(struct gate **out, struct daemon *d)
 {
     struct fab_address a;
@@ -273,10 +293,10 @@ int gate_open(struct gate **out, struct daemon *d)
         rc = load_key(g);
     if (rc == 0)
         rc = listen_on(g, a.host, a.port);
+    if (rc == -EADDRINUSE) /* perhaps by a fabricd killed just now: it goes on for some milliseconds */
+        rc = 0;
     if (rc == 0)
-        rc = carriers_open(d, a.host);
-    if (rc == 0)
-        rc = loop_accept(d->loop, &g->src, g->fd, on_accept);
+        rc = carriers_prepare(d, open_gate);
     return rc;
 }
 

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apps/fabricd/daemon.h"
-#include "apps/fabricd/notify.h"
 #include "core/error.h"
 
 static const char help[] =
@@ -63,8 +62,6 @@ static int serve(const struct conf *conf)
     signal(SIGPIPE, SIG_IGN);
     int rc = daemon_open(d, conf);
     if (rc == 0) {
-        log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and tcp://" : "", d->address);
-        notify("READY=1");
         rc = daemon_run(d);
         if (rc == 0)
             log_info("stopped");
