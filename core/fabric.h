@@ -22,7 +22,8 @@
  *
  * Threads: a handle is used by one thread at a time; threads that work side by
  * side open a handle each. Handles are independent of one another. A handle does
- * not survive fork(): the child opens its own and must not touch its parent's. (Over verbs it
+ * not survive fork(): the child opens its own and must not touch its parent's; fab_close() does
+ * nothing there. (Over verbs it
  * can't, when the parent had opened one: fork first, or exec. fab_open() says so.)
  *
  * Errors: functions return 0 or a positive count, or a negative errno value;

@@ -4,6 +4,7 @@
  * table.
  */
 #include <errno.h>
+#include <unistd.h>
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/handle.h"
@@ -24,8 +25,10 @@ int deadline_error(int64_t timeout_ns, const char *what)
 
 FAB_API void fab_close(fab_t *f)
 {
-    if (f)
-        f->ops->close(f);
+    /* A forked child's copy: a farewell from here would end its parent's handle. */
+    if (!f || (f->pid && f->pid != getpid()))
+        return;
+    f->ops->close(f);
 }
 
 FAB_API int fab_queue(fab_t *f, const char *name, uint32_t *queue)

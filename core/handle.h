@@ -28,6 +28,7 @@ struct fab_ops {
 
 struct fab {
     const struct fab_ops *ops;
+    int pid; /* of the process that opened it, 0: opened within fabricd */
 };
 
 /* A deadline for a time-out as fabric.h defines it: 0 now, UINT64_MAX never. */

@@ -3,6 +3,7 @@
  * open.c - fab_open(): from an address to a local or a remote handle.
  */
 #include <errno.h>
+#include <unistd.h>
 #include "core/attach.h"
 #include "core/error.h"
 #include "core/handle.h"
@@ -27,7 +28,10 @@ FAB_API int fab_open(fab_t **out, const char *address, const struct fab_options 
         rc = attach_open(&l, a.path, opts);
         if (rc == 0)
             *out = &l->base;
-        return rc;
+    } else {
+        rc = remote_open(out, a.scheme == ADDR_VERBS ? "verbs" : "tcp", a.host, a.port, opts);
     }
-    return remote_open(out, a.scheme == ADDR_VERBS ? "verbs" : "tcp", a.host, a.port, opts);
+    if (rc == 0)
+        (*out)->pid = getpid();
+    return rc;
 }

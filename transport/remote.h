@@ -66,6 +66,7 @@ struct remote {
     struct rlease *lease; /* ring of arrived ones */
     uint32_t lease_cap, lease_head, lease_n;
     uint32_t want, want_queue; /* what the daemon was told */
+    uint32_t leased;           /* leases the caller was given and has not ended */
     bool producing;     /* the present wait is for outcomes or room: see remote_give_back() */
     uint32_t handed;    /* leases in the caller's hands */
     uint64_t handed_at; /* ticks of the last hand-over */

@@ -70,16 +70,18 @@ static uint32_t wanted(const struct remote *r, size_t max)
 {
     double work = r->task_ticks > 0 ? PREFETCH_NS * (double)r->ticks_hz / 1e9 / r->task_ticks : 0;
     uint32_t n = work > r->lease_cap ? r->lease_cap : (uint32_t)work;
-    if (n < max)
-        n = max < r->lease_cap ? (uint32_t)max : r->lease_cap;
+    /* what the caller holds already counts at the daemon, too */
+    if (n < r->leased + max)
+        n = r->leased + max < r->lease_cap ? (uint32_t)(r->leased + max) : r->lease_cap;
     return n;
 }
 
-/* Tells the daemon when the number has changed by a quarter or more. */
+/* Tells the daemon when the number has changed by a quarter or more, or allows no further lease. */
 static int tell_want(struct remote *r, uint32_t queue, size_t max)
 {
     uint32_t n = wanted(r, max), gap = n > r->want ? n - r->want : r->want - n;
-    if (queue == r->want_queue && r->want > 0 && gap <= r->want / 4)
+    bool close = gap == 0 || (gap <= r->want / 4 && r->want > r->leased);
+    if (queue == r->want_queue && r->want > 0 && close)
         return 0;
     struct record rec = {.type = REC_WANT, .queue = (uint8_t)queue, .len = n};
     int rc = remote_put(r, &rec, UINT64_MAX);
@@ -128,6 +130,7 @@ static long hand_over(struct remote *r, struct fab_lease *l, size_t max)
         r->lease_n--;
         n++;
     }
+    r->leased += (uint32_t)n;
     r->handed = (uint32_t)n;
     r->handed_at = clock_ticks();
     return (long)n;
@@ -189,6 +192,7 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
     if (rc == 0)
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
     free((void *)(uintptr_t)l->ref[1]);
+    r->leased -= r->leased > 0;
     return rc;
 }
 

@@ -174,6 +174,14 @@ static void admit(struct guest *g, struct attach_hello *h)
     h->name[sizeof h->name - 1] = 0;
     struct participant_info info = {
         .pid = (uint32_t)g->who.pid, .uid = g->who.uid, .roles = h->roles, .name = h->name};
+    if (g->who.pid <= 0 && d->conf->keep_ns > 0) {
+        /* the next fabricd would take it for dead, and its entry for free */
+        answer(g, -ESRCH, 0,
+               "fabricd can't see your process (another pid namespace), and the next fabricd could "
+               "not find it again: run both in one, or set segment.keep = \"0s\"");
+        guest_free(g);
+        return;
+    }
     g->pidfd = open_pidfd(g);
     if (g->pidfd < 0) {
         answer(g, -ESRCH, 0, "your process can't be watched (another pid namespace?)");
