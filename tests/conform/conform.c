@@ -440,8 +440,9 @@ Test(conform, a_killed_workers_task_is_finished_by_another, .timeout = 30)
     uint64_t took = clock_ns() - killed;
     cr_assert_eq(o.status, FAB_COMPLETED);
     cr_assert_eq(o.attempts, 2);
-    /* all of it again, and little more: it was given to the other within milliseconds */
-    cr_assert(took >= ns && took < ns + (uint64_t)(3 * SECOND / 10), "%llu ns after the kill",
+    /* all of it again, and no time-out (12 s at least) in between; how many milliseconds it takes,
+     * kill-latency measures */
+    cr_assert(took >= ns && took < ns + (uint64_t)(4 * SECOND), "%llu ns after the kill",
               (unsigned long long)took);
     fab_close(f);
     worker_stop(second);
