@@ -95,7 +95,8 @@ uint32_t quota_refill(struct local *l, uint32_t want, bool *own)
 bool quota_arena(struct local *l, uint64_t len)
 {
     uint64_t share = quota_arena_share(l->seg);
-    if (l->quota.arena == 0 || l->quota.arena + len <= share) /* one always may */
+    /* one always may; and what never fits is refused with better words elsewhere */
+    if (l->quota.arena == 0 || l->quota.arena + len <= share || len > l->seg->arena_bytes)
         return true;
     return l->unwaited && count(l) && (l->quota.arena == 0 || l->quota.arena + len <= share);
 }

@@ -445,7 +445,9 @@ static int wait_step(struct local *l, int64_t timeout_ns, uint64_t *deadline, in
         *deadline = deadline_of(timeout_ns);
         spin_start(&l->spin);
     }
-    if (l->lack == LACK_SHARE && timeout_ns < 0 && quota_own_hands(l))
+    bool own = l->lack == LACK_SHARE ? quota_own_hands(l)
+                                     : l->lack == LACK_ARENA_SHARE && !l->unwaited;
+    if (own && timeout_ns < 0)
         return err_set(-EDEADLK, "waiting would never end: %s", lack_text(l, text));
     if (spin_on(&l->spin))
         return 0;

@@ -69,7 +69,7 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
 {
     struct rtask *t = task_of(r, rec->ref);
     uint32_t i = (uint32_t)rec->ref;
-    if (!t || t->arrived || rec->priority < FAB_COMPLETED || rec->priority > FAB_OVERRUN) {
+    if (!t || t->arrived || rec->priority < FAB_COMPLETED || rec->priority > FAB_DUPLICATE) {
         free(data);
         return err_set(-EPROTO, "an outcome for a task that is not outstanding");
     }
