@@ -6,8 +6,8 @@
  * The window counts from the submit of the first and from nothing else: while it lasts, another task
  * with the key isn't run and ends as FAB_DUPLICATE at once, whether the first waits, runs, has
  * completed or has failed; when it is over, the next one is run, even if the first has not finished.
- * (As Msg-Id and unique_for do elsewhere: whoever retries a submit that he got no answer to must not
- * have to know how far the first one is.) Only a first task that was never started - cancelled or
+ * (As with NATS' Msg-Id: whoever retries a submit that he got no answer to must not have to know how
+ * far the first one is.) Only a first task that was never started - cancelled or
  * expired before any worker had it - gives its key back before.
  *
  * The table lies in the segment. A key has two buckets of DEDUP_BUCKET entries it may stand in. An

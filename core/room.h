@@ -12,6 +12,8 @@
  * that only where slots leave a full stock for the free ring, or a block is freed: not where a plain
  * task is taken. All are woken, so that one who dies then swallows nothing.
  *
+ * fabricd's links sleep in its loop: for them (ROOM_WANTED_DAEMON) the doorbell is rung.
+ *
  * Threads: any. Failure: who dies between W1 and W3 leaves sleepers for WAKE_NET_NS at most; the
  * undertaker wakes them.
  */
@@ -20,10 +22,10 @@
 
 #include "core/wake.h"
 
-/* out may be NULL, inside fabricd. */
+/* out NULL: we are fabricd, which looks at its links next; they stay announced. */
 void room_made_slow(const struct segment *s, const struct wake_out *out, enum room room);
 /* Wakes all who wait for anything: after a death. */
-void room_wake_all(const struct segment *s);
+void room_wake_all(const struct segment *s, const struct wake_out *out);
 
 /* W2 and W3. */
 static inline void room_made(const struct segment *s, const struct wake_out *out, enum room room)

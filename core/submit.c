@@ -355,7 +355,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
 
 /* ---- waiting for room ---- */
 
-/* A row of one in `what`, for who waits: which limit it is, and what helps. */
+/* One sentence for who waits: which limit it is, and what helps. */
 static const char *lack_text(const struct local *l, char text[256])
 {
     const struct segment *s = l->seg;

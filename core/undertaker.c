@@ -306,7 +306,7 @@ out:
 
 /* The dead may have taken a sleeper's mark and not woken it, or been woken in another's place: the
  * marks say nothing now. */
-static void wake_everybody(const struct segment *s)
+static void wake_everybody(const struct segment *s, const struct wake_out *out)
 {
     for (uint32_t q = 0; q < s->queues; q++)
         queue_wake_all(&s->queue[q]);
@@ -317,7 +317,7 @@ static void wake_everybody(const struct segment *s)
         at_add(&p->bell_seq, 1);
         futex_wake(&p->bell_seq, 1);
     }
-    room_wake_all(s);
+    room_wake_all(s, out);
 }
 
 bool undertaker_end(const struct segment *s, const struct wake_out *out, uint32_t me, uint32_t slot,
@@ -380,7 +380,7 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     CRASH_POINT("undertaker.holes");
     undertaker_audit(s, out, report);
     CRASH_POINT("undertaker.audit");
-    wake_everybody(s);
+    wake_everybody(s, out);
     for (uint32_t i = 0; i < s->participants; i++) {
         if (fate[i] == FATE_NONE)
             continue;
