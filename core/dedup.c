@@ -81,6 +81,8 @@ struct survey {
 static struct survey survey(const struct segment *s, uint64_t key, uint32_t mine, uint64_t now)
 {
     struct survey v = {.rival = NO_ENTRY, .unused = NO_ENTRY, .until = UINT64_MAX};
+    uint32_t room[2] = {0}, first[2] = {0};
+    uint64_t was[2] = {0};
     for (uint32_t i = 0; i < 2 * DEDUP_BUCKET; i++) {
         uint32_t at = place_of(s, key, i);
         if (at == mine)
@@ -89,9 +91,10 @@ static struct survey survey(const struct segment *s, uint64_t key, uint32_t mine
         enum key_state st = key_state(l.word);
         bool waits = st == KEY_CLAIMED || (st == KEY_TENTATIVE && unsettled(s, l.word));
         if (st == KEY_FREE || (!waits && l.expires <= now)) {
-            if (v.unused == NO_ENTRY) {
-                v.unused = at;
-                v.was = l.word;
+            uint32_t b = i / DEDUP_BUCKET;
+            if (room[b]++ == 0) {
+                first[b] = at;
+                was[b] = l.word;
             }
             continue;
         }
@@ -103,6 +106,12 @@ static struct survey survey(const struct segment *s, uint64_t key, uint32_t mine
             v.stands = true;
         else if (v.rival == NO_ENTRY || at < v.rival)
             v.rival = at;
+    }
+    /* The emptier bucket: the table is then nearly full before a key finds none. */
+    uint32_t b = room[1] > room[0];
+    if (room[b]) {
+        v.unused = first[b];
+        v.was = was[b];
     }
     return v;
 }

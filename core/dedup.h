@@ -10,7 +10,8 @@
  * far the first one is.) Only a first task that was never started - cancelled or
  * expired before any worker had it - gives its key back before.
  *
- * The table lies in the segment. A key has two buckets of DEDUP_BUCKET entries it may stand in. An
+ * The table lies in the segment. A key has two buckets of DEDUP_BUCKET entries it may stand in, and
+ * takes the emptier one. An
  * entry's word is {state, owner, slot, epoch}: the producer and the slot of the task it stands for.
  *
  *   FREE, or HELD and expired --CAS--> CLAIMED   its key and expiry are being written
