@@ -69,6 +69,20 @@ static struct look look_at(const struct segment *s, uint32_t i)
     }
 }
 
+/* The same, and whether it waits for its task to become READY, or for its key. A slot that has gone on
+ * may have done so because its producer gave way: it frees the entry before, so that another look at
+ * the word tells. */
+static struct look look_through(const struct segment *s, uint32_t i, bool *waits)
+{
+    for (;;) {
+        struct look l = look_at(s, i);
+        enum key_state st = key_state(l.word);
+        *waits = st == KEY_CLAIMED || (st == KEY_TENTATIVE && unsettled(s, l.word));
+        if (*waits || st != KEY_TENTATIVE || at_load(&s->key[i].word) == l.word)
+            return l;
+    }
+}
+
 /* What stands under a key, own entry (`mine`, or NO_ENTRY) left out. */
 struct survey {
     bool stands;      /* a task that will be run, or was */
@@ -87,9 +101,9 @@ static struct survey survey(const struct segment *s, uint64_t key, uint32_t mine
         uint32_t at = place_of(s, key, i);
         if (at == mine)
             continue;
-        struct look l = look_at(s, at);
+        bool waits;
+        struct look l = look_through(s, at, &waits);
         enum key_state st = key_state(l.word);
-        bool waits = st == KEY_CLAIMED || (st == KEY_TENTATIVE && unsettled(s, l.word));
         if (st == KEY_FREE || (!waits && l.expires <= now)) {
             uint32_t b = i / DEDUP_BUCKET;
             if (room[b]++ == 0) {

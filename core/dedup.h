@@ -32,7 +32,7 @@
  * on another process; it takes part in the submit's deadline.
  *
  * Every attempt to enter uses a {slot, epoch} of its own (the caller grows the epoch of a slot it has
- * entered in vain), so that an equal word read twice means that key and expiry in between belong to it.
+ * entered in vain, after its entry is FREE), so that an equal word read twice means that key and expiry in between belong to it.
  *
  * Threads: any, of any process. Failure: see above; entries of no sense are check.c's.
  */
