@@ -138,8 +138,9 @@ static bool take_entry(const struct segment *s, uint32_t at, uint64_t was, uint6
     if (!at_cas(&e->word, &was, mine | KEY_CLAIMED))
         return false;
     CRASH_POINT("dedup.claimed");
-    at_store_rlx(&e->key, key); /* the store of the word publishes both */
-    at_store_rlx(&e->expires_ns, expires);
+    /* release: pairs with look_at()'s loads: who sees one of them sees CLAIMED, too, at its second look */
+    at_store_rel(&e->key, key);
+    at_store_rel(&e->expires_ns, expires);
     at_store(&e->word, mine | KEY_TENTATIVE);
     CRASH_POINT("dedup.tentative");
     return true;
