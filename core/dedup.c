@@ -8,7 +8,7 @@
 #include "core/slot.h"
 
 /* Looks at a rival that is between two steps of its submit before it counts as busy. */
-#define RIVAL_PATIENCE 1024u
+#define RIVAL_PATIENCE 64u
 /* Entries that others take under our hands before the key counts as busy. */
 #define ENTER_TRIES 16u
 #define NO_ENTRY    UINT32_MAX
