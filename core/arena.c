@@ -7,6 +7,7 @@
 #include "core/arena.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
+#include "core/room.h"
 
 #define UNITS ARENA_CHUNK_BLOCKS
 
@@ -33,7 +34,8 @@ static bool take_unit(const struct segment *s, uint32_t class, uint32_t me, uint
 {
     uint64_t free = block_word(BLOCK_FREE, NOBODY, 0, 0);
     uint64_t held = block_word(BLOCK_HELD, me, 0, 0);
-    if (at_load_rlx(&s->block_word[unit]) != free || !at_cas(&s->block_word[unit], &free, held))
+    /* seq_cst: S2 of room.h */
+    if (at_load(&s->block_word[unit]) != free || !at_cas(&s->block_word[unit], &free, held))
         return false;
     /* The chunk may have changed its class between our look at it and the CAS: look again, now that
      * the block word keeps it from changing. */
@@ -230,6 +232,7 @@ static void free_held(const struct segment *s, struct arena_cache *c, uint32_t m
      * changed. A chunk that is HELD is its holder's. */
     if (chunk_state(w) == CHUNK_RUN && unit % UNITS == 0) {
         free_run(s, me, chunk, w);
+        room_made(s, c ? c->out : NULL, ROOM_ARENA);
         return;
     }
     at_store(&s->block_word[unit], block_word(BLOCK_FREE, NOBODY, 0, 0));
@@ -237,6 +240,7 @@ static void free_held(const struct segment *s, struct arena_cache *c, uint32_t m
     if (c && chunk_state(w) == CHUNK_CLASS && class < ARENA_CLASSES &&
         c->hints[class] < ARENA_HINTS)
         c->hint[class][c->hints[class]++] = unit;
+    room_made(s, c ? c->out : NULL, ROOM_ARENA);
 }
 
 void arena_free(const struct segment *s, struct arena_cache *c, uint32_t me, uint64_t unit,

@@ -75,7 +75,9 @@ static inline uint32_t chunk_run(uint64_t w)
 
 #define ARENA_HINTS 32
 
+struct wake_out; /* wake.h */
 struct arena_cache {
+    const struct wake_out *out; /* to ring fabricd when blocks are given back; NULL: no need */
     uint32_t hint[ARENA_CLASSES][ARENA_HINTS]; /* units freed last */
     uint32_t hints[ARENA_CLASSES];
     uint32_t chunk[ARENA_CLASSES + 1]; /* where to look next; last: for runs */

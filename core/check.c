@@ -8,6 +8,8 @@
 #include <string.h>
 #include "core/arena.h"
 #include "core/check.h"
+#include "core/clock.h"
+#include "core/dedup.h"
 #include "core/participant.h"
 #include "core/ring.h"
 #include "core/slot.h"
@@ -218,6 +220,21 @@ static void check_blocks(struct job *j)
     }
 }
 
+/* ---- keys ---- */
+
+static void check_keys(struct job *j)
+{
+    uint64_t now = clock_ns();
+    for (uint32_t i = 0; i < j->s->dedup_keys; i++) {
+        uint64_t w = at_load(&j->s->key[i].word);
+        /* As with slots: only what has not changed since is damage. */
+        if (dedup_sound(j->s, i, w, now, is_live) || at_load(&j->s->key[i].word) != w)
+            continue;
+        found(j, &j->r->keys, "key %u (word %#llx)", i, (unsigned long long)w);
+        at_cas(&j->s->key[i].word, &w, 0);
+    }
+}
+
 uint32_t segment_check(const struct segment *s, const struct wake_out *out, uint32_t me,
                        struct check_report *report)
 {
@@ -237,8 +254,9 @@ uint32_t segment_check(const struct segment *s, const struct wake_out *out, uint
     for (uint32_t i = 0; i < s->slots; i++)
         check_slot(&j, i);
     check_blocks(&j);
+    check_keys(&j);
     uint32_t n = report->header + report->queues + report->participants + report->rings +
-                 report->slots + report->strays + report->blocks;
+                 report->slots + report->strays + report->blocks + report->keys;
     if (n)
         at_add(&s->head->damage, n);
     return n;

@@ -12,6 +12,7 @@
  *                            its producer is told (FAB_LOST) when it next sleeps
  *   lease or stock of nobody given back, as after a death
  *   blocks, chunks           words without meaning: FREE
+ *   keys                     words without meaning, windows without end: FREE
  *   participants             as fabricd's own record has them
  *
  * What looks right is taken to be right: changed argument bytes, or a state turned into another
@@ -27,7 +28,7 @@
 #include "core/wake.h"
 
 struct check_report {
-    uint32_t header, queues, participants, rings, slots, strays, blocks; /* damaged ones */
+    uint32_t header, queues, participants, rings, slots, strays, blocks, keys; /* damaged ones */
     char first[160];                                                     /* what, of the first */
 };
 

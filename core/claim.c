@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <string.h>
 #include "core/crashpoint.h"
+#include "core/dedup.h"
 #include "core/error.h"
 #include "core/local.h"
 #include "core/ring.h"
@@ -123,6 +124,9 @@ static bool start_terms(struct local *l, uint32_t slot, uint64_t w, uint64_t met
     }
     if (!expires || now < expires)
         return true;
+    /* It will not be started any more, whoever claims it next: time doesn't go back. */
+    dedup_never_started(l->seg, t->dedup, slot,
+                        slot_word(slot_epoch(w), l->me, slot_attempt(w) - 1, SLOT_LEASED));
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
         (void)free_task(l, slot, w);
     } else if (at_cas(&l->seg->slot[slot].state, &w,

@@ -100,7 +100,7 @@ static void store(struct conf *c, const struct conf_key *k, int64_t v)
     void *at = (char *)c + k->offset;
     if (k->type == T_SIZE || k->type == T_DURATION)
         *(uint64_t *)at = (uint64_t)v;
-    else if (k->type == T_INT || k->type == T_ENUM)
+    else if (k->type == T_INT || k->type == T_ENUM || k->type == T_SHARE)
         *(int *)at = (int)v;
     else
         *(uint32_t *)at = k->type == T_POW2 ? power_of_two(v) : (uint32_t)v;
@@ -199,6 +199,18 @@ static void take_amount(struct walk *w, const struct conf_key *k, const struct t
         take_number(w, k, e->line, given, v);
 }
 
+/* "75%" */
+static void take_share(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    char show[SHOW_MAX], *end;
+    long v = strtol(e->string, &end, 10);
+    if (e->string[0] < '0' || e->string[0] > '9' || strcmp(end, "%") != 0 || v < 1 || v > 100)
+        complain(w, e->line, "%s.%s: \"%s\" is no share; use \"1%%\" to \"100%%\", or a number",
+                 k->table, k->name, shown(show, e->string));
+    else
+        store(w->c, k, -v);
+}
+
 static void wrong_type(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
 {
     static const char *const is[] = {"a string", "an integer", "a float", "a boolean",
@@ -208,6 +220,7 @@ static void wrong_type(struct walk *w, const struct conf_key *k, const struct to
              k->type <= T_MODE       ? "a string"
              : k->type == T_SIZE     ? "a size"
              : k->type == T_DURATION ? "a duration"
+             : k->type == T_SHARE    ? "a share"
                                      : "an integer",
              is[e->type], k->name, bare ? "\"...\"" : k->fallback);
 }
@@ -241,6 +254,8 @@ static void take_value(struct walk *w, const struct conf_key *k, const struct to
         take_mode(w, k, e);
     else if (k->type == T_SIZE || k->type == T_DURATION)
         take_amount(w, k, e);
+    else if (k->type == T_SHARE)
+        take_share(w, k, e);
     else
         wrong_type(w, k, e);
 }

@@ -38,6 +38,8 @@ struct conf {
     uint64_t arena_bytes;
     int huge_pages, numa_node; /* numa_node: -1 any */
     uint64_t keep_ns;
+    int producer_share;  /* slots; below 0: so many per cent of them */
+    uint32_t dedup_keys;
     /* [[queue]] in the file's order; at least one */
     uint32_t queues;
     char queue[CONF_QUEUES_MAX][CONF_NAME_MAX];

@@ -72,6 +72,17 @@ const struct conf_key conf_keys[] = {
          "How long the segment, with all tasks, waits for a new fabricd when this one is killed\n"
          "(\"0s\" to \"86400s\"); local work goes on meanwhile. \"0s\": it does not wait.")},
 
+    {"segment", "producer_share", NUMBER(T_SHARE, producer_share, 1, 16777216),
+     DEFAULT(
+         "\"75%\"",
+         "The part of the slots (\"1%\" to \"100%\", or a number of slots) that one producer's tasks\n"
+         "may take, from submit until their outcomes are taken, and the part of the arena that\n"
+         "their arguments may. So one that floods the fabric leaves the others room.")},
+    {"segment", "dedup_keys", NUMBER(T_U32, dedup_keys, 0, 16777216),
+     DEFAULT("65536",
+             "Deduplication keys that can be remembered at once (64 to 16777216, rounded up to a\n"
+             "power of two; 24 bytes each). 0: tasks with a key are refused.")},
+
     {"listen", "socket", STRING(socket),
      DEFAULT("\"\"",
              "The UNIX socket for local programs. \"\": fabricd.sock in node.runtime_dir.")},

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* The string types come first, T_MODE is the last of them. */
-enum key_type { T_STRING, T_ADDRESS, T_ENUM, T_MODE, T_INT, T_U32, T_POW2, T_SIZE, T_DURATION };
+enum key_type { T_STRING, T_ADDRESS, T_ENUM, T_MODE, T_INT, T_U32, T_POW2, T_SIZE, T_DURATION, T_SHARE };
 
 struct conf_key {
     const char *table, *name;

@@ -85,6 +85,12 @@ FAB_API const char *fab_errmsg(void);
 /* The number that stands for a kernel's name in struct fab_task. Never 0. */
 FAB_API uint64_t fab_kernel_id(const char *name);
 
+/* A 64-bit key for struct fab_terms made of a text, or of any bytes: SipHash-2-4 with a fixed secret, so
+ * it is the same everywhere. Never 0. Of a million different texts two have the same key with a
+ * probability of 3e-8. */
+FAB_API uint64_t fab_key(const char *text);
+FAB_API uint64_t fab_key_bytes(const void *bytes, size_t len);
+
 /* The number of a queue. -ENOENT with a message that lists the queues there are. */
 FAB_API FAB_MUST int fab_queue(fab_t *f, const char *name, uint32_t *queue);
 
@@ -105,6 +111,14 @@ struct fab_terms {
                           * time, with a quarter of it either way by chance */
     uint32_t retries;   /* how often it is tried again after an error of its kernel */
     uint32_t crashes;   /* worker deaths after which it is given up; 0: 3, at most 255 */
+    /* Deduplication: of the tasks of one queue with the same key, one is run in dedup_ns. The window
+     * counts from the submit of the first: until it ends, others end as FAB_DUPLICATE at once (with
+     * FAB_NO_WAIT they vanish and are counted), whether the first still waits, is being run, has
+     * completed or has failed; after it the next is run, even if the first has not finished. A first
+     * task that no worker has had when it is cancelled or expires gives its key back. Both or
+     * neither; -ENOTSUP when the fabric keeps no keys (segment.dedup_keys = 0). */
+    uint64_t key;      /* fab_key(), or any number but 0; 0: none */
+    uint64_t dedup_ns; /* the window, at most a year */
 };
 
 struct fab_task {
@@ -126,6 +140,7 @@ enum fab_status {
     FAB_LOST,          /* the link broke, or somebody wrote over the task: perhaps it ran */
     FAB_EXPIRED,       /* not started in time (terms.expire_ns) */
     FAB_OVERRUN,       /* an attempt took longer than terms.limit_ns; data says so */
+    FAB_DUPLICATE,     /* not run: another task had its key (terms.key) in that one's window */
 };
 
 struct fab_outcome {
@@ -147,9 +162,13 @@ static inline const void *fab_data(const struct fab_outcome *o)
 
 /* Submits up to n tasks in order and returns how many the fabric accepted (1..n): from then on they
  * will be run and their outcome told. ids[i] (ids may be NULL for FAB_NO_WAIT tasks) names task i.
- * Blocks only while the fabric is full, and only while none of the n is accepted. -EAGAIN (timeout
- * 0), -ETIMEDOUT: full; -EMSGSIZE: an argument can never fit; -EINVAL: a bad queue, priority or
- * flag in the first task not accepted; -EPIPE: the fabric is gone. */
+ * Blocks only while there is no room, and only while none of the n is accepted. -EAGAIN (timeout 0),
+ * -ETIMEDOUT: no room, and fab_errmsg() says of what: slots of the fabric, this producer's share of
+ * them (segment.producer_share; its tasks count until their outcomes are taken), memory for large
+ * arguments or its share of that, entries for keys; or another task with the same key is just being
+ * submitted. -EDEADLK (FAB_FOREVER): outcomes that only the caller can take fill its share.
+ * -EMSGSIZE: an argument can never fit; -EINVAL: a bad queue, priority or flag in the first task not
+ * accepted; -EPIPE: the fabric is gone. */
 FAB_API FAB_MUST long fab_submit(fab_t *f, const struct fab_task *tasks, size_t n, fab_id *ids,
                                  int64_t timeout_ns);
 
@@ -203,6 +222,11 @@ FAB_API FAB_MUST int fab_complete(fab_t *f, const struct fab_lease *l, const voi
 FAB_API FAB_MUST int fab_fail(fab_t *f, const struct fab_lease *l, const char *message);
 /* Gives a task back unstarted; another worker gets it. */
 FAB_API FAB_MUST int fab_release(fab_t *f, const struct fab_lease *l);
+/* After -ENOSPC of fab_complete(): returns 0 when it is worth another try - the first time at once, then
+ * when memory has been given back. -EAGAIN, -ETIMEDOUT: none was; -EPIPE: the fabric is gone.
+ *     while ((rc = fab_complete(f, &l, res, len)) == -ENOSPC && fab_wait_room(f, FAB_FOREVER) == 0)
+ *             ; */
+FAB_API FAB_MUST int fab_wait_room(fab_t *f, int64_t timeout_ns);
 /* Sends what is gathered (remote); no-op on local handles. */
 FAB_API FAB_MUST int fab_flush(fab_t *f);
 

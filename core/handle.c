@@ -96,6 +96,11 @@ FAB_API int fab_flush(fab_t *f)
     return f->ops->flush(f);
 }
 
+FAB_API int fab_wait_room(fab_t *f, int64_t timeout_ns)
+{
+    return f->ops->wait_room ? f->ops->wait_room(f, timeout_ns) : 0;
+}
+
 FAB_API int fab_status_json(fab_t *f, char **text, int64_t timeout_ns)
 {
     return f->ops->status_json(f, text, timeout_ns);

@@ -23,6 +23,7 @@ struct fab_ops {
     int (*fail)(fab_t *f, const struct fab_lease *l, const char *message);
     int (*release)(fab_t *f, const struct fab_lease *l);
     int (*flush)(fab_t *f);
+    int (*wait_room)(fab_t *f, int64_t timeout_ns); /* NULL: fab_complete() is never refused room */
     int (*status_json)(fab_t *f, char **text, int64_t timeout_ns);
 };
 

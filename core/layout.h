@@ -11,7 +11,7 @@
  * Words that different cores write have HOT_LINE (128) bytes to themselves.
  *
  *   header | queues | participants | free ring | timer ring | ready rings (queue-major, priority-minor) |
- *   slots | wides | chunk words | block words | arena
+ *   slots | wides | keys | chunk words | block words | arena
  *
  * A change of any struct here is a change of SEG_LAYOUT.
  */
@@ -38,6 +38,17 @@
 
 enum seg_state { SEG_STARTING = 0, SEG_RUNNING, SEG_DRAINING, SEG_CLOSED };
 
+/* What somebody waits for who found the fabric full (room.h). */
+enum room { ROOM_SLOTS, ROOM_ARENA, ROOMS };
+
+struct seg_room {
+    _Alignas(HOT_LINE) _Atomic uint32_t wanted; /* ROOM_WANTED_* bits */
+    _Atomic uint32_t seq;                       /* futex */
+};
+
+#define ROOM_WANTED_ASLEEP 1u
+#define ROOM_WANTED_DAEMON 2u
+
 struct seg_header {
     uint64_t magic; /* written last by the creator */
     uint32_t layout;
@@ -49,9 +60,11 @@ struct seg_header {
     uint32_t queues;
     uint32_t participants;
     uint32_t chunks;
+    uint32_t dedup_keys;     /* entries of the table of keys (dedup.h), a power of two; 0: none */
+    uint32_t producer_share; /* most slots that one producer may hold (quota.h), 1 to slots */
     uint32_t pad0;
     uint64_t off_queues, off_participants, off_free_ring, off_timer_ring, off_ready_rings, off_slots, off_wides,
-        off_chunk_words, off_block_words, off_arena;
+        off_dedup, off_chunk_words, off_block_words, off_arena;
     uint64_t ticks_hz; /* of clock_ticks() on this host */
     uint64_t created_unix_ns;
     char name[64];
@@ -79,6 +92,8 @@ struct seg_header {
     _Atomic uint32_t scan_wanted;  /* a note for the timers may be lost: they look at all slots */
     _Atomic uint32_t check_wanted; /* somebody met such a word: fabricd looks for more */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
+    _Atomic uint32_t keys_used; /* a key was entered once: the table is worth looking at */
+    struct seg_room room[ROOMS];
 };
 
 /* Latency of tasks, written by one thread: a participant's own, or the daemon's sums of those that
@@ -90,7 +105,7 @@ struct seg_latency {
 };
 
 struct seg_counts {
-    _Atomic uint64_t submitted, completed, failed, cancelled, released;
+    _Atomic uint64_t submitted, completed, failed, cancelled, released, duplicates;
 };
 
 struct seg_queue {
@@ -175,7 +190,14 @@ struct seg_terms {
     uint8_t crashes; /* budget */
     uint8_t pad[3];
     uint32_t failures; /* errors so far */
-    uint32_t pad2;
+    uint32_t dedup; /* its key's entry + 1; 0: it has none */
+};
+
+/* A key that stands for a task (dedup.h). */
+struct seg_key {
+    _Atomic uint64_t word; /* key_word(): whose it is */
+    _Atomic uint64_t key;
+    _Atomic uint64_t expires_ns; /* clock_ns() */
 };
 
 static_assert(sizeof(struct seg_terms) <= sizeof(struct seg_wide), "terms fit a wide");

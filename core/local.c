@@ -72,6 +72,7 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
     l->sock = -1; /* the caller's until we succeed */
     l->own.fd = -1;
     l->hot = seg->slots;
+    l->arena.out = &l->out;
     spin_init(&l->spin, seg->ticks_hz, spin_ns);
     l->tasks.at = calloc((size_t)seg->slots + 1, sizeof *l->tasks.at);
     l->held = calloc(LOCAL_HELD_MAX, sizeof *l->held);
@@ -79,6 +80,7 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
         local_close(&l->base);
         return err_set(-ENOMEM, "no memory for a handle on %u slots", seg->slots);
     }
+    l->stock.out = &l->out;
     l->tasks.at[seg->slots].prev = l->tasks.at[seg->slots].next = seg->slots;
     l->tasks.cursor = seg->slots;
     l->sock = sock;
@@ -136,5 +138,6 @@ const struct fab_ops local_ops = {
     .fail = local_fail,
     .release = local_release,
     .flush = local_flush,
+    .wait_room = local_wait_room,
     .status_json = local_status,
 };

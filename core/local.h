@@ -13,6 +13,7 @@
 
 #include "core/arena.h"
 #include "core/handle.h"
+#include "core/quota.h"
 #include "core/slot.h"
 #include "core/wake.h"
 
@@ -26,6 +27,9 @@ struct outstanding {
     uint32_t n;
     uint32_t cursor; /* where the last partial look ended */
 };
+
+/* Why the last submit took nothing. */
+enum lack { LACK_SLOTS, LACK_SHARE, LACK_RING, LACK_ARENA, LACK_ARENA_SHARE, LACK_KEYS, LACK_KEY_BUSY };
 
 struct local {
     struct fab base;
@@ -53,6 +57,12 @@ struct local {
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
     uint32_t measured, measure_mask;
     uint32_t stamped;
+    struct quota quota;
+    enum lack lack;
+    uint64_t lack_until; /* LACK_KEYS: when the first key expires */
+    uint32_t key_entry;  /* + 1: of the task that is being submitted (dedup.h) */
+    uint32_t room_seq;   /* local_wait_room() */
+    bool room_armed;
 };
 
 #define LOCAL_HELD_MAX 256
@@ -71,6 +81,7 @@ long local_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int6
 int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
+int local_wait_room(fab_t *f, int64_t timeout_ns);
 
 static inline bool local_fabric_gone(const struct local *l)
 {

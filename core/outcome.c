@@ -87,12 +87,14 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
                                                  [SLOT_CANCELLED] = FAB_CANCELLED,
                                                  [SLOT_DEAD] = FAB_DEAD,
                                                  [SLOT_EXPIRED] = FAB_EXPIRED,
-                                                 [SLOT_OVERRUN] = FAB_OVERRUN};
+                                                 [SLOT_OVERRUN] = FAB_OVERRUN,
+                                                 [SLOT_DUPLICATE] = FAB_DUPLICATE};
     struct seg_slot *sl = &l->seg->slot[slot];
     /* read once: the segment is not to be trusted */
     uint32_t arg_len = sl->arg_len, res_len = sl->res_len;
     bool overrun = slot_state(w) == SLOT_OVERRUN;
-    if (slot_state(w) == SLOT_CANCELLED || slot_state(w) == SLOT_EXPIRED || overrun)
+    if (slot_state(w) == SLOT_CANCELLED || slot_state(w) == SLOT_EXPIRED ||
+        slot_state(w) == SLOT_DUPLICATE || overrun)
         res_len = 0; /* what an attempt may have left there is no result */
     o->id = (fab_id)slot_epoch(w) << 32 | slot;
     o->tag = sl->tag;
@@ -111,6 +113,8 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
     }
     CRASH_POINT("take.read");
     tasks_remove(l, slot);
+    if (slot_arg_place(arg_len) == PLACE_BLOCK)
+        quota_arena_sub(l, slot_arg_len(arg_len));
     if (overrun) {
         o->data = terms_overrun_text();
         o->len = (uint32_t)strlen(o->data);

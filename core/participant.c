@@ -88,6 +88,7 @@ static void add_counts(struct seg_counts *to, struct seg_counts *from)
     at_add_rlx(&to->failed, at_load_rlx(&from->failed));
     at_add_rlx(&to->cancelled, at_load_rlx(&from->cancelled));
     at_add_rlx(&to->released, at_load_rlx(&from->released));
+    at_add_rlx(&to->duplicates, at_load_rlx(&from->duplicates));
 }
 
 void participant_remove(const struct segment *s, uint32_t id)

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "core/clock.h"
+#include "core/dedup.h"
 #include "core/error.h"
 #include "core/ring.h"
 #include "core/segment.h"
@@ -62,6 +63,8 @@ static void place(struct seg_header *h)
     at = align_up(at + (uint64_t)h->slots * sizeof(struct seg_slot), 4096);
     h->off_wides = at;
     at = align_up(at + (uint64_t)h->slots * sizeof(struct seg_wide), 4096);
+    h->off_dedup = at;
+    at = align_up(at + (uint64_t)h->dedup_keys * sizeof(struct seg_key), 4096);
     h->off_chunk_words = at;
     at = align_up(at + (uint64_t)h->chunks * sizeof(uint64_t), 4096);
     h->off_block_words = at;
@@ -93,6 +96,9 @@ static void view(struct segment *s, const struct seg_header *h)
     s->ring_stride = ring_bytes(h->ring_cells);
     s->slot = (struct seg_slot *)(s->base + h->off_slots);
     s->wide = (struct seg_wide *)(s->base + h->off_wides);
+    s->key = (struct seg_key *)(s->base + h->off_dedup);
+    s->dedup_keys = h->dedup_keys;
+    s->producer_share = h->producer_share;
     s->chunk_word = (_Atomic uint64_t *)(s->base + h->off_chunk_words);
     s->block_word = (_Atomic uint64_t *)(s->base + h->off_block_words);
     s->arena = s->base + h->off_arena;
@@ -122,6 +128,12 @@ static int counts_sound(const struct seg_header *h)
         return err_set(-EPROTO, "segment: %u participants is not a sound number", h->participants);
     if (h->chunks > (64ull << 30) / ARENA_CHUNK)
         return err_set(-EPROTO, "segment: %u arena chunks is not a sound number", h->chunks);
+    if (h->dedup_keys && (h->dedup_keys < DEDUP_KEYS_MIN || h->dedup_keys > DEDUP_KEYS_MAX ||
+                          (h->dedup_keys & (h->dedup_keys - 1))))
+        return err_set(-EPROTO, "segment: %u keys is not a sound number", h->dedup_keys);
+    if (h->producer_share < 1 || h->producer_share > h->slots)
+        return err_set(-EPROTO, "segment: %u of %u slots is not a sound share", h->producer_share,
+                       h->slots);
     if (h->ticks_hz == 0)
         return err_set(-EPROTO, "segment: no tick rate");
     return 0;
@@ -185,6 +197,9 @@ int segment_create(struct segment *out, const struct segment_params *p)
     memset(out, 0, sizeof *out);
     out->fd = -1;
     h.ring_cells = 2 * h.slots;
+    h.producer_share = p->producer_share && p->producer_share < h.slots ? p->producer_share : h.slots;
+    if (p->dedup_keys)
+        h.dedup_keys = round_pow2(p->dedup_keys < DEDUP_KEYS_MIN ? DEDUP_KEYS_MIN : p->dedup_keys);
     rc = counts_sound(&h);
     if (rc < 0)
         return rc;

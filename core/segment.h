@@ -27,6 +27,8 @@ struct segment_params {
     uint64_t arena_bytes; /* multiple of ARENA_CHUNK; 0: only small tasks */
     uint32_t queues;
     const char *const *queue_names;
+    uint32_t dedup_keys;     /* rounded up to a power of two; 0: no task may have a key */
+    uint32_t producer_share; /* most slots of one producer; 0: all of them */
     enum segment_huge huge;
     int numa_node; /* -1: wherever it is touched first */
 };
@@ -49,6 +51,8 @@ struct segment {
     size_t ring_stride;
     struct seg_slot *slot;
     struct seg_wide *wide;
+    struct seg_key *key; /* dedup_keys of them */
+    uint32_t dedup_keys, producer_share;
     _Atomic uint64_t *chunk_word;
     _Atomic uint64_t *block_word;
     uint8_t *arena;

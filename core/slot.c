@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include "core/crashpoint.h"
 #include "core/ring.h"
+#include "core/room.h"
 #include "core/slot.h"
 
 #define BATCH 64u
@@ -22,6 +23,7 @@ int slot_stock_init(struct slot_stock *st, uint32_t cap)
     st->n = 0;
     st->cap = cap;
     st->lazy = false;
+    st->out = NULL;
     st->slot = calloc(cap, sizeof *st->slot);
     return st->slot ? 0 : -ENOMEM;
 }
@@ -83,14 +85,20 @@ void slot_put_free(const struct segment *s, uint32_t slot)
     }
 }
 
-bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
+static bool free_slot(const struct segment *s, uint32_t slot, uint64_t w, const struct wake_out *out)
 {
     uint64_t expect = w;
     if (!at_cas(&s->slot[slot].state, &expect, slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
         return false;
     CRASH_POINT("slot.freed");
     slot_put_free(s, slot);
+    room_made(s, out, ROOM_SLOTS);
     return true;
+}
+
+bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
+{
+    return free_slot(s, slot, w, NULL);
 }
 
 void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me)
@@ -111,7 +119,7 @@ void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t 
         uint32_t slot = st->slot[--st->n];
         uint64_t w = at_load(&s->slot[slot].state);
         if (slot_state(w) == SLOT_FILLING && slot_owner(w) == me)
-            (void)slot_to_free(s, slot, w);
+            (void)free_slot(s, slot, w, st->out);
     }
 }
 

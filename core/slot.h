@@ -53,6 +53,7 @@ enum slot_state {
     SLOT_DEAD,
     SLOT_EXPIRED, /* not started in time */
     SLOT_OVERRUN, /* its attempt took too long; the owner is that worker until it has noticed */
+    SLOT_DUPLICATE, /* FILLING -> here at once: another task has its key (dedup.h) */
     SLOT_STATES
 };
 
@@ -158,10 +159,12 @@ static inline enum slot_place slot_res_place(uint32_t arg_len, uint32_t res_len)
 
 /* A participant's private stock of FILLING slots: last in, first out, so that the next task uses
  * the line that is hot. cap is the most it keeps. */
+struct wake_out; /* wake.h */
 struct slot_stock {
     uint32_t *slot;
     uint32_t n, cap;
     bool lazy; /* the last one still has the state word of its former task: see slot_give() */
+    const struct wake_out *out; /* to ring fabricd when slots are given back; NULL: no need */
 };
 
 /* Epochs run over; 0 is no task's, so that no fab_id is 0. */

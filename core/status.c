@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 #include "core/arena.h"
+#include "core/dedup.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
@@ -21,7 +22,7 @@
 
 struct queue_sum {
     uint64_t ready, leased, delayed, outcomes;
-    uint64_t submitted, completed, failed, cancelled, released;
+    uint64_t submitted, completed, failed, cancelled, released, duplicates;
     struct seg_latency latency;
 };
 
@@ -76,6 +77,7 @@ static void add_counts(struct queue_sum *q, const struct seg_counts *c)
     q->failed += at_load_rlx(&c->failed);
     q->cancelled += at_load_rlx(&c->cancelled);
     q->released += at_load_rlx(&c->released);
+    q->duplicates += at_load_rlx(&c->duplicates);
 }
 
 static void add_latency(struct seg_latency *to, const struct seg_latency *from)
@@ -119,7 +121,7 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         live += is_live(s, i);
     return json_pack(
         "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-        "s:I, s:I, s:I, s:I, s:I}",
+        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
         "name", text_of(s->head->name, sizeof s->head->name), "version",
         text_of(s->head->version, sizeof s->head->version), "state",
         st < 4 ? states[st] : "(damaged)", "pid", (json_int_t)at_load_rlx(&s->head->daemon_pid),
@@ -135,7 +137,9 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         (json_int_t)at_load_rlx(&s->head->net_catches), "keeper_pid",
         (json_int_t)at_load_rlx(&s->head->keeper_pid), "adoptions",
         (json_int_t)at_load_rlx(&s->head->adoptions), "damage",
-        (json_int_t)at_load_rlx(&s->head->damage));
+        (json_int_t)at_load_rlx(&s->head->damage), "producer_share",
+        (json_int_t)s->producer_share, "keys", (json_int_t)s->dedup_keys, "keys_held",
+        (json_int_t)dedup_held(s));
 }
 
 static void put_quantiles(json_t *j, const char *name, const struct hist *h)
@@ -157,13 +161,13 @@ static json_t *queue_json(const struct segment *s, uint32_t i, const struct queu
     put_quantiles(lat, "wait", &q->latency.wait);
     put_quantiles(lat, "run", &q->latency.run);
     put_quantiles(lat, "total", &q->latency.total);
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
                      text_of(s->queue[i].name, SEG_NAME), "ready", (json_int_t)q->ready, "delayed",
                      (json_int_t)q->delayed, "leased",
                      (json_int_t)q->leased, "outcomes", (json_int_t)q->outcomes, "submitted",
                      (json_int_t)q->submitted, "completed", (json_int_t)q->completed, "failed",
                      (json_int_t)q->failed, "cancelled", (json_int_t)q->cancelled, "released",
-                     (json_int_t)q->released, "latency_ns", lat);
+                     (json_int_t)q->released, "duplicates", (json_int_t)q->duplicates, "latency_ns", lat);
 }
 
 static const char *kind_of(uint32_t roles)

@@ -17,6 +17,11 @@ int terms_check(const struct fab_terms *t)
         return err_set(-EINVAL, "terms: a time of more than a year");
     if (t->expire_ns && t->expire_ns <= t->delay_ns)
         return err_set(-EINVAL, "terms: it expires before it may start");
+    if (t->dedup_ns > YEAR_NS)
+        return err_set(-EINVAL, "terms: a window of more than a year");
+    if (!t->key != !t->dedup_ns)
+        return err_set(-EINVAL, t->key ? "terms: a key needs a window (dedup_ns)"
+                                       : "terms: a window (dedup_ns) needs a key");
     if (t->crashes > 255)
         return err_set(-EINVAL, "terms: %u crashes; use 1 to 255, or 0 for 3", t->crashes);
     return 0;

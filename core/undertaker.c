@@ -5,10 +5,11 @@
  *   1  mark the entry DEAD
  *   2  mark its tasks as orphans (META_ORPHAN), so that workers free them when they complete
  *   3  blocks it held or had attached without publishing them
- *   4  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or
- * DEAD; outcomes nobody can take any more -> FREE 5  holes it may have left in rings: all
- * unpublished positions (a live producer takes another) 6  the audit: READY and FREE slots that
- * stand in no ring are put in again 7  wake sleepers: one that it was woken for may sleep on 8 free
+ *   4  keys: what its unfinished submits had entered (dedup.h), while their slots still tell
+ *   5  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or
+ * DEAD; outcomes nobody can take any more -> FREE 6  holes it may have left in rings: all
+ * unpublished positions (a live producer takes another) 7  the audit: READY and FREE slots that
+ * stand in no ring are put in again 8  wake sleepers: one that it was woken for may sleep on 9 free
  * the entry
  *
  * Cost: a scan of the slots (64 bytes each) and of the rings between head and tail.
@@ -19,8 +20,10 @@
 #include <string.h>
 #include "core/arena.h"
 #include "core/crashpoint.h"
+#include "core/dedup.h"
 #include "core/participant.h"
 #include "core/ring.h"
+#include "core/room.h"
 #include "core/slot.h"
 #include "core/terms.h"
 #include "core/undertaker.h"
@@ -295,6 +298,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
     if (renew)
         slot_renew_free_ring(s);
     at_add(&s->head->requeued_hints, report->requeued);
+    room_made(s, NULL, ROOM_SLOTS);
 out:
     free(ready.bits);
     free(freed.bits);
@@ -302,7 +306,7 @@ out:
 
 /* The dead may have taken a sleeper's mark and not woken it, or been woken in another's place: the
  * marks say nothing now. */
-static void wake_everybody(const struct segment *s)
+static void wake_everybody(const struct segment *s, const struct wake_out *out)
 {
     for (uint32_t q = 0; q < s->queues; q++)
         queue_wake_all(&s->queue[q]);
@@ -313,6 +317,7 @@ static void wake_everybody(const struct segment *s)
         at_add(&p->bell_seq, 1);
         futex_wake(&p->bell_seq, 1);
     }
+    room_wake_all(s, out);
 }
 
 bool undertaker_end(const struct segment *s, const struct wake_out *out, uint32_t me, uint32_t slot,
@@ -327,6 +332,9 @@ bool undertaker_end(const struct segment *s, const struct wake_out *out, uint32_
         as = as == SLOT_OVERRUN ? SLOT_ZOMBIE : SLOT_FILLING;
     if (as == SLOT_FILLING)
         owner = me;
+    /* Its time is over: nobody will start it any more, so the key goes first. */
+    if ((meta_flags(meta) & META_TERMS) && slot_state(w) != SLOT_LEASED)
+        dedup_never_started(s, terms_of(s, slot)->dedup, slot, w);
     if (!at_cas(&s->slot[slot].state, &w, slot_word(slot_epoch(w), owner, slot_attempt(w), as)))
         return false;
     if (as == SLOT_FILLING)
@@ -360,6 +368,8 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     CRASH_POINT("undertaker.marked");
     recover_blocks(&j);
     CRASH_POINT("undertaker.blocks");
+    (void)dedup_settle(s, fate);
+    CRASH_POINT("undertaker.keys");
     recover_slots(&j);
     CRASH_POINT("undertaker.slots");
     for (uint32_t q = 0; q < s->queues; q++)
@@ -370,7 +380,7 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     CRASH_POINT("undertaker.holes");
     undertaker_audit(s, out, report);
     CRASH_POINT("undertaker.audit");
-    wake_everybody(s);
+    wake_everybody(s, out);
     for (uint32_t i = 0; i < s->participants; i++) {
         if (fate[i] == FATE_NONE)
             continue;

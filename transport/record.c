@@ -42,8 +42,8 @@ void rec_put(uint8_t *to, const struct record *r)
 
 void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t)
 {
-    uint64_t v[4] = {htole64(t->delay_ns), htole64(t->expire_ns), htole64(t->limit_ns),
-                     htole64(t->backoff_ns)};
+    uint64_t v[6] = {htole64(t->delay_ns),   htole64(t->expire_ns), htole64(t->limit_ns),
+                     htole64(t->backoff_ns), htole64(t->key),       htole64(t->dedup_ns)};
     uint32_t w[2] = {htole32(t->retries), htole32(t->crashes)};
     memcpy(to, v, sizeof v);
     memcpy(to + sizeof v, w, sizeof w);
@@ -51,7 +51,7 @@ void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t)
 
 int rec_get_terms(const struct record *r, struct fab_terms *t)
 {
-    uint64_t v[4];
+    uint64_t v[6];
     uint32_t w[2];
     if (r->len != REC_TERMS_LEN || !r->payload)
         return err_set(-EPROTO, "terms of %u bytes", r->len);
@@ -61,6 +61,8 @@ int rec_get_terms(const struct record *r, struct fab_terms *t)
                             .expire_ns = le64toh(v[1]),
                             .limit_ns = le64toh(v[2]),
                             .backoff_ns = le64toh(v[3]),
+                            .key = le64toh(v[4]),
+                            .dedup_ns = le64toh(v[5]),
                             .retries = le32toh(w[0]),
                             .crashes = le32toh(w[1])};
     return 0;

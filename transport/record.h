@@ -79,7 +79,7 @@ static inline uint32_t rec_size(const struct record *r)
 }
 
 /* The payload of TERMS. */
-#define REC_TERMS_LEN 40u
+#define REC_TERMS_LEN 56u
 void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t);
 /* -EPROTO: not the payload of TERMS. */
 int rec_get_terms(const struct record *r, struct fab_terms *t) __attribute__((warn_unused_result));

@@ -69,7 +69,7 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
 {
     struct rtask *t = task_of(r, rec->ref);
     uint32_t i = (uint32_t)rec->ref;
-    if (!t || t->arrived || rec->priority < FAB_COMPLETED || rec->priority > FAB_OVERRUN) {
+    if (!t || t->arrived || rec->priority < FAB_COMPLETED || rec->priority > FAB_DUPLICATE) {
         free(data);
         return err_set(-EPROTO, "an outcome for a task that is not outstanding");
     }
@@ -220,14 +220,14 @@ long remote_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, in
         if (done > 0)
             break;
         if (timeout_ns == 0)
-            return deadline_error(0, "the window of outstanding tasks is full");
+            return deadline_error(0, "the window of outstanding tasks (fabric.submit_window) is full");
         if (deadline == 0) {
             deadline = deadline_of(timeout_ns);
             spin_start(&r->spin);
         }
         rc = remote_wait_outcome(r, deadline);
         if (rc == -ETIMEDOUT)
-            return deadline_error(timeout_ns, "the window of outstanding tasks stayed full");
+            return deadline_error(timeout_ns, "the window of outstanding tasks (fabric.submit_window) stayed full");
         if (rc < 0)
             break;
     }

@@ -64,6 +64,24 @@ static void refuse(struct run *r, uint32_t index, const char *why)
     run_window_end(r, index, RUN_REFUSED, 0, why, strlen(why));
 }
 
+/* The key for an argument: the template with it in place of each {}. False: no memory. */
+static bool make_key(const char *template, const char *text, uint64_t *key)
+{
+    struct text t = {0};
+    const char *at;
+    for (; (at = strstr(template, "{}")); template = at + 2) {
+        text_add(&t, template, (size_t)(at - template));
+        text_puts(&t, text);
+    }
+    text_puts(&t, template);
+    const char *whole = text_str(&t);
+    bool fine = !t.failed;
+    if (fine)
+        *key = fab_key_bytes(whole, t.len);
+    text_free(&t);
+    return fine;
+}
+
 /* Argument bytes of text into the entry, by the kernel's rules. */
 static void stage(struct run *r, const char *text)
 {
@@ -82,7 +100,8 @@ static void stage(struct run *r, const char *text)
     }
     if (len < 0)
         refuse(r, i, r->parse.error[0] ? r->parse.error : "malformed argument");
-    else if (!blob_set(&r->entry[i].data, bytes, (size_t)len))
+    else if (!blob_set(&r->entry[i].data, bytes, (size_t)len) ||
+             (r->o->key && !make_key(r->o->key, text, &r->entry[i].key)))
         refuse(r, i, "no memory for the argument");
     else
         r->staged[r->staged_n++] = i;
@@ -153,8 +172,13 @@ static void sent(struct run *r, const fab_id *ids, uint32_t n)
 static bool submit_staged(struct run *r)
 {
     struct fab_task task[RUN_BATCH];
+    struct fab_terms terms[RUN_BATCH];
     fab_id ids[RUN_BATCH];
     for (uint32_t k = 0; k < r->staged_n; k++) {
+        if (r->o->has_terms)
+            terms[k] = r->o->terms;
+        if (r->o->key)
+            terms[k].key = r->entry[r->staged[k]].key;
         const struct blob *data = &r->entry[r->staged[k]].data;
         task[k] = (struct fab_task){.kernel = r->kernel_id,
                                     .arg = blob_data(data),
@@ -163,7 +187,7 @@ static bool submit_staged(struct run *r)
                                     .queue = (uint8_t)r->queue,
                                     .priority = r->o->priority,
                                     .tag = r->staged[k],
-                                    .terms = r->o->has_terms ? &r->o->terms : NULL};
+                                    .terms = r->o->has_terms ? &terms[k] : NULL};
     }
     /* With tasks outstanding their outcomes are better to wait for. */
     long n = fab_submit(r->f, task, r->staged_n, ids, fab_outstanding(r->f) ? 0 : SLICE_NS);

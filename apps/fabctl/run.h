@@ -33,7 +33,8 @@ struct submit_options {
     int64_t timeout_ns; /* 0: none */
     uint8_t priority;
     struct fab_terms terms;
-    bool has_terms; /* one of them was given */
+    bool has_terms;  /* one of them was given */
+    const char *key; /* its text, "{}" stands for the argument; NULL: none */
     bool forever, no_wait, unordered, json, quiet;
 };
 
@@ -52,6 +53,7 @@ struct entry {
     uint8_t state;   /* enum entry_state */
     uint16_t status; /* enum fab_status, or one of below */
     uint16_t attempts;
+    uint64_t key;
     struct blob text; /* the argument as it was written */
     struct blob data; /* its bytes until the fabric has them, then the outcome's */
 };
@@ -84,7 +86,7 @@ struct run {
     size_t largest; /* bytes of the largest argument or outcome so far */
     struct kernel_ctx parse, format;
     struct screen screen;
-    uint64_t accepted, completed, failed, withdrawn, left;
+    uint64_t accepted, completed, failed, duplicates, withdrawn, left;
     uint64_t asked_back, came_back; /* cancellations that the fabric took on, and carried out */
     enum run_stop stop;
     uint64_t start_ns, deadline_ns;

@@ -72,7 +72,8 @@ static void print_json(struct run *r, const struct entry *e, uint16_t status, ui
                                         [FAB_DEAD] = "dead",
                                         [FAB_LOST] = "lost",
                                         [FAB_EXPIRED] = "expired",
-                                        [FAB_OVERRUN] = "overrun"};
+                                        [FAB_OVERRUN] = "overrun",
+                                        [FAB_DUPLICATE] = "duplicate"};
     const char *name = status == RUN_REFUSED ? "refused"
                        : status == RUN_LEFT  ? "running"
                                              : names[status];
@@ -116,6 +117,10 @@ void run_print(struct run *r, const struct entry *e, uint16_t status, uint16_t a
         r->withdrawn++;
         text = NULL;
         break;
+    case FAB_DUPLICATE: /* somebody else's result: nothing of it is known here */
+        r->duplicates++;
+        text = NULL;
+        break;
     case RUN_LEFT:
         r->left++;
         text = NULL;
@@ -150,8 +155,8 @@ static void summary_json(struct run *r, double seconds)
     uint64_t done = r->o->no_wait ? r->accepted : r->completed;
     text_printf(screen_out(&r->screen),
                 "{\"accepted\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"failed\":%" PRIu64
-                ",\"withdrawn\":%" PRIu64 ",\"left\":%" PRIu64 ",\"seconds\":%.6f,\"rate\":%.1f}\n",
-                r->accepted, r->completed, r->failed, r->withdrawn, r->left, seconds,
+                ",\"duplicates\":%" PRIu64 ",\"withdrawn\":%" PRIu64 ",\"left\":%" PRIu64 ",\"seconds\":%.6f,\"rate\":%.1f}\n",
+                r->accepted, r->completed, r->failed, r->duplicates, r->withdrawn, r->left, seconds,
                 seconds > 0 ? (double)done / seconds : 0);
 }
 
@@ -160,6 +165,8 @@ static void summary_quiet(struct run *r, double seconds)
     char rate[TEXT_NUMBER], span[TEXT_NUMBER];
     struct text *t = screen_out(&r->screen);
     text_printf(t, "%" PRIu64 " completed, %" PRIu64 " failed", r->completed, r->failed);
+    if (r->duplicates)
+        text_printf(t, ", %" PRIu64 " duplicates", r->duplicates);
     if (r->withdrawn)
         text_printf(t, ", %" PRIu64 " withdrawn", r->withdrawn);
     text_printf(t, " in %s (%s tasks/s)\n", text_nanos(span, seconds * 1e9),
@@ -176,6 +183,8 @@ void run_print_summary(struct run *r)
         text_printf(screen_out(&r->screen), "%" PRIu64 "\n", r->accepted);
     else if (r->o->quiet)
         summary_quiet(r, seconds);
+    else if (!r->o->json && r->duplicates)
+        screen_say(&r->screen, "%" PRIu64 " of them duplicates, not run", r->duplicates);
     if (r->o->no_wait && (r->stop == STOP_SIGNAL || r->stop == STOP_TIMEOUT))
         screen_say(&r->screen, "%s: %" PRIu64 " accepted",
                    r->stop == STOP_SIGNAL ? "interrupted" : "timed out", r->accepted);

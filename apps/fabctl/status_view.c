@@ -145,7 +145,15 @@ static void view_fabric(const json_t *f, struct text *to)
     put_bytes(to, f, "arena_free");
     text_puts(to, " of ");
     put_bytes(to, f, "arena_bytes");
-    text_puts(to, " arena; participants: ");
+    text_puts(to, " arena; ");
+    if (json_integer_value(json_object_get(f, "keys_held")) > 0) {
+        text_puts(to, "keys: ");
+        put_whole(to, f, "keys_held");
+        text_puts(to, " of ");
+        put_whole(to, f, "keys");
+        text_puts(to, "; ");
+    }
+    text_puts(to, "participants: ");
     put_whole(to, f, "participants");
     if (json_object_get(f, "participants_max")) {
         text_puts(to, " of ");

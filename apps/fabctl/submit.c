@@ -25,6 +25,8 @@ enum {
     RETRIES,
     BACKOFF,
     CRASHES,
+    KEY,
+    WINDOW,
     JSON,
     QUIET,
     HELP
@@ -45,6 +47,8 @@ static const struct opt options[] = {{"server", 's', OPT_VALUE, SERVER},
                                      {"retries", 0, OPT_VALUE, RETRIES},
                                      {"backoff", 0, OPT_VALUE, BACKOFF},
                                      {"crashes", 0, OPT_VALUE, CRASHES},
+                                     {"key", 0, OPT_VALUE, KEY},
+                                     {"window", 0, OPT_VALUE, WINDOW},
                                      {"json", 0, OPT_BARE, JSON},
                                      {"quiet", 'q', OPT_BARE, QUIET},
                                      {"help", 'h', OPT_BARE, HELP},
@@ -75,6 +79,9 @@ void submit_help(FILE *to)
           "      --retries N      try again after an error, N times\n"
           "      --backoff TIME   pause before another attempt; doubles each time\n"
           "      --crashes N      give up after N workers died of it (1 to 255; default 3)\n"
+          "      --key TEXT       of tasks with this key run one within --window; {} in TEXT is the\n"
+          "                       argument. Others are duplicates: not run, and no failure\n"
+          "      --window TIME    how long a key counts, from the first one's submit (10s, 1h)\n"
           "      --json           one JSON object a task: arg, status, result or error, attempts\n"
           "  -q, --quiet          no results, only a summary\n"
           "  -s, --server ADDR    unix:PATH, tcp://HOST[:PORT] or verbs://HOST[:PORT]; default\n"
@@ -98,6 +105,7 @@ void submit_help(FILE *to)
           "  fabctl submit feb 48\n"
           "  fabctl submit feb 1..1000000 > results.txt\n"
           "  fabctl submit --limit 2s --retries 3 --backoff 100ms feb-naive 30..40\n"
+          "  fabctl submit --key 'price-{}' --window 10m feb 1..100\n"
           "  seq 10 | fabctl submit --unordered feb -\n"
           "  fabctl submit --server tcp://node1 --count 1000 --quiet feb 20 30 40\n",
           to);
@@ -179,6 +187,13 @@ static int take_option(struct submit_options *o, int id, const char *value)
     case CRASHES:
         rc = take_number(o, value, "--crashes", 1, 255, &o->terms.crashes);
         break;
+    case KEY:
+        o->key = value;
+        o->has_terms = true;
+        break;
+    case WINDOW:
+        rc = take_time(o, value, "--window", &o->terms.dedup_ns);
+        break;
     case JSON:
         o->json = true;
         break;
@@ -201,6 +216,11 @@ static int check(const struct submit_options *o)
         return err_set(-EINVAL, "--count and --forever exclude each other");
     if (o->terms.expire_ns && o->terms.expire_ns <= o->terms.delay_ns)
         return err_set(-EINVAL, "--expires must be later than --delay");
+    if (o->key && !*o->key)
+        return err_set(-EINVAL, "--key is empty");
+    if (!o->key != !o->terms.dedup_ns)
+        return err_set(-EINVAL, o->key ? "--key needs a --window: how long the key counts"
+                                       : "--window has no meaning without --key");
     if (o->no_wait && o->unordered)
         return err_set(-EINVAL, "--no-wait prints no results: --unordered has no meaning with it");
     return 0;

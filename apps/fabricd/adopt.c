@@ -21,6 +21,15 @@
 #define STORED_SEGMENT "segment"
 #define STORED_BELL    "doorbell"
 
+/* In slots; at least one. The segment rounds its slots up, and the share with them. */
+static uint32_t share_of(const struct conf *c)
+{
+    if (c->producer_share > 0)
+        return (uint32_t)c->producer_share;
+    uint64_t n = (uint64_t)c->slots * (uint32_t)-c->producer_share / 100;
+    return n ? (uint32_t)n : 1;
+}
+
 static int make(struct daemon *d)
 {
     const struct conf *c = d->conf;
@@ -33,6 +42,8 @@ static int make(struct daemon *d)
                                .arena_bytes = c->arena_bytes,
                                .queues = c->queues,
                                .queue_names = names,
+                               .dedup_keys = c->dedup_keys,
+                               .producer_share = share_of(c),
                                .huge = (enum segment_huge)c->huge_pages,
                                .numa_node = c->numa_node};
     if (!c->name[0]) {

@@ -83,9 +83,10 @@ void daemon_check(struct daemon *d)
     uint32_t n = segment_check(&d->seg, &d->out, d->me, &r);
     if (n)
         log_error("the segment is damaged: %u words (%u of the header, %u of queues, %u of "
-                  "participants, %u of rings, %u of slots, %u of slots of nobody, %u of the arena); "
+                  "participants, %u of rings, %u of slots, %u of slots of nobody, %u of the arena, %u of "
+                  "keys); "
                   "first: %s; put right as far as can be",
-                  n, r.header, r.queues, r.participants, r.rings, r.slots, r.strays, r.blocks,
+                  n, r.header, r.queues, r.participants, r.rings, r.slots, r.strays, r.blocks, r.keys,
                   r.first);
 }
 

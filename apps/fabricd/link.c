@@ -10,6 +10,8 @@
 #include "apps/fabricd/link_parts.h"
 #include "core/error.h"
 #include "core/participant.h"
+#include "core/ring.h"
+#include "core/room.h"
 #include "core/undertaker.h"
 
 /* Batches read in one go, so that one busy peer does not hold up the others. */
@@ -158,12 +160,21 @@ long link_work(struct link *k)
 
 bool link_arm(struct link *k)
 {
-    /* What waits for lane credits or for room in the fabric is woken by the lane, or by our own
-     * outcomes; room made by others is looked for by the daemon's timer. */
+    /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
+     * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
+     * the daemon's timer looks for them. */
     bool stuck = k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first ||
                  lane_tx_blocked(k->lane);
     if (stuck)
         return true;
+    if (k->pending_n > 0) {
+        room_want_daemon(k->seg, ROOM_SLOTS); /* S1 of room.h */
+        room_want_daemon(k->seg, ROOM_ARENA);
+        /* S2; an error comes again in link_work(). The depth is read as S2 must be, the try isn't. */
+        if (producer_place(k) != 0 ||
+            (k->local->lack == LACK_SLOTS && ring_depth(k->seg->free_ring) > 0))
+            return false;
+    }
     if (k->local->tasks.n > 0 && !local_arm_bell(k->local))
         return false;
     if (k->in_flight < k->want && !local_arm_queue(k->local, k->want_queue))

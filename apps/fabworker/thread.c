@@ -29,8 +29,7 @@
 /* Buffers beyond this are given back after the task that needed them. */
 #define KEEP_MAX (16u << 20)
 /* Patience with a full arena: others take their results meanwhile. */
-#define ROOM_WAIT_NS  2000000000ull
-#define ROOM_PAUSE_NS 1000000l
+#define ROOM_WAIT_NS 2000000000ull
 
 static uint64_t coarse_ns(void)
 {
@@ -88,12 +87,12 @@ static int complete_task(struct worker *w, const struct fab_lease *l, const void
     int rc;
     while ((rc = fab_complete(w->f, l, res, len)) == -ENOSPC) {
         uint64_t now = clock_ns();
-        struct timespec pause = {.tv_nsec = ROOM_PAUSE_NS};
         if (until == 0)
             until = now + ROOM_WAIT_NS;
         if (now >= until || worker_stopping(w->sh))
             break;
-        nanosleep(&pause, NULL); /* room in the arena is announced to nobody */
+        if (fab_wait_room(w->f, (int64_t)(until - now)) < 0)
+            break;
     }
     if (rc == -ENOSPC || rc == -EMSGSIZE) {
         snprintf(why, sizeof why,

@@ -601,6 +601,112 @@ Test(conform, terms_that_make_no_sense_are_refused, .timeout = 30)
     end();
 }
 
+/* ---- keys and shares ---- */
+
+Test(conform, of_the_tasks_with_a_key_one_is_run_in_its_window, .timeout = 30)
+{
+    begin("");
+    pid_t w = worker(false, 8);
+    fab_t *f[2] = {open_as(FAB_PRODUCER, address), open_as(FAB_PRODUCER, address)};
+    struct fab_terms terms = {.key = fab_key("price-1"), .dedup_ns = (uint64_t)(20 * SECOND)};
+    struct fab_outcome o;
+    int completed = 0, duplicates = 0;
+    for (int i = 0; i < 20; i++) {
+        o = run_with(f[i % 2], "feb", 48, &terms);
+        completed += o.status == FAB_COMPLETED && o.small == 106373551;
+        duplicates += o.status == FAB_DUPLICATE && o.attempts == 0 && o.len == 0;
+    }
+    cr_assert(completed == 1 && duplicates == 19, "%d run, %d duplicates", completed, duplicates);
+    /* several at once, nobody waits for some: one outcome for each that is waited for */
+    struct fab_terms other = {.key = fab_key("price-2"), .dedup_ns = (uint64_t)(20 * SECOND)};
+    struct fab_task t[8];
+    int64_t arg = 48;
+    for (int i = 0; i < 8; i++) {
+        t[i] = task("feb", &arg, 8);
+        t[i].terms = &other;
+        t[i].flags = i % 2 ? FAB_NO_WAIT : 0;
+    }
+    for (size_t at = 0; at < 8;) {
+        fab_id id[8];
+        long n = fab_submit(f[0], t + at, 8 - at, id, SECOND);
+        cr_assert_gt(n, 0, "%s", fab_errmsg());
+        at += (size_t)n;
+    }
+    for (int i = 0; i < 4; i++) {
+        cr_assert_eq(fab_wait_any(f[0], &o, 1, 5 * SECOND), 1, "%s", fab_errmsg());
+        completed += o.status == FAB_COMPLETED;
+        duplicates += o.status == FAB_DUPLICATE;
+    }
+    cr_assert(completed == 2 && duplicates == 22, "%d run, %d duplicates", completed, duplicates);
+    cr_assert_eq(fab_wait_any(f[0], &o, 1, 0), -ENOENT);
+    /* the window ends */
+    terms = (struct fab_terms){.key = 3, .dedup_ns = 300000000};
+    cr_assert_eq(run_with(f[0], "feb", 48, &terms).status, FAB_COMPLETED);
+    uint64_t start = clock_ns();
+    while (run_with(f[1], "feb", 48, &terms).status == FAB_DUPLICATE)
+        ;
+    uint64_t took = clock_ns() - start;
+    cr_assert(took < 300000000 + (uint64_t)SECOND, "%llu ns", (unsigned long long)took);
+    fab_close(f[0]);
+    fab_close(f[1]);
+    worker_stop(w);
+    end();
+}
+
+Test(conform, a_key_is_given_back_by_a_task_that_was_never_started, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    struct fab_terms terms = {.key = 7, .dedup_ns = (uint64_t)(20 * SECOND), .expire_ns = 50000000};
+    cr_assert_eq(run_with(f, "feb", 48, &terms).status, FAB_EXPIRED);
+    terms.expire_ns = 0;
+    struct fab_task t = task("feb", &(int64_t){48}, 8);
+    struct fab_outcome o;
+    fab_id id;
+    t.terms = &terms;
+    cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), 1);
+    cr_assert_eq(fab_cancel(f, id), 0);
+    cr_assert_eq(fab_wait(f, id, &o, 5 * SECOND), 0);
+    cr_assert_eq(o.status, FAB_CANCELLED);
+    pid_t w = worker(false, 8);
+    cr_assert_eq(run_with(f, "feb", 48, &terms).status, FAB_COMPLETED);
+    cr_assert_eq(run_with(f, "feb", 48, &terms).status, FAB_DUPLICATE);
+    fab_close(f);
+    worker_stop(w);
+    end();
+}
+
+/* One holds all that it gets: outcomes it doesn't take, then tasks nobody waits for. The other works
+ * beside it. */
+Test(conform, a_producer_that_takes_nothing_leaves_the_others_their_part, .timeout = 60)
+{
+    begin("[segment]\nslots = 128\nparticipants = 16\n");
+    pid_t w = worker(false, 4);
+    for (uint16_t flags = 0; flags <= FAB_NO_WAIT; flags += FAB_NO_WAIT) {
+        fab_t *hog = open_as(FAB_PRODUCER, address), *f = open_as(FAB_PRODUCER, address);
+        uint64_t ns = flags ? 200000 : 1000;
+        struct fab_task t = task("sleep", &ns, 8);
+        struct fab_outcome o;
+        fab_id id;
+        t.flags = flags;
+        while (fab_submit(hog, &t, 1, &id, 0) == 1)
+            ;
+        for (int i = 0; i < 100; i++) {
+            struct fab_task mine = task("feb", &(int64_t){48}, 8);
+            mine.priority = 0;
+            cr_assert_eq(fab_submit(f, &mine, 1, &id, SECOND), 1, "%d: %s", i, fab_errmsg());
+            cr_assert_eq(fab_wait(f, id, &o, 5 * SECOND), 0, "%d: %s", i, fab_errmsg());
+            cr_assert_eq(o.small, 106373551);
+            (void)!fab_submit(hog, &t, 1, &id, 0);
+        }
+        fab_close(f);
+        fab_close(hog);
+        await_empty();
+    }
+    worker_stop(w);
+    end();
+}
+
 Test(conform, a_fabric_that_ends_is_noticed, .timeout = 30)
 {
     begin("");

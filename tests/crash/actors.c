@@ -32,6 +32,13 @@ void stage_trouble(struct stage *st, const char *fmt, ...)
     va_end(ap);
 }
 
+void stage_started(struct stage *st, uint32_t n)
+{
+    uint32_t first = 0;
+    if (HAS_KEY(n) && !at_cas(&st->runner[KEY_OF(n)], &first, n + 1) && first != n + 1)
+        stage_trouble(st, "tasks %u and %u have the same key, and both were started", first - 1, n);
+}
+
 /* xorshift64*: Marsaglia 2003, Vigna 2016 */
 static uint64_t roll(uint64_t *state)
 {
@@ -124,6 +131,11 @@ static void outcome(struct producer *p, const struct fab_outcome *o)
     case FAB_CANCELLED:
         at_add(&p->me->cancelled, 1);
         break;
+    case FAB_DUPLICATE:
+        at_add(&p->st->duplicates, 1);
+        if (!HAS_KEY(n) || o->attempts || at_load(&p->st->ran[n]))
+            stage_trouble(p->st, "task %u is called a duplicate", n);
+        break;
     case FAB_EXPIRED:
     case FAB_OVERRUN:
         at_add(&p->me->ended, 1);
@@ -135,8 +147,12 @@ static void outcome(struct producer *p, const struct fab_outcome *o)
     }
 }
 
-static struct fab_terms terms_for(uint32_t n)
+static struct fab_terms terms_for(const struct stage *st, uint32_t n)
 {
+    if (HAS_KEY(n))
+        return (struct fab_terms){.key = (uint64_t)(st->round + 1) << 32 | KEY_OF(n),
+                                  .dedup_ns = KEY_WINDOW,
+                                  .retries = n / 32 % 2};
     return (struct fab_terms){.retries = 2,
                               .delay_ns = n / 16 % 4 * 500000,
                               .backoff_ns = n / 16 % 3 * 100000,
@@ -156,14 +172,14 @@ static bool submit_some(struct producer *p)
         if (n >= TASKS_MAX)
             return false;
         fill(arg[i], n, len, false);
-        terms[i] = terms_for(n);
+        terms[i] = terms_for(p->st, n);
         t[i] = (struct fab_task){.kernel = 1,
                                  .arg = arg[i],
                                  .len = len,
                                  .queue = (uint8_t)queue,
                                  .priority = (uint8_t)(roll(&p->dice) % FAB_PRIORITIES),
                                  .tag = n,
-                                 .terms = HAS_TERMS(n) ? &terms[i] : NULL,
+                                 .terms = HAS_TERMS(n) || HAS_KEY(n) ? &terms[i] : NULL,
                                  .flags = roll(&p->dice) % 16 == 0 ? FAB_NO_WAIT : 0};
     }
     long k = fab_submit(p->f, t, want, id, 20 * SECOND);
@@ -173,7 +189,9 @@ static bool submit_some(struct producer *p)
     }
     at_add(&p->me->accepted, (uint64_t)k);
     for (long i = 0; i < k; i++)
-        if (!(t[i].flags & FAB_NO_WAIT))
+        if (HAS_KEY(t[i].tag)) /* not to be withdrawn: that would give the key back */
+            at_store(&p->st->promised[KEY_OF(t[i].tag)], 1);
+        else if (!(t[i].flags & FAB_NO_WAIT))
             p->id[p->ids++ % WINDOW] = id[i];
     return true;
 }
@@ -244,6 +262,7 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
                       block_owner(b), block_slot(b), block_epoch(b));
         return false;
     }
+    stage_started(st, n);
     if (POISONED(n))
         kill(getpid(), SIGKILL);
     if (HAS_LIMIT(n) && what < 6)
@@ -259,7 +278,7 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
         at_add(&me->ran, 1);
         do
             rc = fab_complete(f, l, res, len);
-        while (rc == -ENOSPC && usleep(200) == 0); /* the arena is full: nothing tells of room */
+        while (rc == -ENOSPC && fab_wait_room(f, 20 * SECOND) == 0);
     }
     if (rc == -ESTALE && HAS_LIMIT(n)) /* it took too long */
         return true;

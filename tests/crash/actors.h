@@ -15,6 +15,12 @@
 #define WINDOW     48
 #define LARGE_MAX  150000u
 
+/* Four tasks of the same time, mostly of both producers, have the same key. */
+#define HAS_KEY(n) ((n) % 32 == 11)
+#define KEY_OF(n)  ((n) / 128)
+#define KEYS_MAX   (TASKS_MAX / 128)
+#define KEY_WINDOW 120000000000ull /* longer than any round */
+
 struct actor {
     struct crash_plan plan;
     pid_t pid;
@@ -30,14 +36,21 @@ struct stage {
     uint64_t seed;
     _Atomic uint32_t stop; /* actors finish what they have begun, close, and exit with 0 */
     _Atomic uint32_t next; /* number of the next task */
+    uint32_t round;        /* keys are of one round */
     _Atomic uint32_t trouble;
     char what[400]; /* the first violation */
     struct actor actor[ACTORS];
     _Atomic uint8_t answered[TASKS_MAX], ran[TASKS_MAX];
+    _Atomic uint8_t promised[KEYS_MAX];  /* a task with this key was accepted */
+    _Atomic uint32_t runner[KEYS_MAX];   /* the task with it that was started, + 1 */
+    _Atomic uint64_t duplicates;
 };
 
 /* Notes a violation of a promise; only the first one's text is kept. */
 void stage_trouble(struct stage *st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* A worker starts task n: no other of its key may have been. */
+void stage_started(struct stage *st, uint32_t n);
 
 /* Runs as actor i until told to stop; the process's exit status. */
 int actor_run(struct stage *st, unsigned i);

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "core/arena.h"
+#include "core/dedup.h"
 #include "core/fabric.h"
 #include "core/local.h"
 #include "core/participant.h"
@@ -174,12 +175,12 @@ static bool is_of(const char *point, const char *const *prefix)
 /* A point that this victim may come by: the less often it was tried, the likelier. */
 static struct point *choose_point(struct campaign *c, unsigned victim)
 {
-    static const char *const producers[] = {"submit.", "take.",   "cancel.", "ring.p", "slot.",
+    static const char *const producers[] = {"submit.", "take.",   "cancel.", "ring.p", "slot.", "dedup.", "room.w",
                                             "wake.",   "arena.",  "attach.", "detach.", NULL};
-    static const char *const workers[] = {"claim.", "complete.", "release.", "park.",   "ring.",
+    static const char *const workers[] = {"room.",    "claim.", "complete.", "release.", "park.",   "ring.",
                                           "bell.",  "arena.",    "attach.",  "detach.", NULL};
     static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.", "timers.",
-                                          "ring.",       "slot.freed",   "arena.f", NULL};
+                                          "ring.",       "slot.freed", "room.",   "arena.f", NULL};
     const char *const *own = victim == FABRICD     ? daemons
                              : victim < PRODUCERS ? producers
                                                   : workers;
@@ -199,7 +200,7 @@ static struct crash_plan *plan_of(struct campaign *c, unsigned victim)
 
 static void order(struct campaign *c, unsigned victim, struct point *p)
 {
-    static const char *const rare[] = {"attach.", "detach.", "arena.r", "complete.o", NULL};
+    static const char *const rare[] = {"dedup.", "room.", "attach.", "detach.", "arena.r", "complete.o", NULL};
     uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD || is_of(p->name, rare) ? 2 : 24));
     p->tried++;
     crash_order(plan_of(c, victim), p->name, nth);
@@ -339,13 +340,18 @@ static bool actors_finish(struct campaign *c, unsigned from, unsigned to)
 }
 
 /* Runs what is left: tasks whose producers died, and tasks nobody waits for. */
-static void run_rest(fab_t *f)
+static void run_rest(struct stage *st, fab_t *f)
 {
     struct fab_lease l[32];
     long k;
     while ((k = fab_claim(f, 0, l, 32, 200000000)) > 0)
         for (long i = 0; i < k; i++)
+        {
+            uint32_t n;
+            memcpy(&n, fab_arg(&l[i]), 4);
+            stage_started(st, n);
             (void)!fab_fail(f, &l[i], "wanted");
+        }
 }
 
 static uint32_t living(const struct segment *s)
@@ -393,7 +399,7 @@ static bool nothing_leaks(struct campaign *c)
             stage_trouble(c->st, "the auditor: %s", fab_errmsg());
             return false;
         }
-        run_rest(f);
+        run_rest(c->st, f);
         struct local *h = (struct local *)f;
         slot_stock_shrink(h->seg, &h->stock, h->me, 0);
         if (at_load(&h->seg->head->damage))
@@ -413,12 +419,31 @@ static bool nothing_leaks(struct campaign *c)
         stage_trouble(c->st,
                       "a leak: %u participants, %u slots (free %u filling %u zombie %u ready %u leased "
                       "%u delayed %u done %u failed %u cancelled %u dead %u expired %u overrun "
-                      "%u), %u entries in the free ring, %llu bytes",
+                      "%u duplicate %u), %u entries in the free ring, %llu bytes",
                       l.participants, l.slots, l.states[0], l.states[1], l.states[2], l.states[3],
                       l.states[4], l.states[5], l.states[6], l.states[7], l.states[8], l.states[9],
-                      l.states[10], l.states[11], l.in_ring,
+                      l.states[10], l.states[11], l.states[12], l.in_ring,
                       (unsigned long long)l.bytes);
     return free;
+}
+
+/* Everything is done: of each key a task was started if one was accepted, and no entry is half made. */
+static void check_keys(struct campaign *c)
+{
+    struct fab_options o = {.roles = FAB_TOOL, .name = "auditor"};
+    fab_t *f = NULL;
+    for (uint32_t k = 0; k < KEYS_MAX; k++)
+        if (at_load(&c->st->promised[k]) && !at_load(&c->st->runner[k]))
+            stage_trouble(c->st, "tasks with key %u were accepted, and none was run", k);
+    if (fab_open(&f, c->st->address, &o) < 0)
+        return;
+    const struct segment *s = ((struct local *)f)->seg;
+    for (uint32_t i = 0; i < s->dedup_keys; i++) {
+        uint64_t w = at_load(&s->key[i].word);
+        if (key_state(w) != KEY_FREE && key_state(w) != KEY_HELD)
+            stage_trouble(c->st, "key %u is left half made: %#llx", i, (unsigned long long)w);
+    }
+    fab_close(f);
 }
 
 static bool one_round(struct campaign *c, uint32_t kills)
@@ -429,6 +454,9 @@ static bool one_round(struct campaign *c, uint32_t kills)
     at_store(&st->next, 0);
     memset((void *)st->answered, 0, sizeof st->answered);
     memset((void *)st->ran, 0, sizeof st->ran);
+    memset((void *)st->promised, 0, sizeof st->promised);
+    memset((void *)st->runner, 0, sizeof st->runner);
+    st->round = c->rounds;
     for (unsigned i = 0; fine && i < ACTORS; i++)
         fine = actor_start(c, i);
     for (uint32_t until = c->kills + kills; fine && c->kills < until;)
@@ -441,6 +469,8 @@ static bool one_round(struct campaign *c, uint32_t kills)
     at_store(&st->stop, 3);
     fine = actors_finish(c, PRODUCERS, ACTORS) && fine;
     fine = fine && nothing_leaks(c);
+    if (fine)
+        check_keys(c);
     for (unsigned i = 0; i < ACTORS; i++) {
         struct actor *a = &st->actor[i];
         c->accepted += at_swap(&a->accepted, 0);
@@ -471,6 +501,7 @@ static int prepare(struct campaign *c)
     fprintf(f,
             "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\nlog_level = \"info\"\n[listen]\n"
             "address = \"\"\n[segment]\nslots = 256\nparticipants = 16\narena = \"16MiB\"\n"
+            "producer_share = 60\n" /* a bit over WINDOW and the stock: some submits wait */
             "keep = \"60s\"\n",
             c->dir, c->dir);
     fclose(f);
@@ -514,6 +545,7 @@ static int report(const struct campaign *c)
            (unsigned long long)c->accepted, (unsigned long long)c->answered,
            (unsigned long long)c->cancelled, (unsigned long long)c->dead,
            (unsigned long long)c->ended, (unsigned long long)c->ran, (unsigned long long)c->late);
+    printf("%llu tasks were duplicates\n", (unsigned long long)at_load(&c->st->duplicates));
     printf("deaths at each point:");
     for (uint32_t i = 0; i < c->points; i++)
         printf(" %s %u%s", c->point[i].name, c->point[i].fired, i + 1 < c->points ? "," : "\n");

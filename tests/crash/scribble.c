@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "core/check.h"
+#include "core/dedup.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/local.h"
@@ -83,6 +84,8 @@ static bool begin(struct story *t)
                                .slots = 64,
                                .participants = 8,
                                .arena_bytes = 8 * ARENA_CHUNK,
+                               .dedup_keys = 64,
+                               .producer_share = 48,
                                .queues = 2,
                                .queue_names = queues,
                                .huge = SEGMENT_HUGE_NEVER,
@@ -124,15 +127,19 @@ static void produce(struct story *t, int i)
     static const uint32_t sizes[] = {0, 8, 8, 40, 64, 65, 300, 5000, 70000};
     struct fab_outcome o[4];
     struct fab_task task[3];
+    struct fab_terms terms[3];
     fab_id id[3];
     uint32_t n = 1 + (uint32_t)(roll(t) % 3);
-    for (uint32_t k = 0; k < n; k++)
+    for (uint32_t k = 0; k < n; k++) {
+        terms[k] = (struct fab_terms){.key = 1 + roll(t) % 40, .dedup_ns = 1 + roll(t) % 20000};
         task[k] = (struct fab_task){.kernel = 1,
+                                    .terms = roll(t) % 4 == 0 ? &terms[k] : NULL,
                                     .arg = arg,
                                     .len = sizes[roll(t) % 9],
                                     .queue = (uint8_t)(roll(t) % 2),
                                     .priority = (uint8_t)(roll(t) % 4),
                                     .flags = roll(t) % 4 == 0};
+    }
     long k = fab_submit(t->handle[i], task, n, id, 0);
     if (k > 0)
         t->last[i] = id[k - 1];
@@ -193,7 +200,8 @@ static bool crafted_word(struct story *t)
     struct seg_ring *r =
         roll(t) % 3 ? segment_ready_ring(s, (uint32_t)(roll(t) % 2), (uint32_t)(roll(t) % 4))
                     : s->free_ring;
-    switch (roll(t) % 14) {
+    struct seg_key *key = &s->key[any % s->dedup_keys];
+    switch (roll(t) % 17) {
     case 0: /* a state that there is not */
         at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0, (enum slot_state)(SLOT_STATES + any % 100)));
         return true;
@@ -236,6 +244,20 @@ static bool crafted_word(struct story *t)
     case 12: /* the header */
         ((uint8_t *)s->head)[any % offsetof(struct seg_header, state)] ^= (uint8_t)(1 + any % 255);
         return true;
+    case 13: /* a key of a slot that there is not, or for ever */
+        if (any % 2) {
+            at_store(&key->word, key_word(KEY_HELD, t->id[0], s->slots + (uint32_t)small, 1));
+        } else {
+            at_store(&key->word, key_word(KEY_TENTATIVE, t->id[0], slot, (uint32_t)small));
+            at_store(&key->expires_ns, UINT64_MAX - small);
+        }
+        return true;
+    case 14:
+        at_store(&key->word, roll(t) % 2 ? any : key_word((enum key_state)(any % 4), (uint32_t)(small % 9), slot, (uint32_t)(any >> 8) % 4));
+        return false;
+    case 15:
+        at_store(any % 2 ? &key->key : &key->expires_ns, roll(t) % 2 ? roll(t) : small);
+        return false;
     default:
         s->queue[any % 2].name[any % SEG_NAME] ^= 0x55;
         return true;

@@ -25,7 +25,8 @@ const struct md_scenario *const md_scenarios[] = {
     &corr_rlx,   &iriw_sc,   &iriw_ra,      &wrc_ra,          &wrc_rlx,        &sequence,
     &count,      &ring_mpsc, &ring_laps,    &ring_hole_death, &ring_hole_slow, &wake_one,
     &wake_many,  &wake_bell, &wake_any,     &slot_handover,   &slot_hot,       &slot_cancel,
-    &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  NULL};
+    &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
+    NULL};
 
 #define CELL "&r->cell[(head + seen) & mask]"
 
@@ -49,6 +50,8 @@ const struct md_weak md_weaks[] = {
     {"orphan-look-relaxed", "finish", "at_load", "&sl->meta", MD_RLX, "orphan"},
     {"orphan-mark-acq_rel", "orphan", "at_cas", "&sl->meta", MD_ACQ_REL, "orphan"},
     {"orphan-state-acquire", "orphan", "at_load", "&sl->state", MD_ACQ, "orphan"},
+    {"key-publish-release", "take_entry", "at_store", "&e->word", MD_REL, "keys"},
+    {"key-look-acquire", "look_at", "at_load", "&e->word", MD_ACQ, "keys"},
     {NULL, NULL, NULL, NULL, MD_RLX, NULL}};
 
 static struct {

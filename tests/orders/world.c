@@ -37,6 +37,7 @@ void world_make(uint32_t slots, uint32_t cells, uint32_t participants)
     world.fd = -1;
     world.slots = slots;
     world.slot_mask = slots - 1;
+    world.producer_share = slots;
     world.ring_cells = cells;
     world.ring_shift = (uint32_t)__builtin_ctz(cells);
     world.queues = 1;

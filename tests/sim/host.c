@@ -282,13 +282,12 @@ static bool arm_links(void)
     return tr_net.arm(host.dom) == 0;
 }
 
-/* Links that may move something without a word: submits wait for room in the fabric, which is
- * looked for at each tick, or records can be added to a batch that the transport has refused for
- * now. */
+/* Links that may move something without a word: records can be added to a batch that the transport
+ * has refused for now. (Room in the fabric is announced: core/room.h.) */
 static bool some_wait(void)
 {
     for (const struct peer *p = world.peers; p; p = p->next)
-        if (p->link->pending_n > 0 || (p->stage == STAGE_UP && lane_tx_blocked(p->lane)))
+        if (p->stage == STAGE_UP && lane_tx_blocked(p->lane))
             return true;
     return false;
 }

@@ -5,6 +5,7 @@
  * other. What a peer may send that it must not, what fits nowhere, and when the link may sleep.
  * Random schedules of the whole are in tests/sim.
  */
+#include <sys/eventfd.h>
 #include "apps/fabricd/link.h"
 #include "core/undertaker.h"
 #include "tests/unit/lane_pair.h"
@@ -258,6 +259,76 @@ Test(link, a_peer_that_does_not_read_lets_fabricd_sleep)
 }
 
 /* ---- the peer's side: what a daemon may send that it must not ---- */
+
+/* ---- room ---- */
+
+static uint32_t tasks_of(const struct segment *s, uint32_t producer)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->slots; i++)
+        n += slot_state(at_load(&s->slot[i].state)) >= SLOT_READY &&
+             meta_producer(at_load(&s->slot[i].meta)) == producer;
+    return n;
+}
+
+Test(link, a_remote_producer_gets_its_share_and_no_more)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    uint64_t arg = 1;
+    fab_id id;
+    open_scene(s);
+    s->seg.producer_share = 20;
+    for (uint64_t i = 0; i < WINDOW; i++) {
+        struct record r = task(i, &arg, 8);
+        r.flags = i % 2 ? REC_NO_WAIT : 0;
+        say(s, r);
+        cr_assert_eq(turn(s), 0);
+        uint32_t len, records;
+        while (lane_rx_next(s->p.lane[0], &len, &records)) /* tasks nobody waits for are answered */
+            lane_rx_release(s->p.lane[0]);
+    }
+    cr_assert_eq(tasks_of(&s->seg, s->link->participant), 20);
+    cr_assert_eq(s->link->pending_n, WINDOW - 20);
+    s->seg.producer_share = 64; /* the other has no share to keep to here */
+    struct fab_task t = {.kernel = 1, .arg = &arg, .len = 8};
+    for (int i = 0; i < 40; i++)
+        cr_assert_eq(fab_submit(s->local, &t, 1, &id, 0), 1, "%s", fab_errmsg());
+    close_scene(s);
+    free(s);
+}
+
+/* Not at the next tick of the daemon's timer: by the doorbell. */
+Test(link, a_link_that_waits_for_room_is_rung_when_there_is_some)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct local *l;
+    uint64_t arg = 1, rung = 0;
+    fab_id id;
+    open_scene(s);
+    l = (struct local *)s->local;
+    l->out.daemon_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct fab_task t = {.kernel = 1, .arg = &arg, .len = 8, .flags = FAB_NO_WAIT};
+    while (fab_submit(s->local, &t, 1, &id, 0) == 1)
+        ;
+    say(s, task(0, &arg, 8));
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(s->link->pending_n, 1);
+    at_store(&s->seg.head->daemon_parked, 1);
+    cr_assert(link_arm(s->link));
+    cr_assert_lt(read(l->out.daemon_fd, &rung, 8), 0);
+    struct fab_lease lease[64];
+    long n = fab_claim(s->local, 0, lease, 64, 0);
+    for (long i = 0; i < n; i++)
+        cr_assert_eq(fab_complete(s->local, &lease[i], NULL, 0), 0);
+    slot_stock_shrink(&s->seg, &l->stock, l->me, 0);
+    cr_assert_eq(read(l->out.daemon_fd, &rung, 8), 8, "nobody rang");
+    cr_assert(!link_arm(s->link), "there is room now");
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(s->link->pending_n, 0);
+    close(l->out.daemon_fd);
+    close_scene(s);
+    free(s);
+}
 
 Test(remote, small_payloads_that_came_as_large_ones_are_read)
 {

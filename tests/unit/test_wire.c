@@ -187,6 +187,28 @@ Test(records, come_back_as_they_were)
 
 /* Random and cut batches, in memory of exactly their size: an overrun is the sanitizer's to see, an
  * endless loop the time-out's. */
+Test(records, terms_come_back_as_they_were)
+{
+    struct fab_terms t = {.delay_ns = 1,
+                          .expire_ns = 2,
+                          .limit_ns = 3,
+                          .backoff_ns = 4,
+                          .retries = 5,
+                          .crashes = 6,
+                          .key = 0x8877665544332211u,
+                          .dedup_ns = 7},
+                     back;
+    uint8_t bytes[REC_TERMS_LEN];
+    rec_put_terms(bytes, &t);
+    struct record r = {.type = REC_TERMS, .len = sizeof bytes, .payload = bytes};
+    memset(&back, 0xff, sizeof back);
+    cr_assert_eq(rec_get_terms(&r, &back), 0);
+    cr_assert_eq(memcmp(&t, &back, sizeof t), 0);
+    cr_assert_eq(bytes[32], 0x11, "little-endian");
+    r.len = 40; /* as they were before keys */
+    cr_assert_eq(rec_get_terms(&r, &back), -EPROTO);
+}
+
 Test(records, nonsense_is_never_read_outside, .timeout = 30)
 {
     uint32_t seed = 1;
