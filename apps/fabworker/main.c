@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "apps/common/args.h"
 #include "apps/common/opts.h"
-#include "apps/fabworker/fabworker.h"
+#include "apps/fabworker/isolate.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -29,6 +29,7 @@ enum {
     BATCH,
     STRICT,
     WAIT,
+    ISOLATE,
     JSON,
     LEVEL,
     KERNELS,
@@ -42,6 +43,7 @@ static const struct opt options[] = {
     {"count", 'n', OPT_VALUE, COUNT},     {"exit-when-idle", 0, OPT_MAYBE, IDLE},
     {"print", 'p', OPT_BARE, PRINT},      {"batch", 0, OPT_VALUE, BATCH},
     {"strict", 0, OPT_BARE, STRICT},      {"wait", 'w', OPT_BARE, WAIT},
+    {"isolate", 0, OPT_BARE, ISOLATE},
     {"json", 0, OPT_BARE, JSON},          {"log-level", 0, OPT_VALUE, LEVEL},
     {"kernels", 0, OPT_BARE, KERNELS},    {"version", 0, OPT_BARE, VERSION},
     {"help", 'h', OPT_BARE, HELP},        {0}};
@@ -66,6 +68,8 @@ static void help(void)
         "  -p, --print          print each task with its result, and who ran it\n"
         "      --batch N        most tasks to claim at once, 1 to 256 (default 32); tasks that\n"
         "                       take long are always claimed one by one\n"
+        "      --isolate        run kernels in a process of their own beside each thread: one that\n"
+        "                       crashes, hangs (--limit) or is cancelled is ended, its core goes on\n"
         "      --json           print a summary as JSON at exit\n"
         "      --log-level L    error, warning, info (default) or debug\n"
         "      --kernels        list the kernels this worker knows\n"
@@ -80,7 +84,8 @@ static void help(void)
         "Examples:\n"
         "  fabworker\n"
         "  fabworker --cores 2-5 --server tcp://node1:50000\n"
-        "  fabworker --print --exit-when-idle=5\n",
+        "  fabworker --print --exit-when-idle=5\n"
+        "  fabworker --isolate --cores 1-3\n",
         stdout);
 }
 
@@ -132,6 +137,7 @@ static int take_option(struct worker_options *o, int id, const char *value)
         o->strict |= id == STRICT;
         o->wait |= id == WAIT;
         o->json |= id == JSON;
+        o->isolate |= id == ISOLATE;
         break;
     }
     return rc;
@@ -194,10 +200,18 @@ static void signals_of_interest(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGHUP);
     sigaddset(set, WORKER_SIGNAL);
+    sigaddset(set, SIGCHLD);
+}
+
+static void ring_all(struct worker *w, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (w[i].started && w[i].iso)
+            isolate_ring(w[i].iso);
 }
 
 /* Until all threads have ended. */
-static void attend(struct shared *sh)
+static void attend(struct shared *sh, struct worker *w)
 {
     sigset_t set;
     int asked = 0;
@@ -205,7 +219,9 @@ static void attend(struct shared *sh)
     signals_of_interest(&set);
     while (at_load(&sh->alive) > 0) {
         int number = sigwaitinfo(&set, NULL);
-        if (number < 0 || number == WORKER_SIGNAL)
+        if (number == SIGCHLD)
+            ring_all(w, sh->threads);
+        if (number < 0 || number == WORKER_SIGNAL || number == SIGCHLD)
             continue;
         /* Some send a signal to a process and then to its group: the same one twice at once is one.
          */
@@ -217,6 +233,7 @@ static void attend(struct shared *sh)
         asked_ns = clock_ns();
         log_info("stopping after the tasks in hand; a second signal leaves at once");
         worker_stop(sh, EXIT_OK);
+        ring_all(w, sh->threads);
     }
 }
 
@@ -228,6 +245,12 @@ static int start_thread(struct shared *sh, struct worker *w, int core)
     w->seed = (clock_ns() ^ (uint64_t)getpid() << 32 ^ (uint64_t)core * 0x9e3779b97f4a7c15u) | 1;
     w->wait_ns = WORKER_RETRY_FIRST_NS;
     snprintf(w->name, sizeof w->name, "fabworker/%d", core);
+    if (sh->o->isolate) {
+        const char *at = sh->o->server ? sh->o->server : getenv("FABRIC_SERVER");
+        int rc = isolate_open(&w->iso, at && strncmp(at, "unix:", 5) != 0);
+        if (rc < 0)
+            return rc;
+    }
     at_add(&sh->alive, 1);
     int error = pthread_create(&w->thread, NULL, worker_main, w);
     if (error) {
@@ -262,15 +285,18 @@ static int run(const struct worker_options *o, const struct cores *cores)
     signals_of_interest(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* in the threads, too: they inherit it */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* one that is ignored leaves no children to wait for */
     for (int i = 0; i < cores->n && !worker_stopping(&sh); i++) {
         rc = start_thread(&sh, &w[i], cores->core[i]);
         if (rc < 0 && worker_stop(&sh, EXIT_FAILED))
             log_error("%s", err_text(rc));
     }
-    attend(&sh);
+    attend(&sh, w);
     for (int i = 0; i < cores->n; i++)
         if (w[i].started)
             pthread_join(w[i].thread, NULL);
+    for (int i = 0; i < cores->n; i++)
+        isolate_close(w[i].iso);
     int status = at_load(&sh.status);
     if (at_load(&sh.ready) > 0)
         print_summary(&sh, w, cores->n, (double)(clock_ns() - start) / 1e9);
@@ -283,6 +309,8 @@ int main(int argc, char **argv)
     struct worker_options o = {.cores = "all", .idle_ns = -1, .batch = BATCH_DEFAULT};
     static struct cores cores;
     int status;
+    if (argc > 1 && strcmp(argv[1], ISOLATE_WORD) == 0)
+        return isolate_child(argc, argv);
     log_open("fabworker", LOG_INFO);
     if (kernel_register_builtin() < 0) {
         log_error("%s", fab_errmsg());
@@ -292,6 +320,10 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     if (worker_cores(o.cores, o.strict, &cores) < 0) {
+        log_error("%s", fab_errmsg());
+        return EXIT_FAILED;
+    }
+    if (o.isolate && kernel_register_unruly() < 0) {
         log_error("%s", fab_errmsg());
         return EXIT_FAILED;
     }
