@@ -16,12 +16,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "apps/fabworker/isolate.h"
@@ -37,21 +37,16 @@ enum reason { GOES_ON, DIED, CANCELLED, OVERRUN };
 
 /* ---- the child ---- */
 
-int isolate_open(struct isolate **out, bool remote)
+int isolate_open(struct isolate **out, int core, bool remote)
 {
     struct isolate *iso = calloc(1, sizeof *iso);
     if (!iso)
         return err_set(-ENOMEM, "no memory");
-    int fd = memfd_create("fabworker-isolate", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    /* above the numbers that they get in the child */
-    iso->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 10) : -1;
-    iso->bell = bell >= 0 ? fcntl(bell, F_DUPFD_CLOEXEC, 10) : -1;
+    int error;
+    iso->core = core;
     iso->remote = remote;
-    if (fd >= 0)
-        close(fd);
-    if (bell >= 0)
-        close(bell);
+    iso->fd = memfd_create("fabworker-isolate", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    iso->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (iso->fd < 0 || iso->bell < 0 || ftruncate(iso->fd, (off_t)ISOLATE_BYTES) < 0 ||
         fcntl(iso->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
         goto fail;
@@ -62,10 +57,10 @@ int isolate_open(struct isolate **out, bool remote)
     *out = iso;
     return 0;
 fail:
-    fd = errno;
+    error = errno;
     iso->s = NULL;
     isolate_close(iso);
-    return err_set(-fd, "--isolate: no memory to share with a child: %s", strerror(fd));
+    return err_set(-error, "--isolate: no memory to share with a child: %s", strerror(error));
 }
 
 void isolate_close(struct isolate *iso)
@@ -92,39 +87,20 @@ void isolate_ring(struct isolate *iso)
 
 static int spawn(struct isolate *iso)
 {
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attr;
-    sigset_t mask;
-    char parent[16];
-    char *argv[] = {(char *)"fabworker", (char *)ISOLATE_WORD, parent, NULL};
-    snprintf(parent, sizeof parent, "%d", (int)getpid());
+    struct nursery *y = iso->nursery;
+    pid_t pid = -1;
     at_store(&iso->s->go, 0);
     at_store(&iso->s->ended, 0);
     iso->batch = 0;
     iso->deaths_seen = at_load(&iso->deaths);
-    /* a terminal's Ctrl-C is the parent's to obey */
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGHUP);
-    int error = posix_spawn_file_actions_init(&files);
-    if (error)
-        return err_set(-error, "--isolate: no child: %s", strerror(error));
-    posix_spawnattr_init(&attr);
-    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
-    posix_spawnattr_setsigmask(&attr, &mask);
-    posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&files, 2, 1); /* stdout is the worker's alone */
-    posix_spawn_file_actions_adddup2(&files, iso->fd, ISOLATE_FD);
-    posix_spawn_file_actions_adddup2(&files, iso->bell, ISOLATE_BELL);
-    posix_spawn_file_actions_addclosefrom_np(&files, ISOLATE_BELL + 1);
-    error = posix_spawn(&iso->pid, "/proc/self/exe", &files, &attr, argv, environ);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&attr);
-    if (error) {
-        iso->pid = 0;
-        return err_set(-error, "--isolate: no child: %s", strerror(error));
-    }
+    pthread_mutex_lock(&y->lock);
+    bool told = send(y->sock, &iso->index, sizeof iso->index, MSG_NOSIGNAL) == sizeof iso->index &&
+                recv(y->sock, &pid, sizeof pid, 0) == sizeof pid;
+    pthread_mutex_unlock(&y->lock);
+    if (!told || pid < 0)
+        return err_set(told ? (int)pid : -ECHILD, "--isolate: no child: %s",
+                       told ? strerror((int)-pid) : "the process that makes them is gone");
+    iso->pid = pid;
     return 0;
 }
 

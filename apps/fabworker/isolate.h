@@ -3,8 +3,10 @@
  * isolate.h - fabworker --isolate: kernels run in a child process a worker thread, so that one that
  * crashes or hangs is ended and its core goes on.
  *
- * The child is this program again, started by exec: it maps nothing of the fabric and has none of
- * the worker's descriptors. Tasks and results go through one memory file that both map, with a
+ * Children are made by the nursery, a process that was forked before any handle was opened, and are
+ * children of the worker all the same (CLONE_PARENT): they map nothing of the fabric and have none of
+ * the worker's descriptors. (Another exec would do that, too, but the libraries that libfabric loads
+ * measure clocks for a fifth of a second.) Tasks and results go through one memory file that both map, with a
  * futex each way; everything in it may be scribbled on by a kernel, so what the parent reads there is
  * read once and checked. The file is sealed against shrinking and as long as the longest argument and
  * result need; only what is touched takes memory.
@@ -15,8 +17,8 @@
  *   time limit                               ended = go; told + 1 at the end, and between
  *                                            tasks when results should not wait
  *
- * The child ends with the thread that started it (PR_SET_PDEATHSIG). It is no sandbox: it may do
- * whatever its user may.
+ * Nursery and children end with the worker, however it ends (PR_SET_PDEATHSIG). They are no sandbox: they may
+ * do whatever their user may.
  */
 #ifndef FABRIC_FABWORKER_ISOLATE_H
 #define FABRIC_FABWORKER_ISOLATE_H
@@ -24,11 +26,6 @@
 #include <assert.h>
 #include <sys/types.h>
 #include "apps/fabworker/fabworker.h"
-
-#define ISOLATE_WORD "--isolated" /* argv[1] of a child */
-/* Its descriptors, and what it is told besides: its parent's pid. */
-#define ISOLATE_FD   3
-#define ISOLATE_BELL 4
 
 struct isolate_task {
     uint64_t kernel;
@@ -57,9 +54,17 @@ struct isolate_shared {
 #define ISOLATE_BYTES (ISOLATE_RES + FAB_ARG_MAX + 2 * ISOLATE_CUT)
 static_assert(sizeof(struct isolate_shared) <= ISOLATE_ARGS, "the head has room");
 
+struct nursery {
+    int sock;
+    pid_t pid;
+    pthread_mutex_t lock; /* one thread asks at a time */
+};
+
 struct isolate {
     struct isolate_shared *s;
-    int fd, bell;
+    int fd, bell, core;
+    struct nursery *nursery;
+    uint32_t index; /* what the nursery knows it by */
     _Atomic uint32_t deaths; /* SIGCHLDs: the main thread adds */
     uint32_t deaths_seen;
     pid_t pid; /* 0: none */
@@ -68,8 +73,10 @@ struct isolate {
     bool remote;        /* the handle sleeps on descriptors */
 };
 
-/* In the main thread, before w's thread starts. */
-int isolate_open(struct isolate **out, bool remote) __attribute__((warn_unused_result));
+/* In the main thread, before others start: one for each worker, then the nursery. */
+int isolate_open(struct isolate **out, int core, bool remote) __attribute__((warn_unused_result));
+int nursery_open(struct nursery *y, struct worker *w, uint32_t n) __attribute__((warn_unused_result));
+void nursery_close(struct nursery *y);
 /* In the main thread: a child may have died, or all are stopping. */
 void isolate_ring(struct isolate *iso);
 /* In w's thread: runs w->lease[0..n); *ran gets how many were started. < 0: the handle is of no use
@@ -81,8 +88,8 @@ void isolate_stop(struct isolate *iso);
 /* After w's thread has ended. */
 void isolate_close(struct isolate *iso);
 
-/* isolate_child.c: main() of a child. */
-int isolate_child(int argc, char **argv);
+/* isolate_child.c: the life of a child of process `parent`. */
+_Noreturn void isolate_child(const struct isolate *iso, pid_t parent);
 
 /* thread.c */
 int worker_complete(struct worker *w, const struct fab_lease *l, const void *res, uint32_t len)

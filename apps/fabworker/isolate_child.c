@@ -5,6 +5,7 @@
  * Threads: one. Failure: it may die anywhere; the parent sees `started` and `done`.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +25,13 @@ struct child {
     uint8_t *base;
     struct kernel_ctx ctx;
     const struct kernel *kernel;
+    int bell;
     uint64_t out; /* where the next result goes */
 };
 
-static void tell(struct isolate_shared *s)
+static void tell(const struct child *c)
 {
+    struct isolate_shared *s = c->s;
     uint64_t one = 1;
     at_add(&s->told, 1);
     switch (at_load(&s->parked)) {
@@ -36,7 +39,7 @@ static void tell(struct isolate_shared *s)
         futex_wake(&s->told, 1);
         break;
     case ISOLATE_ON_BELL:
-        (void)!write(ISOLATE_BELL, &one, sizeof one);
+        (void)!write(c->bell, &one, sizeof one);
         break;
     }
 }
@@ -82,7 +85,7 @@ static void run_batch(struct child *c)
             break;
         /* a change of kernel may be one from short to long */
         if (i > 0 && t->kernel != t[-1].kernel)
-            tell(s);
+            tell(c);
         at_store(&s->started, i + 1);
         if (at_load(&s->skip[i])) {
             t->res_len = -ECANCELED;
@@ -94,7 +97,7 @@ static void run_batch(struct child *c)
         at_store(&s->spent_ns, now - start);
         at_store(&s->done, i + 1); /* with the result before it */
         if (i + 1 < n && (at_load(&s->eager) || now - last > TELL_NS)) {
-            tell(s);
+            tell(c);
             last = now;
         }
     }
@@ -104,24 +107,30 @@ static void run_batch(struct child *c)
     }
 }
 
-int isolate_child(int argc, char **argv)
+/* Nothing is inherited but stderr and the bell. */
+static void close_all(int bell)
 {
-    struct child c = {0};
-    if (argc != 3) {
-        fputs("fabworker: " ISOLATE_WORD " is for its own use\n", stderr);
-        return 2;
-    }
+    int null = open("/dev/null", O_RDONLY);
+    if (null > 0)
+        dup2(null, 0);
+    dup2(2, 1); /* stdout is the worker's alone */
+    close_range(3, (unsigned)bell - 1, 0);
+    close_range((unsigned)bell + 1, ~0u, 0);
+}
+
+_Noreturn void isolate_child(const struct isolate *iso, pid_t parent)
+{
+    struct child c = {.bell = iso->bell};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != (pid_t)strtol(argv[2], NULL, 10))
-        return 1; /* it died before we could ask to be told */
-    c.base = mmap(NULL, ISOLATE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                  ISOLATE_FD, 0);
-    if (c.base == MAP_FAILED || kernel_register_builtin() < 0 || kernel_register_unruly() < 0) {
-        fprintf(stderr, "fabworker: a child for kernels can't start: %s\n", strerror(errno));
-        return 1;
-    }
-    close(ISOLATE_FD);
-    c.s = (struct isolate_shared *)(void *)c.base;
+    if (getppid() != parent)
+        _exit(1); /* it died before we could ask to be told */
+    c.s = iso->s;
+    c.base = (uint8_t *)iso->s;
+    (void)madvise(c.base, ISOLATE_BYTES, MADV_DONTDUMP); /* a crash shall not take long */
+    close_all(iso->bell);
+    if (topo_pin(iso->core) < 0)
+        _exit(1);
+    (void)!topo_prefer(topo_node_of(iso->core));
     for (uint32_t last = 0;;) {
         uint32_t go = at_load(&c.s->go);
         if (go == last) {
@@ -131,6 +140,6 @@ int isolate_child(int argc, char **argv)
         last = go;
         run_batch(&c);
         at_store(&c.s->ended, go);
-        tell(c.s);
+        tell(&c);
     }
 }

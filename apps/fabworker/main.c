@@ -245,12 +245,6 @@ static int start_thread(struct shared *sh, struct worker *w, int core)
     w->seed = (clock_ns() ^ (uint64_t)getpid() << 32 ^ (uint64_t)core * 0x9e3779b97f4a7c15u) | 1;
     w->wait_ns = WORKER_RETRY_FIRST_NS;
     snprintf(w->name, sizeof w->name, "fabworker/%d", core);
-    if (sh->o->isolate) {
-        const char *at = sh->o->server ? sh->o->server : getenv("FABRIC_SERVER");
-        int rc = isolate_open(&w->iso, at && strncmp(at, "unix:", 5) != 0);
-        if (rc < 0)
-            return rc;
-    }
     at_add(&sh->alive, 1);
     int error = pthread_create(&w->thread, NULL, worker_main, w);
     if (error) {
@@ -259,6 +253,23 @@ static int start_thread(struct shared *sh, struct worker *w, int core)
     }
     w->started = true;
     return 0;
+}
+
+/* --isolate: what each thread shares with its children, and who makes them. */
+static int isolate_all(const struct worker_options *o, struct nursery *y, struct worker *w,
+                       const struct cores *cores)
+{
+    const char *at = o->server ? o->server : getenv("FABRIC_SERVER");
+    bool remote = at && strncmp(at, "unix:", 5) != 0;
+    int rc = 0;
+    for (int i = 0; i < cores->n && rc == 0; i++) {
+        rc = isolate_open(&w[i].iso, cores->core[i], remote);
+        if (rc == 0) {
+            w[i].iso->nursery = y;
+            w[i].iso->index = (uint32_t)i;
+        }
+    }
+    return rc < 0 ? rc : nursery_open(y, w, (uint32_t)cores->n);
 }
 
 static int run(const struct worker_options *o, const struct cores *cores)
@@ -277,6 +288,10 @@ static int run(const struct worker_options *o, const struct cores *cores)
         rc = budget_open(&sh.budget, o->count, sh.threads);
     if (rc == 0)
         rc = connection_open(&sh.connection);
+    struct nursery nursery = {0};
+    signal(SIGCHLD, SIG_DFL); /* one that is ignored leaves no children to wait for */
+    if (rc == 0 && o->isolate)
+        rc = isolate_all(o, &nursery, w, cores);
     if (rc < 0) {
         log_error("%s", err_text(rc));
         free(w);
@@ -285,7 +300,6 @@ static int run(const struct worker_options *o, const struct cores *cores)
     signals_of_interest(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* in the threads, too: they inherit it */
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL); /* one that is ignored leaves no children to wait for */
     for (int i = 0; i < cores->n && !worker_stopping(&sh); i++) {
         rc = start_thread(&sh, &w[i], cores->core[i]);
         if (rc < 0 && worker_stop(&sh, EXIT_FAILED))
@@ -295,6 +309,7 @@ static int run(const struct worker_options *o, const struct cores *cores)
     for (int i = 0; i < cores->n; i++)
         if (w[i].started)
             pthread_join(w[i].thread, NULL);
+    nursery_close(&nursery);
     for (int i = 0; i < cores->n; i++)
         isolate_close(w[i].iso);
     int status = at_load(&sh.status);
@@ -309,8 +324,6 @@ int main(int argc, char **argv)
     struct worker_options o = {.cores = "all", .idle_ns = -1, .batch = BATCH_DEFAULT};
     static struct cores cores;
     int status;
-    if (argc > 1 && strcmp(argv[1], ISOLATE_WORD) == 0)
-        return isolate_child(argc, argv);
     log_open("fabworker", LOG_INFO);
     if (kernel_register_builtin() < 0) {
         log_error("%s", fab_errmsg());

@@ -5,22 +5,23 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "core/atomic.h"
 #include "core/kernels/kernels.h"
 
 static long die(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res)
 {
-    uint64_t number;
-    int rc = kernel_arg_u64(ctx, "abort", arg, len, &number);
-    if (rc < 0)
-        return rc;
-    if (number == 0 || number > 64)
-        return kernel_error(ctx, -EDOM, "abort: no signal has the number %llu",
-                            (unsigned long long)number);
-    signal((int)number, SIG_DFL);
-    kill(getpid(), (int)number);
-    return kernel_res_u64(ctx, number, res); /* one that does not kill */
+    char text[8] = "";
+    memcpy(text, arg, len < sizeof text ? len : 0);
+    int number = atoi(text);
+    if (number < 1 || number > 64)
+        return kernel_error(ctx, -EDOM, "abort: the argument must be a signal's number");
+    signal(number, SIG_DFL);
+    kill(getpid(), number);
+    *res = arg; /* it was one that does not kill */
+    return (long)len;
 }
 
 static long hang(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res)
@@ -36,8 +37,6 @@ struct kernel kernel_abort = {
     .summary = "dies of a signal (with --isolate only)",
     .argument = "SIGNAL (a number: 6, 9, 11)",
     .run = die,
-    .parse = kernel_parse_i64,
-    .format = kernel_format_uint,
 };
 
 struct kernel kernel_hang = {
