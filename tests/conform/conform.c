@@ -211,6 +211,21 @@ static void await_empty(void)
     cr_assert(empty, "tasks are left in the fabric");
 }
 
+/* Until one task is being run, or is with the peer that will. */
+static void await_leased(void)
+{
+    fab_t *look = open_as(FAB_TOOL, fx.local);
+    bool leased = false;
+    for (uint64_t until = clock_ns() + (uint64_t)(10 * SECOND); !leased && clock_ns() < until;) {
+        char *json;
+        cr_assert_eq(fab_status_json(look, &json, SECOND), 0);
+        leased = strstr(json, "\"leased\": 1,") != NULL;
+        free(json);
+    }
+    fab_close(look);
+    cr_assert(leased, "nobody runs the task");
+}
+
 /* Until so many workers are there. */
 static void await_workers(int n)
 {
@@ -437,7 +452,8 @@ Test(conform, a_task_that_runs_can_be_cancelled, .timeout = 30)
         fab_id id;
         t.terms = i < 3 ? NULL : &terms;
         cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), 1);
-        cr_assert_eq(fab_wait(f, id, &o, SECOND / 5), -ETIMEDOUT); /* it is being run */
+        await_leased();
+        cr_assert_eq(fab_wait(f, id, &o, SECOND / 20), -ETIMEDOUT); /* it is being run */
         int rc = fab_withdraw(f, id);
         cr_assert(rc == -EBUSY || (rc == 0 && address == fx.remote), "%d: %s", rc, fab_errmsg());
         cr_assert_eq(fab_wait(f, id, &o, SECOND / 10), -ETIMEDOUT, "%s was stopped by a withdrawal",
