@@ -4,12 +4,12 @@
  * crashes or hangs is ended and its core goes on.
  *
  * Children are made by the nursery, a process that was forked before any handle was opened, and are
- * children of the worker all the same (CLONE_PARENT): they map nothing of the fabric and have none of
- * the worker's descriptors. (Another exec would do that, too, but the libraries that libfabric loads
- * measure clocks for a fifth of a second.) Tasks and results go through one memory file that both map, with a
- * futex each way; everything in it may be scribbled on by a kernel, so what the parent reads there is
- * read once and checked. The file is sealed against shrinking and as long as the longest argument and
- * result need; only what is touched takes memory.
+ * children of the worker all the same (CLONE_PARENT): they map nothing of the fabric and have none
+ * of the worker's descriptors. (An exec of this program would do, too, unless its file was replaced
+ * meanwhile.) Tasks and results go through one memory file that both map, with a futex each way;
+ * everything in it may be scribbled on by a kernel, so what the parent reads there is read once and
+ * checked. The file is sealed against shrinking and as long as the longest argument and result need;
+ * only what is touched takes memory.
  *
  *   parent                                   child
  *   args, task[0..n), done = 0; go + 1       waits for go
@@ -17,8 +17,8 @@
  *   time limit                               ended = go; told + 1 at the end, and between
  *                                            tasks when results should not wait
  *
- * Nursery and children end with the worker, however it ends (PR_SET_PDEATHSIG). They are no sandbox: they may
- * do whatever their user may.
+ * Nursery and children end with the worker, however it ends (PR_SET_PDEATHSIG). They are no
+ * sandbox: they may do whatever their user may.
  */
 #ifndef FABRIC_FABWORKER_ISOLATE_H
 #define FABRIC_FABWORKER_ISOLATE_H

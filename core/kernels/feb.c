@@ -139,8 +139,10 @@ __attribute__((noipa)) static uint64_t recurse(int64_t n)
 /* The same, asking before each part that takes a millisecond or so whether to go on. */
 static uint64_t recurse_until(const struct kernel_ctx *ctx, int64_t n, bool *stop)
 {
+    if (*stop)
+        return 0;
     if (n <= NAIVE_LOOK) {
-        *stop = *stop || kernel_cancelled(ctx);
+        *stop = kernel_cancelled(ctx);
         return *stop ? 0 : recurse(n);
     }
     return recurse_until(ctx, n - 1, stop) + recurse_until(ctx, n - 2, stop) -
