@@ -17,7 +17,7 @@
 #include "core/crashpoint.h"
 #include "core/dedup.h"
 #include "core/error.h"
-#include "core/local.h"
+#include "core/lease.h"
 #include "core/ring.h"
 #include "core/terms.h"
 
@@ -48,6 +48,9 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
     lease->kernel = sl->kernel;
     lease->len = len;
     lease->arg = NULL;
+    lease->due_ns = 0;
+    if (__builtin_expect((raw & ARG_TERMS) != 0, 0) && terms_of(l->seg, slot)->limit_ns)
+        lease->due_ns = terms_of(l->seg, slot)->due_ns;
     lease->attempt = (uint16_t)(slot_attempt(w));
     lease->queue = (uint8_t)meta_queue(meta);
     lease->priority = (uint8_t)meta_priority(meta);
@@ -70,7 +73,7 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
 /* Frees a task whose lease we hold (word w) with everything attached to it. The lease goes first: a
  * death in between must not bring back a task whose argument is gone. The FILLING slot that it
  * leaves instead is freed by the undertaker, with its blocks. */
-static bool free_task(struct local *l, uint32_t slot, uint64_t w)
+bool lease_free(struct local *l, uint32_t slot, uint64_t w)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint32_t epoch = slot_epoch(w);
@@ -101,10 +104,10 @@ static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
         return;
     /* or the producer has taken the outcome meanwhile */
     if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch)
-        (void)free_task(l, slot, w);
+        (void)lease_free(l, slot, w);
 }
 
-static int lost_lease(struct local *l, const struct fab_lease *lease)
+int lease_lost(struct local *l, const struct fab_lease *lease)
 {
     leave_overrun(l, (uint32_t)lease->ref[0], slot_epoch(lease->ref[1]));
     at_add_rlx(&l->seg->head->late_results, 1);
@@ -128,7 +131,7 @@ static bool start_terms(struct local *l, uint32_t slot, uint64_t w, uint64_t met
     dedup_never_started(l->seg, t->dedup, slot,
                         slot_word(slot_epoch(w), l->me, slot_attempt(w) - 1, SLOT_LEASED));
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-        (void)free_task(l, slot, w);
+        (void)lease_free(l, slot, w);
     } else if (at_cas(&l->seg->slot[slot].state, &w,
                       slot_word(slot_epoch(w), producer, slot_attempt(w) - 1, SLOT_EXPIRED)) &&
                producer < l->seg->participants) {
@@ -145,6 +148,11 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
     if (__builtin_expect((l->seg->slot[slot].arg_len & ARG_TERMS) != 0, 0) &&
         !start_terms(l, slot, w, meta))
         return false;
+    /* given back just before its producer cancelled it */
+    if (__builtin_expect((meta_flags(meta) & META_CANCEL) != 0, 0)) {
+        (void)lease_end(l, slot, w, SLOT_CANCELLED);
+        return false;
+    }
     if (read_task(l, slot, w, meta, lease))
         return true;
     at_store(&l->seg->head->check_wanted, 1);
@@ -369,7 +377,7 @@ bool local_arm_queue(struct local *l, uint32_t queue)
 /* ---- the ends of a lease ---- */
 
 /* Puts result bytes where their length says; the slot is ours. */
-static int put_result(struct local *l, uint32_t slot, uint64_t w, const void *res, uint32_t len)
+int lease_put_result(struct local *l, uint32_t slot, uint64_t w, const void *res, uint32_t len)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint32_t unit, arg_len = sl->arg_len;
@@ -429,16 +437,8 @@ static bool try_again(struct local *l, uint32_t slot, uint64_t w, uint64_t meta)
         arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
     t->failures++;
     t->not_before_ns = terms_pause_end(t, t->failures);
-    enum slot_state as = t->backoff_ns ? SLOT_DELAYED : SLOT_READY;
-    if (!at_cas(&sl->state, &w, slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), as)))
-        return false; /* the caller's CAS fails, too, and tells */
-    if (as == SLOT_READY) {
-        if (!ring_put(l->seg, segment_ready_ring(l->seg, q, pr), slot))
-            at_store(&l->seg->head->audit_wanted, 1);
-        queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
-    }
-    terms_note(l->seg, &l->out, slot);
-    return true;
+    /* -ESTALE: the caller's CAS fails, too, and tells */
+    return lease_back(l, slot, w, t->backoff_ns ? SLOT_DELAYED : SLOT_READY) >= 0;
 }
 
 /* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody
@@ -453,17 +453,17 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     struct seg_slot *sl = &l->seg->slot[slot];
     /* relaxed: a first look; the CAS below decides */
     if (slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me || at_load_rlx(&sl->state) != w) {
-        return lost_lease(l, lease);
+        return lease_lost(l, lease);
     }
     uint64_t meta = at_load_rlx(&sl->meta), stamp = sl->stamp;
     uint32_t producer = meta_producer(meta);
-    int rc = put_result(l, slot, w, res, len);
+    int rc = lease_put_result(l, slot, w, res, len);
     CRASH_POINT("complete.result");
     if (rc < 0)
         return rc;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-        if (!free_task(l, slot, w))
-            return lost_lease(l, lease);
+        if (!lease_free(l, slot, w))
+            return lease_lost(l, lease);
         goto counted;
     }
     uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
@@ -473,8 +473,7 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     if (!at_cas(&sl->state, &expect, done)) {
         if (slot_res_place(sl->arg_len, len) == PLACE_BLOCK)
             arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
-        at_add_rlx(&l->seg->head->late_results, 1);
-        return err_set(-ESTALE, "the lease is no longer held");
+        return lease_lost(l, lease);
     }
     CRASH_POINT("complete.done");
     /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it
@@ -483,7 +482,7 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
         expect = done;
         if (at_cas(&sl->state, &expect, w)) {
             CRASH_POINT("complete.orphan");
-            (void)free_task(l, slot, w);
+            (void)lease_free(l, slot, w);
         }
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);
@@ -508,7 +507,12 @@ int local_fail(fab_t *f, const struct fab_lease *lease, const char *message)
 {
     struct local *l = (struct local *)f;
     size_t len = strnlen(message, 255);
-    int rc = finish(l, lease, SLOT_FAILED, message, (uint32_t)len);
+    int rc = lease_check(l, lease);
+    if (rc < 0)
+        return rc;
+    if (local_cancelled(f, lease))
+        return lease_cancel(l, lease);
+    rc = finish(l, lease, SLOT_FAILED, message, (uint32_t)len);
     if (rc == -ENOSPC || rc == -EMSGSIZE) /* no room for the sentence: the first word of it is
                                              better than no outcome */
         rc = finish(l, lease, SLOT_FAILED, message, len < 8 ? (uint32_t)len : 8);
@@ -518,25 +522,13 @@ int local_fail(fab_t *f, const struct fab_lease *lease, const char *message)
 int local_release(fab_t *f, const struct fab_lease *lease)
 {
     struct local *l = (struct local *)f;
-    uint64_t w = lease->ref[1];
-    if (lease->ref[0] >= l->seg->slots || slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me)
-        return err_set(-EINVAL, "not a lease of this handle");
-    uint32_t slot = (uint32_t)lease->ref[0];
-    uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours while we hold the lease */
-    uint64_t ready = slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), SLOT_READY);
-    if (!at_cas(&l->seg->slot[slot].state, &w, ready))
-        return lost_lease(l, lease);
-    CRASH_POINT("release.ready");
-    uint32_t q = meta_queue(meta), pr = meta_priority(meta);
-    if (q >= l->seg->queues || pr >= SEG_PRIORITIES)
-        return err_set(-EPROTO, "the task's slot is damaged");
-    if (!ring_put(l->seg, segment_ready_ring(l->seg, q, pr), slot))
-        at_store(&l->seg->head->audit_wanted,
-                 1); /* READY without an entry: fabricd's audit puts it in */
-    CRASH_POINT("release.put");
-    queue_wake(l->seg, &l->seg->queue[q], &l->out, 1);
-    if (meta_flags(meta) & META_TERMS)
-        terms_note(l->seg, &l->out, slot); /* it may expire */
-    bump(&l->self->counts[q % SEG_QUEUES_MAX].released, 1);
-    return 0;
+    int rc = lease_check(l, lease);
+    if (rc < 0)
+        return rc;
+    rc = lease_back(l, (uint32_t)lease->ref[0], lease->ref[1], SLOT_READY);
+    if (rc == -ESTALE)
+        return lease_lost(l, lease);
+    if (rc == 0)
+        bump(&l->self->counts[lease->queue % SEG_QUEUES_MAX].released, 1);
+    return rc < 0 ? rc : 0;
 }

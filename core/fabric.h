@@ -135,7 +135,7 @@ struct fab_task {
 enum fab_status {
     FAB_COMPLETED = 1, /* data is the result */
     FAB_FAILED,        /* data is the kernel's error text */
-    FAB_CANCELLED,     /* withdrawn before it was started */
+    FAB_CANCELLED,     /* withdrawn before it was started, or stopped: fab_cancel() */
     FAB_DEAD,          /* its workers died as often as its budget allows; data says so */
     FAB_LOST,          /* the link broke, or somebody wrote over the task: perhaps it ran */
     FAB_EXPIRED,       /* not started in time (terms.expire_ns) */
@@ -180,10 +180,16 @@ FAB_API FAB_MUST int fab_wait(fab_t *f, fab_id id, struct fab_outcome *out, int6
 FAB_API FAB_MUST long fab_wait_any(fab_t *f, struct fab_outcome *out, size_t max,
                                    int64_t timeout_ns);
 
-/* Asks to withdraw a task. 0: it had not been started; its outcome is FAB_CANCELLED. -EBUSY: it has
- * been started; its outcome comes as usual. The outcome is still to be waited for in both cases.
- * Remote handles ask the daemon and return 0 when the request is on its way: the outcome tells. */
+/* Cancels a task. 0: it was withdrawn, or, when it is being run, its worker was asked to stop;
+ * -EBUSY: its outcome is there already. The outcome is still to be waited for, and tells:
+ * FAB_COMPLETED when a result came first, FAB_CANCELLED when the attempt ended in any other way (a
+ * time limit that passes first: FAB_OVERRUN). A kernel that does not look (fab_cancelled()) runs on
+ * to its end; `fabworker --isolate` kills it. Remote handles return 0 when the request is on its
+ * way. */
 FAB_API FAB_MUST int fab_cancel(fab_t *f, fab_id id);
+/* The same for tasks that nobody has started. -EBUSY: it has been started, its outcome comes as
+ * usual. */
+FAB_API FAB_MUST int fab_withdraw(fab_t *f, fab_id id);
 
 /* Number of tasks submitted on this handle whose outcome has not been taken. */
 FAB_API size_t fab_outstanding(const fab_t *f);
@@ -198,6 +204,7 @@ struct fab_lease {
     uint32_t len;
     uint16_t attempt; /* 1 for the first */
     uint8_t queue, priority;
+    uint64_t due_ns; /* CLOCK_MONOTONIC: when the attempt is over its time limit; 0: no limit */
 };
 
 /* The argument's bytes, 8-byte aligned, valid until the lease ends (complete, fail, release) or
@@ -227,6 +234,23 @@ FAB_API FAB_MUST int fab_release(fab_t *f, const struct fab_lease *l);
  *     while ((rc = fab_complete(f, &l, res, len)) == -ENOSPC && fab_wait_room(f, FAB_FOREVER) == 0)
  *             ; */
 FAB_API FAB_MUST int fab_wait_room(fab_t *f, int64_t timeout_ns);
+/* Ends a lease whose kernel died in a process of its own: counts against the task's crash budget as
+ * the worker's death would. Another attempt follows, or FAB_DEAD with the text (one sentence, at
+ * most 200 bytes) and how often. */
+FAB_API FAB_MUST int fab_crash(fab_t *f, const struct fab_lease *l, const char *text);
+/* Ends a lease whose kernel was stopped at its time limit: FAB_OVERRUN. -EINVAL: it has none;
+ * -ESTALE: fabricd has ended it so already. */
+FAB_API FAB_MUST int fab_overrun(fab_t *f, const struct fab_lease *l);
+/* 1: the task was cancelled, or the lease is no longer held: its result is of no use to anybody.
+ * End it by fab_fail() or fab_release(). 0: go on. A load on local handles; remote ones look at
+ * their link when they have not for 100 us. */
+FAB_API FAB_MUST int fab_cancelled(fab_t *f, const struct fab_lease *l);
+/* For a worker whose kernels run elsewhere. Sleeps until *word is not `value`, a lease may have been
+ * cancelled (ask fab_cancelled()), or the time is over (-ETIMEDOUT); may return early. Whoever
+ * changes *word wakes its futex (shared), for remote handles makes fd readable besides (an eventfd,
+ * say; the caller reads it). word NULL, fd -1: none. -EPIPE: the link is gone. */
+FAB_API FAB_MUST int fab_attend(fab_t *f, uint32_t *word, uint32_t value, int fd,
+                                int64_t timeout_ns);
 /* Sends what is gathered (remote); no-op on local handles. */
 FAB_API FAB_MUST int fab_flush(fab_t *f);
 

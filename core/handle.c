@@ -61,6 +61,11 @@ FAB_API int fab_cancel(fab_t *f, fab_id id)
     return f->ops->cancel(f, id);
 }
 
+FAB_API int fab_withdraw(fab_t *f, fab_id id)
+{
+    return f->ops->withdraw(f, id);
+}
+
 FAB_API size_t fab_outstanding(const fab_t *f)
 {
     return f->ops->outstanding(f);
@@ -89,6 +94,26 @@ FAB_API int fab_fail(fab_t *f, const struct fab_lease *l, const char *message)
 FAB_API int fab_release(fab_t *f, const struct fab_lease *l)
 {
     return f->ops->release(f, l);
+}
+
+FAB_API int fab_crash(fab_t *f, const struct fab_lease *l, const char *text)
+{
+    return f->ops->crash(f, l, text);
+}
+
+FAB_API int fab_overrun(fab_t *f, const struct fab_lease *l)
+{
+    return f->ops->overrun(f, l);
+}
+
+FAB_API int fab_cancelled(fab_t *f, const struct fab_lease *l)
+{
+    return f->ops->cancelled(f, l);
+}
+
+FAB_API int fab_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns)
+{
+    return f->ops->attend(f, word, value, fd, timeout_ns);
 }
 
 FAB_API int fab_flush(fab_t *f)

@@ -17,11 +17,16 @@ struct fab_ops {
     int (*wait)(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
     long (*wait_any)(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
     int (*cancel)(fab_t *f, fab_id id);
+    int (*withdraw)(fab_t *f, fab_id id);
     size_t (*outstanding)(const fab_t *f);
     long (*claim)(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
     int (*complete)(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
     int (*fail)(fab_t *f, const struct fab_lease *l, const char *message);
     int (*release)(fab_t *f, const struct fab_lease *l);
+    int (*crash)(fab_t *f, const struct fab_lease *l, const char *text);
+    int (*overrun)(fab_t *f, const struct fab_lease *l);
+    int (*cancelled)(fab_t *f, const struct fab_lease *l);
+    int (*attend)(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns);
     int (*flush)(fab_t *f);
     int (*wait_room)(fab_t *f, int64_t timeout_ns); /* NULL: fab_complete() is never refused room */
     int (*status_json)(fab_t *f, char **text, int64_t timeout_ns);

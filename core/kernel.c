@@ -43,18 +43,29 @@ int kernel_register(struct kernel *k)
     return 0;
 }
 
-int kernel_register_builtin(void)
+static int register_all(struct kernel *const *k, size_t n)
 {
-    static struct kernel *const builtin[] = {&kernel_feb, &kernel_feb_naive, &kernel_spin,
-                                             &kernel_echo, &kernel_sleep};
-    for (size_t i = 0; i < sizeof builtin / sizeof *builtin; i++) {
-        if (kernel_by_name(builtin[i]->name) == builtin[i])
+    for (size_t i = 0; i < n; i++) {
+        if (kernel_by_name(k[i]->name) == k[i])
             continue;
-        int rc = kernel_register(builtin[i]);
+        int rc = kernel_register(k[i]);
         if (rc < 0)
             return rc;
     }
     return 0;
+}
+
+int kernel_register_builtin(void)
+{
+    static struct kernel *const builtin[] = {&kernel_feb, &kernel_feb_naive, &kernel_spin,
+                                             &kernel_echo, &kernel_sleep};
+    return register_all(builtin, sizeof builtin / sizeof *builtin);
+}
+
+int kernel_register_unruly(void)
+{
+    static struct kernel *const unruly[] = {&kernel_abort, &kernel_hang};
+    return register_all(unruly, sizeof unruly / sizeof *unruly);
 }
 
 const struct kernel *kernel_by_id(uint64_t id)

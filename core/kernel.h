@@ -13,6 +13,7 @@
 #ifndef FABRIC_KERNEL_H
 #define FABRIC_KERNEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,7 +25,18 @@ struct kernel_ctx {
     uint8_t *buf; /* result bytes; kernel_buf() makes room */
     size_t cap;
     char error[256]; /* set by a run function that fails: one sentence for the producer */
+    /* Set by a worker that can tell: whether the task was cancelled, so that its result is of no
+     * use; and a sleep until clock_ns() is until_ns, or that is so (false: it can't). */
+    bool (*cancelled)(void *arg);
+    bool (*sleep)(void *arg, uint64_t until_ns);
+    void *arg;
 };
+
+/* For kernels that take long: to be asked every millisecond or so. True: return -ECANCELED. */
+static inline bool kernel_cancelled(const struct kernel_ctx *ctx)
+{
+    return ctx->cancelled && ctx->cancelled(ctx->arg);
+}
 
 /* Room for len result bytes in ctx->buf; NULL when memory is out. */
 void *kernel_buf(struct kernel_ctx *ctx, size_t len);
@@ -54,6 +66,9 @@ struct kernel {
 /* Adds k (kept by reference). -EEXIST: the name is there; -ENOSPC: 256 kernels are there;
  * -EADDRINUSE: another name has the same hash. */
 int kernel_register(struct kernel *k) __attribute__((warn_unused_result));
+/* For workers whose kernels run in processes of their own (fabworker --isolate): kernels that crash
+ * and that hang. */
+int kernel_register_unruly(void) __attribute__((warn_unused_result));
 /* Registers the built-in kernels; may be called twice. */
 int kernel_register_builtin(void) __attribute__((warn_unused_result));
 const struct kernel *kernel_by_id(uint64_t id);

@@ -48,6 +48,7 @@ struct local {
     uint64_t known_head[SEG_QUEUES_MAX][SEG_PRIORITIES]; /* ring_put_many() */
     bool unwaited; /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
     bool parked;   /* bell_parked is, or may still be, set by us */
+    uint32_t attended; /* bell_seq as of the last fab_attend() */
     uint32_t hot;  /* slot completed last: its producer is likely to use it next (claim.c) */
     uint32_t hot_queue;
     uint64_t hot_word;                /* the state word that such a task will have */
@@ -77,11 +78,16 @@ long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
 int local_cancel(fab_t *f, fab_id id);
+int local_withdraw(fab_t *f, fab_id id);
+int local_cancelled(fab_t *f, const struct fab_lease *l);
+int local_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns);
 long local_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
 int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
 int local_wait_room(fab_t *f, int64_t timeout_ns);
+int local_crash(fab_t *f, const struct fab_lease *l, const char *text);
+int local_overrun(fab_t *f, const struct fab_lease *l);
 
 static inline bool local_fabric_gone(const struct local *l)
 {

@@ -13,6 +13,9 @@
  *     |                                    +-- release, or owner dies (attempt + 1) --+
  *     +-- DEAD (crash budget spent) is an outcome like DONE; without a waiter LEASED -> FREE
  *
+ * A producer cancels what runs by a mark in meta (cancel.c): LEASED -> CANCELLED in place of every
+ * transition but the one to DONE.
+ *
  * With terms (terms.h): FILLING -> DELAYED -> READY; LEASED -> DELAYED for another attempt;
  * READY, DELAYED -> EXPIRED. LEASED -> OVERRUN is the one transition that takes a lease from a
  * living worker, which may write its result into the slot at any time after: OVERRUN and, once the
@@ -89,8 +92,9 @@ static inline bool slot_is_outcome(uint64_t w)
 }
 
 /* meta {producer:16, queue:8, priority:8, flags:16, counted:8, crashes:8}: written by the producer while
- * FILLING (crashes also by the undertaker), read by anyone: relaxed, the state word's CAS tells
- * whether what was read still holds. */
+ * FILLING; later by read-modify-writes alone (crashes by the undertaker and the worker, META_ORPHAN
+ * by the undertaker, META_CANCEL by the producer). Read by anyone: relaxed, the state word's CAS
+ * tells whether what was read still holds. */
 static inline uint64_t slot_meta(uint32_t producer, uint32_t queue, uint32_t priority,
                                  uint32_t flags)
 {
@@ -130,6 +134,7 @@ static inline uint64_t meta_count_crash(uint64_t m, uint32_t attempt)
 #define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
 #define META_TERMS     4u /* flags: ARG_TERMS is set; for who looks without owning the slot */
 #define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
+#define META_CANCEL    8u /* flags: the producer wants it stopped (cancel.c) */
 
 #define SLOT_CRASH_BUDGET 3u /* worker deaths a task survives less one */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * submit.c - the producer's side of a local handle, first half: submit and cancel.
+ * submit.c - the producer's side of a local handle, first half: submit (cancel.c cancels).
  *
  * A submit fills slots of the handle's stock, makes them READY, publishes them in the
  * ready ring and looks for sleepers. Outcomes are outcome.c's.
@@ -512,32 +512,4 @@ long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int
         if (rc < 0)
             return rc;
     }
-}
-
-/* ---- cancel ---- */
-
-int local_cancel(fab_t *f, fab_id id)
-{
-    struct local *l = (struct local *)f;
-    uint32_t slot = (uint32_t)id;
-    if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
-        l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
-        return err_set(-ENOENT, "no such task is outstanding");
-    uint64_t w = at_load(&l->seg->slot[slot].state);
-    if ((slot_state(w) != SLOT_READY && slot_state(w) != SLOT_DELAYED) ||
-        slot_epoch(w) != (uint32_t)(id >> 32))
-        return err_set(-EBUSY, "the task has been started");
-    /* READY is anybody's: the CAS decides between the claimer and us. Its hint in the ring becomes
-     * stale. */
-    if (!at_cas(&l->seg->slot[slot].state, &w,
-                slot_word(slot_epoch(w), l->me, slot_attempt(w), SLOT_CANCELLED)))
-        return err_set(-EBUSY, "the task has just been started");
-    CRASH_POINT("cancel.done");
-    if (meta_flags(at_load_rlx(&l->seg->slot[slot].meta)) & META_TERMS) /* ours */
-        dedup_never_started(l->seg, terms_of(l->seg, slot)->dedup, slot, w);
-    _Atomic uint64_t *c =
-        &l->self->counts[meta_queue(at_load_rlx(&l->seg->slot[slot].meta)) % SEG_QUEUES_MAX]
-             .cancelled;
-    at_store_rlx(c, at_load_rlx(c) + 1); /* our own counter */
-    return 0;
 }

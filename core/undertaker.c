@@ -114,6 +114,19 @@ static void put_dead_text(const struct job *j, uint32_t slot, uint32_t crashes)
     sl->res_len = (uint32_t)len;
 }
 
+/* A task that waits, with word w, whose producer had set the mark while it was being run: R2 of
+ * cancel.c. */
+static bool end_if_cancelled(const struct job *j, uint32_t slot, uint64_t w)
+{
+    /* one that nobody waits for is freed by its claimer */
+    if ((meta_flags(at_load(&j->s->slot[slot].meta)) & (META_CANCEL | META_NO_WAIT | META_ORPHAN)) !=
+            META_CANCEL ||
+        !undertaker_end(j->s, j->out, j->me, slot, w, SLOT_CANCELLED))
+        return false;
+    j->report->cancelled++;
+    return true;
+}
+
 static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
 {
     struct seg_slot *sl = &j->s->slot[slot];
@@ -121,14 +134,19 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
     if (fate_of(j, slot_owner(w)) == FATE_CRASHED) {
         /* once an attempt, should we be cut off and come here again; ours while the dead holds it */
-        if (meta_counted(meta) != (slot_attempt(w) & 0xff))
-            (void)at_cas(&sl->meta, &meta, meta_count_crash(meta, slot_attempt(w)));
+        while (meta_counted(meta) != (slot_attempt(w) & 0xff) &&
+               !at_cas(&sl->meta, &meta, meta_count_crash(meta, slot_attempt(w))))
+            ; /* its producer has set a mark meanwhile */
         crashes = meta_crashes(at_load(&sl->meta));
         CRASH_POINT("undertaker.counted");
     }
     struct seg_terms *terms = sl->arg_len & ARG_TERMS ? terms_of(j->s, slot) : NULL;
     uint32_t budget = terms && terms->crashes ? terms->crashes : SLOT_CRASH_BUDGET;
     enum slot_state as = SLOT_READY;
+    if (meta_flags(meta) & META_CANCEL) {
+        j->report->cancelled += undertaker_end(j->s, j->out, j->me, slot, w, SLOT_CANCELLED);
+        return;
+    }
     if (crashes >= budget) {
         if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
             free_blocks_of(j, slot, w);
@@ -151,6 +169,8 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     if (at_cas(&sl->state, &w, slot_word(slot_epoch(w), producer, slot_attempt(w), as))) {
         j->report->leases++;
         CRASH_POINT("undertaker.returned");
+        if (end_if_cancelled(j, slot, slot_word(slot_epoch(w), producer, slot_attempt(w), as)))
+            return;
         if (as == SLOT_READY)
             requeue(j, slot, meta);
         if (terms)
@@ -281,6 +301,10 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
         bool in_ready = in_bits(&ready, i), in_free = in_bits(&freed, i);
+        /* who gave it back did not come to look at the mark */
+        if ((slot_state(w) == SLOT_READY || slot_state(w) == SLOT_DELAYED) &&
+            end_if_cancelled(&j, i, w))
+            continue;
         /* The dead may not have come to tell the timers of it. */
         if (slot_state(w) == SLOT_DELAYED ||
             (slot_state(w) == SLOT_READY &&

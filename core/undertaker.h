@@ -16,6 +16,7 @@
 
 struct undertaker_report {
     uint32_t leases;   /* tasks returned to READY */
+    uint32_t cancelled; /* tasks that ended so because their producer had asked for it */
     uint32_t dead;     /* tasks whose crash budget is spent */
     uint32_t filling;  /* half-made or stocked slots freed */
     uint32_t outcomes; /* untaken outcomes freed */
@@ -33,7 +34,7 @@ enum fate { FATE_NONE, FATE_LEFT, FATE_CRASHED };
  * byte (enum fate) for each entry of the table. */
 void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
                              const uint8_t *fate, struct undertaker_report *report);
-/* Ends the task in a slot with word w for want of time: EXPIRED, or OVERRUN for a lease. Its
+/* Ends the task in a slot with word w: EXPIRED, OVERRUN for a lease, CANCELLED. Its
  * producer is told; a task nobody waits for is freed. False: the word was no longer w. */
 bool undertaker_end(const struct segment *s, const struct wake_out *out, uint32_t me, uint32_t slot,
                     uint64_t w, enum slot_state as);

@@ -9,7 +9,8 @@
  *   to the daemon                          to the peer
  *   SUBMIT  ref, queue, priority, kernel   OUTCOME ref, status, attempts
  *   CANCEL  ref                            LEASE   ref, queue, priority, attempts, kernel
- *   TERMS   ref, of the SUBMIT to come
+ *   TERMS   ref, of the SUBMIT to come     TERMS   ref, of the LEASE to come: what is left of its limit
+ *                                          CANCEL  ref, of a LEASE
  *   WANT    queue, len = leases wanted
  *   DONE    ref, status
  *   RELEASE ref
@@ -48,6 +49,7 @@ enum rec_type {
 
 #define REC_NO_WAIT 1u /* SUBMIT: no outcome is wanted */
 #define REC_BIG     2u
+#define REC_WAITING 4u /* CANCEL: only a task that nobody has started */
 
 #define REC_HEAD   16u
 #define REC_KERNEL 8u
@@ -58,7 +60,8 @@ struct record {
     uint8_t type; /* enum rec_type */
     uint8_t flags;
     uint8_t queue;
-    uint8_t priority;  /* SUBMIT, LEASE; in OUTCOME and DONE the status (enum fab_status) */
+    uint8_t priority;  /* SUBMIT, LEASE; in OUTCOME and DONE the status (enum fab_status;
+                        * DONE with FAB_DEAD: its kernel crashed, the daemon counts) */
     uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more */
     uint32_t len;      /* payload, or with REC_BIG the whole length, or for WANT the number */
     uint64_t ref;

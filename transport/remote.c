@@ -50,6 +50,8 @@ static int take_record(struct remote *r, const struct record *rec)
         return remote_lease(r, rec, NULL);
     if (rec->type == REC_OUTCOME)
         return remote_outcome(r, rec, NULL);
+    if (rec->type == REC_CANCEL || rec->type == REC_TERMS)
+        return remote_on_mark(r, rec);
     return err_set(-EPROTO, "a record of type %u is not for this side", rec->type);
 }
 
@@ -134,7 +136,7 @@ static void on_control(struct loop_src *src, int result)
 
 /* Sleeps in the loop until something is readable or ns are over. A watch that did not fire stays
  * for the next sleep. */
-static int sleep_on_fds(struct remote *r, int64_t ns)
+int remote_sleep(struct remote *r, int64_t ns)
 {
     int fd[2], n = r->tr->fds(r->dom, fd), rc = 0;
     if (r->tr->arm(r->dom) != 0) /* events wait already */
@@ -163,7 +165,7 @@ int remote_wait(struct remote *r, uint64_t deadline)
     if (rc < 0)
         return rc;
     spin_miss(&r->spin);
-    rc = sleep_on_fds(
+    rc = remote_sleep(
         r, deadline == UINT64_MAX || deadline - now > INT64_MAX ? -1 : (int64_t)(deadline - now));
     spin_start(&r->spin);
     return rc;
@@ -282,7 +284,7 @@ static void remote_close(fab_t *f)
     struct remote *r = (struct remote *)f;
     if (r->lane && !r->broken)
         say_all(r);
-    for (int i = 0; i < 3 && r->loop; i++)
+    for (int i = 0; i < 4 && r->loop; i++)
         loop_stop(r->loop, &r->src[i]);
     if (r->loop)
         loop_close(r->loop);
@@ -298,6 +300,7 @@ static void remote_close(fab_t *f)
         free(r->held[--r->held_n]);
     free(r->held);
     free(r->task);
+    free(r->mark);
     free(r->lease);
     free(r);
 }
@@ -309,11 +312,16 @@ static const struct fab_ops remote_ops = {
     .wait = remote_wait_one,
     .wait_any = remote_wait_any,
     .cancel = remote_cancel,
+    .withdraw = remote_withdraw,
     .outstanding = remote_outstanding,
     .claim = remote_claim,
     .complete = remote_complete,
     .fail = remote_fail,
     .release = remote_release,
+    .crash = remote_crash,
+    .overrun = remote_overrun,
+    .cancelled = remote_cancelled,
+    .attend = remote_attend,
     .flush = remote_flush_op,
     .status_json = remote_status,
 };
@@ -325,7 +333,8 @@ static int make_tables(struct remote *r)
     r->lease_cap = in->lease_window;
     r->task = calloc(r->window, sizeof *r->task);
     r->lease = calloc(r->lease_cap, sizeof *r->lease);
-    if (!r->task || !r->lease)
+    r->mark = calloc(r->lease_cap + 1, sizeof *r->mark);
+    if (!r->task || !r->lease || !r->mark)
         return err_set(-ENOMEM, "no memory for a window of %u tasks", r->window);
     for (uint32_t i = 0; i < r->window; i++)
         r->task[i].next = i + 1 < r->window ? i + 1 : REMOTE_NONE;

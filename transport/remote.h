@@ -40,6 +40,12 @@ struct rlease {
     uint8_t *data; /* argument over 64 bytes */
 };
 
+/* A lease that was cancelled, or has a time limit; each holds for one generation. */
+struct rmark {
+    uint32_t cancelled, limited;
+    uint64_t due_ns;
+};
+
 struct remote {
     struct fab base;
     struct session *session;
@@ -47,7 +53,7 @@ struct remote {
     const struct tr_ops *tr;
     struct tr_domain *dom;
     struct loop *loop;
-    struct loop_src src[3];
+    struct loop_src src[4]; /* 0, 1: the transport; 2: control; 3: fab_attend()'s */
     struct spin spin;
     int broken; /* 0, or why the link is gone: -errno */
     char why[200];
@@ -71,6 +77,9 @@ struct remote {
     uint32_t handed;    /* leases in the caller's hands */
     uint64_t handed_at; /* ticks of the last hand-over */
     double task_ticks;  /* smoothed time per task */
+    struct rmark *mark; /* by the lease's number: what was said about it */
+    uint32_t cancels, attended; /* CANCELs that came, and as of the last fab_attend() */
+    uint64_t looked_at;         /* fab_cancelled(): ticks */
     uint64_t flushed_at;
     uint64_t ticks_hz;
 };
@@ -111,9 +120,24 @@ long remote_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, in
 int remote_wait_one(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 long remote_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
 int remote_cancel(fab_t *f, fab_id id);
+int remote_withdraw(fab_t *f, fab_id id);
 long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
 int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
 int remote_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int remote_release(fab_t *f, const struct fab_lease *l);
+/* ---- remote_attend.c ---- */
+int remote_crash(fab_t *f, const struct fab_lease *l, const char *text);
+int remote_overrun(fab_t *f, const struct fab_lease *l);
+int remote_cancelled(fab_t *f, const struct fab_lease *l);
+int remote_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns);
+/* CANCEL and TERMS of a lease. */
+int remote_on_mark(struct remote *r, const struct record *rec) __attribute__((warn_unused_result));
+/* When this lease's attempt is over its limit; 0: it has none. */
+uint64_t remote_due(const struct remote *r, uint64_t ref);
+/* remote_claim.c: the end of a lease, with a status other than FAB_COMPLETED. */
+int remote_end(struct remote *r, const struct fab_lease *l, enum fab_status status, const char *text)
+    __attribute__((warn_unused_result));
+/* remote.c: sleeps until a descriptor is readable. */
+int remote_sleep(struct remote *r, int64_t ns) __attribute__((warn_unused_result));
 
 #endif

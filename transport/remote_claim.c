@@ -38,6 +38,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     l->attempt = rec->attempts;
     l->queue = rec->queue;
     l->priority = rec->priority;
+    l->due_ns = remote_due(r, rec->ref);
     if (rec->len <= 64) {
         l->small[0] = 0;
         memcpy(l->small, data ? data : rec->payload, rec->len);
@@ -206,14 +207,19 @@ int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32
     return end((struct remote *)f, l, &rec, len ? res : "");
 }
 
-int remote_fail(fab_t *f, const struct fab_lease *l, const char *message)
+int remote_end(struct remote *r, const struct fab_lease *l, enum fab_status status, const char *text)
 {
     struct record rec = {.type = REC_DONE,
-                         .priority = FAB_FAILED,
+                         .priority = (uint8_t)status,
                          .queue = l->queue,
-                         .len = (uint32_t)strnlen(message, 255),
+                         .len = (uint32_t)strnlen(text, 255),
                          .ref = l->ref[0]};
-    return end((struct remote *)f, l, &rec, message);
+    return end(r, l, &rec, text);
+}
+
+int remote_fail(fab_t *f, const struct fab_lease *l, const char *message)
+{
+    return remote_end((struct remote *)f, l, FAB_FAILED, message);
 }
 
 int remote_release(fab_t *f, const struct fab_lease *l)

@@ -347,7 +347,7 @@ long remote_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t time
     return (long)n;
 }
 
-int remote_cancel(fab_t *f, fab_id id)
+static int cancel(fab_t *f, fab_id id, uint8_t flags)
 {
     struct remote *r = (struct remote *)f;
     struct rtask *t = r->task ? task_of(r, id) : NULL;
@@ -355,9 +355,19 @@ int remote_cancel(fab_t *f, fab_id id)
         return err_set(-ENOENT, "no such task is outstanding");
     if (t->arrived)
         return err_set(-EBUSY, "the task is done");
-    struct record rec = {.type = REC_CANCEL, .ref = id};
+    struct record rec = {.type = REC_CANCEL, .flags = flags, .ref = id};
     int rc = remote_put(r, &rec, UINT64_MAX);
     if (rc == 0)
         rc = remote_flush(r);
     return rc < 0 ? rc : 0;
+}
+
+int remote_cancel(fab_t *f, fab_id id)
+{
+    return cancel(f, id, 0);
+}
+
+int remote_withdraw(fab_t *f, fab_id id)
+{
+    return cancel(f, id, REC_WAITING);
 }

@@ -7,7 +7,7 @@
  * progress line get their turn; for standard input in poll().
  *
  * Ends early on a signal (withdraw what has not started, wait for the rest; a second one leaves at
- * once), on the deadline (withdraw, leave what runs), when stdout is closed or full, and when the
+ * once), on the deadline (cancel everything, leave what does not stop), when stdout is closed or full, and when the
  * fabric is gone.
  */
 #include <errno.h>
@@ -308,7 +308,8 @@ static void withdraw(struct run *r)
 {
     stop_reading(r);
     for (uint32_t i = 0; i < RUN_WINDOW; i++)
-        if (r->entry[i].state == ENTRY_SENT && fab_cancel(r->f, r->entry[i].id) == 0)
+        if (r->entry[i].state == ENTRY_SENT &&
+            (r->stop == STOP_SIGNAL ? fab_withdraw : fab_cancel)(r->f, r->entry[i].id) == 0)
             r->asked_back++;
 }
 
@@ -319,7 +320,7 @@ static bool stay(const struct run *r, uint64_t limit_ns)
         return false;
     if (r->stop == STOP_SIGNAL)
         return signals < 2 && (!r->deadline_ns || clock_ns() < r->deadline_ns);
-    /* Remote handles only ask: some may turn out to have started. */
+    /* What runs was asked to stop; it may be a kernel that does not look. */
     return r->stop == STOP_TIMEOUT && r->came_back < r->asked_back && clock_ns() < limit_ns;
 }
 

@@ -70,7 +70,7 @@ void submit_help(FILE *to)
           "      --forever        repeat the arguments until interrupted\n"
           "  -u, --unordered      print results as they come, as ARGUMENT<tab>RESULT\n"
           "      --no-wait        submit only; print how many tasks the fabric accepted\n"
-          "  -t, --timeout TIME   give up after TIME (250ms, 10s, 5m) and withdraw the rest\n"
+          "  -t, --timeout TIME   give up after TIME (250ms, 10s, 5m): withdraw and cancel the rest\n"
           "      --queue NAME     submit to this queue (default: the fabric's first)\n"
           "  -p, --priority N     0 (first) to 3 (last); default 1\n"
           "      --delay TIME     start no task before TIME has passed\n"

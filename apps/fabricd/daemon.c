@@ -195,6 +195,10 @@ int daemon_open(struct daemon *d, const struct conf *conf)
         rc = adopt_participants(d);
     if (rc == 0)
         rc = gate_open(&d->gate, d);
+    if (rc == 0 && d->gate) {
+        d->timers.cancelled = gate_cancel;
+        d->timers.arg = d->gate;
+    }
     if (rc == 0 && d->adopted) /* a new segment has no tasks yet, and its pages are better left untouched */
         timers_scan(&d->timers, &d->seg);
     if (rc < 0) {

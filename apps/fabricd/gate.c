@@ -174,6 +174,14 @@ bool gate_arm(struct gate *g)
     return carriers_arm(d);
 }
 
+void gate_cancel(void *gate, uint32_t owner, uint32_t slot, uint64_t word)
+{
+    const struct gate *g = gate;
+    for (struct peer *p = g->peers; p; p = p->next)
+        if (p->stage == STAGE_UP && p->link->participant == owner)
+            link_cancel(p->link, slot, word);
+}
+
 bool gate_idle(const struct gate *g)
 {
     for (const struct peer *p = g->peers; p; p = p->next)

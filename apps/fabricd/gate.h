@@ -22,6 +22,9 @@ int gate_open(struct gate **out, struct daemon *d) __attribute__((warn_unused_re
 long gate_work(struct gate *g);
 /* Before sleeping: false when there is work. */
 bool gate_arm(struct gate *g);
+/* A lease of participant owner (word: its slot's) shall stop: its peer is told, if it is one.
+ * struct timers calls it. */
+void gate_cancel(void *gate, uint32_t owner, uint32_t slot, uint64_t word);
 /* No remote producer waits for an outcome. */
 bool gate_idle(const struct gate *g);
 /* Links are there, so that waiting may spin for them. */

@@ -163,7 +163,7 @@ bool link_arm(struct link *k)
     /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
      * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
      * the daemon's timer looks for them. */
-    bool stuck = k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first ||
+    bool stuck = k->cancels > 0 || k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first ||
                  lane_tx_blocked(k->lane);
     if (stuck)
         return true;

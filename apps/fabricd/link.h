@@ -53,7 +53,9 @@ struct link {
         uint32_t generation; /* odd: in use */
         uint32_t next;
         uint8_t queue;
+        bool cancelled; /* the peer is to be told */
     } * lease;
+    uint32_t cancels; /* how many of these */
     uint32_t lease_free, in_flight;
     uint32_t want, want_queue;
     struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
@@ -82,6 +84,8 @@ long link_work(struct link *k) __attribute__((warn_unused_result));
 void link_read_rest(struct link *k);
 /* S1 and S2 of wake.h for everything the link waits for in the segment. False: there is work. */
 bool link_arm(struct link *k);
+/* The task in slot, which the peer may have a lease of with this word, shall stop: it is told. */
+void link_cancel(struct link *k, uint32_t slot, uint64_t word);
 /* Copies its numbers to where fabctl sees them. */
 void link_publish(struct link *k);
 /* Gives back everything (through the undertaker) and frees the link; the lane is the owner's.

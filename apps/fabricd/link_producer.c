@@ -244,8 +244,11 @@ int producer_on_cancel(struct link *k, const struct record *r)
             return 0;
         }
     }
-    /* started or answered already: its outcome tells */
-    (void)!local_cancel(&k->local->base, k->id[i]);
+    /* answered already, or started and not to be stopped: its outcome tells */
+    if (r->flags & REC_WAITING)
+        (void)!local_withdraw(&k->local->base, k->id[i]);
+    else
+        (void)!local_cancel(&k->local->base, k->id[i]);
     return 0;
 }
 

@@ -2,6 +2,9 @@
  *
  * link_worker.c - the worker's half of a link: WANT, DONE, RELEASE in; LEASE out. See link.h.
  *
+ * A task that its producer cancels while the peer has it: CANCEL out (link_cancel()); its end comes
+ * in as any other, and cancel.c of the core sees the mark.
+ *
  * A lease is named on the wire by its place in a table and a generation, so that a peer can end
  * only what it was given, and once.
  */
@@ -48,6 +51,8 @@ int worker_on_want(struct link *k, const struct record *r)
 static void end_lease(struct link *k, struct link_lease *own)
 {
     own->generation++; /* even: free */
+    k->cancels -= own->cancelled;
+    own->cancelled = false;
     own->next = k->lease_free;
     k->lease_free = (uint32_t)(own - k->lease);
     k->in_flight--;
@@ -78,12 +83,56 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
         rc = local_complete(&k->local->base, &l, data, r->len);
         if (rc == -ENOSPC || rc == -EMSGSIZE) /* the sentence says what does not fit */
             rc = local_fail(&k->local->base, &l, err_text(rc));
+    } else if (r->priority == FAB_OVERRUN) {
+        rc = local_overrun(&k->local->base, &l);
+        if (rc == -EINVAL) /* it has no limit: the peer is wrong */
+            rc = local_fail(&k->local->base, &l, err_text(rc));
     } else {
         snprintf(text, sizeof text, "%.*s", (int)(r->len < 255 ? r->len : 255), (const char *)data);
-        rc = local_fail(&k->local->base, &l, text);
+        rc = r->priority == FAB_DEAD ? local_crash(&k->local->base, &l, text)
+                                     : local_fail(&k->local->base, &l, text);
     }
     end_lease(k, own);
     return rc == -ESTALE ? 0 : rc; /* late: dropped and counted */
+}
+
+/* How long the attempt may take from now, ahead of its lease. */
+static int send_limit(struct link *k, const struct fab_lease *l, uint64_t ref)
+{
+    uint8_t bytes[REC_TERMS_LEN];
+    uint64_t now = clock_ns();
+    struct fab_terms t = {.limit_ns = l->due_ns > now ? l->due_ns - now : 1};
+    struct record r = {.type = REC_TERMS, .len = sizeof bytes, .ref = ref, .payload = bytes};
+    rec_put_terms(bytes, &t);
+    return link_put(k, &r);
+}
+
+void link_cancel(struct link *k, uint32_t slot, uint64_t word)
+{
+    for (uint32_t i = 0; k->lease && i < k->lease_window; i++) {
+        struct link_lease *own = &k->lease[i];
+        if ((own->generation & 1) && own->ref[0] == slot && own->ref[1] == word) {
+            k->cancels += !own->cancelled;
+            own->cancelled = true;
+        }
+    }
+}
+
+/* 1: all are told; 0: no room now. */
+static int send_cancels(struct link *k)
+{
+    for (uint32_t i = 0; k->cancels > 0 && i < k->lease_window; i++) {
+        struct link_lease *own = &k->lease[i];
+        struct record r = {.type = REC_CANCEL, .ref = (uint64_t)own->generation << 32 | i};
+        if (!own->cancelled)
+            continue;
+        int rc = link_put(k, &r);
+        if (rc <= 0)
+            return rc;
+        own->cancelled = false;
+        k->cancels--;
+    }
+    return 1;
 }
 
 static int send_lease(struct link *k, const struct fab_lease *l)
@@ -97,9 +146,17 @@ static int send_lease(struct link *k, const struct fab_lease *l)
                        .len = l->len,
                        .ref = ref,
                        .kernel = l->kernel};
+    int rc;
+    if (local_cancelled(&k->local->base, l)) { /* it waited here, and ends here */
+        k->in_flight--;
+        rc = local_release(&k->local->base, l);
+        return rc < 0 && rc != -ESTALE ? rc : 1;
+    }
+    if (l->due_ns && (rc = send_limit(k, l, ref)) <= 0)
+        return rc;
     /* A large argument stays where it is in the segment while its lease is held: sent from there.
      */
-    int rc = link_put_any(k, &r, fab_arg(l), false);
+    rc = link_put_any(k, &r, fab_arg(l), false);
     if (rc <= 0)
         return rc;
     k->lease_free = own->next;
@@ -112,7 +169,10 @@ static int send_lease(struct link *k, const struct fab_lease *l)
 
 long worker_send(struct link *k)
 {
-    long n = 0;
+    long n = k->cancels;
+    int told = send_cancels(k);
+    if (told <= 0)
+        return told < 0 ? told : n - k->cancels;
     for (;;) {
         while (k->claimed_at < k->claimed_n) {
             int rc = send_lease(k, &k->claimed[k->claimed_at]);

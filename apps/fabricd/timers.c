@@ -63,7 +63,10 @@ static void look(struct timers *t, const struct segment *s, uint32_t slot)
     const struct seg_slot *sl = &s->slot[slot];
     struct timer_entry e = {.slot = slot, .word = at_load(&sl->state)};
     const struct seg_terms *terms = terms_of(s, slot);
-    if (!(meta_flags(at_load(&sl->meta)) & META_TERMS))
+    uint32_t flags = meta_flags(at_load(&sl->meta));
+    if ((flags & META_CANCEL) && slot_state(e.word) == SLOT_LEASED && t->cancelled)
+        t->cancelled(t->arg, slot_owner(e.word), slot, e.word);
+    if (!(flags & META_TERMS))
         return;
     uint64_t expires = terms->expires_ns; /* each read once */
     switch (slot_state(e.word)) {

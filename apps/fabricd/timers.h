@@ -23,6 +23,9 @@ struct timer_entry {
 };
 
 struct timers {
+    /* Told of a lease that its producer wants to stop, whose worker is behind a link. */
+    void (*cancelled)(void *arg, uint32_t owner, uint32_t slot, uint64_t word);
+    void *arg;
     struct timer_entry *heap;
     uint32_t n, cap;
 };

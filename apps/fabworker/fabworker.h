@@ -30,7 +30,7 @@ struct worker_options {
     uint64_t count;  /* 0: no limit */
     int64_t idle_ns; /* exit after so long without a task; < 0: never */
     uint32_t batch;
-    bool strict, wait, print, json;
+    bool strict, wait, print, json, isolate;
 };
 
 /* How many tasks may still be started (--count). A thread reserves before it claims and returns
@@ -73,8 +73,10 @@ struct shared {
 };
 
 struct counters {
-    uint64_t tasks, completed, failed, released, dropped;
+    uint64_t tasks, completed, failed, released, dropped, crashed;
 };
+
+struct isolate;
 
 struct worker {
     struct shared *sh;
@@ -89,6 +91,8 @@ struct worker {
     int fast_rounds;              /* batches of short tasks in a row; < 0 after a long one */
     const struct kernel *kernel;  /* of the last task */
     struct kernel_ctx ctx, shown; /* shown: for --print */
+    const struct fab_lease *running; /* what ctx is asked about */
+    struct isolate *iso;             /* --isolate; NULL: kernels run in the thread */
     uint8_t *copy;                /* private copy of a long argument */
     size_t copy_cap;
     struct text lines; /* --print: of the batch in hand */

@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "apps/common/args.h"
 #include "apps/common/opts.h"
-#include "apps/fabworker/fabworker.h"
+#include "apps/fabworker/isolate.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -29,6 +29,7 @@ enum {
     BATCH,
     STRICT,
     WAIT,
+    ISOLATE,
     JSON,
     LEVEL,
     KERNELS,
@@ -42,6 +43,7 @@ static const struct opt options[] = {
     {"count", 'n', OPT_VALUE, COUNT},     {"exit-when-idle", 0, OPT_MAYBE, IDLE},
     {"print", 'p', OPT_BARE, PRINT},      {"batch", 0, OPT_VALUE, BATCH},
     {"strict", 0, OPT_BARE, STRICT},      {"wait", 'w', OPT_BARE, WAIT},
+    {"isolate", 0, OPT_BARE, ISOLATE},
     {"json", 0, OPT_BARE, JSON},          {"log-level", 0, OPT_VALUE, LEVEL},
     {"kernels", 0, OPT_BARE, KERNELS},    {"version", 0, OPT_BARE, VERSION},
     {"help", 'h', OPT_BARE, HELP},        {0}};
@@ -66,6 +68,8 @@ static void help(void)
         "  -p, --print          print each task with its result, and who ran it\n"
         "      --batch N        most tasks to claim at once, 1 to 256 (default 32); tasks that\n"
         "                       take long are always claimed one by one\n"
+        "      --isolate        run kernels in a process of their own beside each thread: one that\n"
+        "                       crashes, hangs (--limit) or is cancelled is ended, its core goes on\n"
         "      --json           print a summary as JSON at exit\n"
         "      --log-level L    error, warning, info (default) or debug\n"
         "      --kernels        list the kernels this worker knows\n"
@@ -80,7 +84,8 @@ static void help(void)
         "Examples:\n"
         "  fabworker\n"
         "  fabworker --cores 2-5 --server tcp://node1:50000\n"
-        "  fabworker --print --exit-when-idle=5\n",
+        "  fabworker --print --exit-when-idle=5\n"
+        "  fabworker --isolate --cores 1-3\n",
         stdout);
 }
 
@@ -132,6 +137,7 @@ static int take_option(struct worker_options *o, int id, const char *value)
         o->strict |= id == STRICT;
         o->wait |= id == WAIT;
         o->json |= id == JSON;
+        o->isolate |= id == ISOLATE;
         break;
     }
     return rc;
@@ -194,10 +200,18 @@ static void signals_of_interest(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGHUP);
     sigaddset(set, WORKER_SIGNAL);
+    sigaddset(set, SIGCHLD);
+}
+
+static void ring_all(struct worker *w, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (w[i].started && w[i].iso)
+            isolate_ring(w[i].iso);
 }
 
 /* Until all threads have ended. */
-static void attend(struct shared *sh)
+static void attend(struct shared *sh, struct worker *w)
 {
     sigset_t set;
     int asked = 0;
@@ -205,7 +219,9 @@ static void attend(struct shared *sh)
     signals_of_interest(&set);
     while (at_load(&sh->alive) > 0) {
         int number = sigwaitinfo(&set, NULL);
-        if (number < 0 || number == WORKER_SIGNAL)
+        if (number == SIGCHLD)
+            ring_all(w, sh->threads);
+        if (number < 0 || number == WORKER_SIGNAL || number == SIGCHLD)
             continue;
         /* Some send a signal to a process and then to its group: the same one twice at once is one.
          */
@@ -217,6 +233,7 @@ static void attend(struct shared *sh)
         asked_ns = clock_ns();
         log_info("stopping after the tasks in hand; a second signal leaves at once");
         worker_stop(sh, EXIT_OK);
+        ring_all(w, sh->threads);
     }
 }
 
@@ -238,6 +255,23 @@ static int start_thread(struct shared *sh, struct worker *w, int core)
     return 0;
 }
 
+/* --isolate: what each thread shares with its children, and who makes them. */
+static int isolate_all(const struct worker_options *o, struct nursery *y, struct worker *w,
+                       const struct cores *cores)
+{
+    const char *at = o->server ? o->server : getenv("FABRIC_SERVER");
+    bool remote = at && strncmp(at, "unix:", 5) != 0;
+    int rc = 0;
+    for (int i = 0; i < cores->n && rc == 0; i++) {
+        rc = isolate_open(&w[i].iso, cores->core[i], remote);
+        if (rc == 0) {
+            w[i].iso->nursery = y;
+            w[i].iso->index = (uint32_t)i;
+        }
+    }
+    return rc < 0 ? rc : nursery_open(y, w, (uint32_t)cores->n);
+}
+
 static int run(const struct worker_options *o, const struct cores *cores)
 {
     struct shared sh = {.o = o, .main = pthread_self(), .threads = (unsigned)cores->n};
@@ -254,6 +288,10 @@ static int run(const struct worker_options *o, const struct cores *cores)
         rc = budget_open(&sh.budget, o->count, sh.threads);
     if (rc == 0)
         rc = connection_open(&sh.connection);
+    struct nursery nursery = {0};
+    signal(SIGCHLD, SIG_DFL); /* one that is ignored leaves no children to wait for */
+    if (rc == 0 && o->isolate)
+        rc = isolate_all(o, &nursery, w, cores);
     if (rc < 0) {
         log_error("%s", err_text(rc));
         free(w);
@@ -267,10 +305,13 @@ static int run(const struct worker_options *o, const struct cores *cores)
         if (rc < 0 && worker_stop(&sh, EXIT_FAILED))
             log_error("%s", err_text(rc));
     }
-    attend(&sh);
+    attend(&sh, w);
     for (int i = 0; i < cores->n; i++)
         if (w[i].started)
             pthread_join(w[i].thread, NULL);
+    nursery_close(&nursery);
+    for (int i = 0; i < cores->n; i++)
+        isolate_close(w[i].iso);
     int status = at_load(&sh.status);
     if (at_load(&sh.ready) > 0)
         print_summary(&sh, w, cores->n, (double)(clock_ns() - start) / 1e9);
@@ -292,6 +333,10 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     if (worker_cores(o.cores, o.strict, &cores) < 0) {
+        log_error("%s", fab_errmsg());
+        return EXIT_FAILED;
+    }
+    if (o.isolate && kernel_register_unruly() < 0) {
         log_error("%s", fab_errmsg());
         return EXIT_FAILED;
     }

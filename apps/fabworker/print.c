@@ -110,9 +110,9 @@ static void summary_json(const struct shared *sh, const struct worker *w, int n,
 {
     printf("{\"tasks\":%" PRIu64 ",\"completed\":%" PRIu64 ",\"failed\":%" PRIu64
            ",\"released\":%" PRIu64 ",\"dropped\":%" PRIu64 ",\"seconds\":%.6f,\"rate\":%.1f"
-           ",\"reconnects\":%" PRIu64 ",\"cores\":[",
+           ",\"crashed\":%" PRIu64 ",\"reconnects\":%" PRIu64 ",\"cores\":[",
            c->tasks, c->completed, c->failed, c->released, c->dropped, seconds,
-           seconds > 0 ? (double)c->tasks / seconds : 0, sh->connection.losses);
+           seconds > 0 ? (double)c->tasks / seconds : 0, c->crashed, sh->connection.losses);
     for (int i = 0; i < n; i++)
         printf("%s%d", i ? "," : "", w[i].core);
     printf("]}\n");
@@ -129,6 +129,7 @@ void print_summary(const struct shared *sh, const struct worker *w, int n, doubl
         sum.failed += w[i].counters.failed;
         sum.released += w[i].counters.released;
         sum.dropped += w[i].counters.dropped;
+        sum.crashed += w[i].counters.crashed;
     }
     log_info("%" PRIu64 " tasks run, %" PRIu64 " failed, in %s (%s tasks/s)", sum.tasks, sum.failed,
              text_nanos(span, seconds * 1e9),

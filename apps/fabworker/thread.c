@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "apps/fabworker/fabworker.h"
+#include "apps/fabworker/isolate.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -23,9 +23,8 @@
 #define LONG_NS       20000
 #define GROW_ROUNDS   4  /* batches of short tasks before the next is twice as large */
 #define SHRINK_ROUNDS 16 /* as many more after a long task */
-/* A batch that lasts longer gives back what it has not started. Looked at by the coarse clock,
- * which steps by up to 4 ms and costs next to nothing. */
-#define BATCH_MOST_NS 8000000
+/* A batch that lasts longer (WORKER_BATCH_MOST_NS) gives back what it has not started. Looked at by
+ * the coarse clock, which steps by up to 4 ms and costs next to nothing. */
 /* Buffers beyond this are given back after the task that needed them. */
 #define KEEP_MAX (16u << 20)
 /* Patience with a full arena: others take their results meanwhile. */
@@ -60,7 +59,6 @@ static void shrink_buffers(struct worker *w)
 {
     if (w->ctx.cap > KEEP_MAX) {
         kernel_ctx_free(&w->ctx);
-        memset(&w->ctx, 0, sizeof w->ctx);
     }
     if (w->shown.cap > KEEP_MAX) {
         kernel_ctx_free(&w->shown);
@@ -73,14 +71,14 @@ static void shrink_buffers(struct worker *w)
     }
 }
 
-static int fail_task(struct worker *w, const struct fab_lease *l, const char *why)
+int worker_fail(struct worker *w, const struct fab_lease *l, const char *why)
 {
     w->counters.failed++;
     return fab_fail(w->f, l, why);
 }
 
 /* Completes; waits a while for room when the arena is full of results that nobody has taken yet. */
-static int complete_task(struct worker *w, const struct fab_lease *l, const void *res, uint32_t len)
+int worker_complete(struct worker *w, const struct fab_lease *l, const void *res, uint32_t len)
 {
     uint64_t until = 0;
     char why[128];
@@ -97,10 +95,25 @@ static int complete_task(struct worker *w, const struct fab_lease *l, const void
     if (rc == -ENOSPC || rc == -EMSGSIZE) {
         snprintf(why, sizeof why,
                  "no room in the fabric for a result of %u bytes; enlarge segment.arena", len);
-        return fail_task(w, l, why);
+        return worker_fail(w, l, why);
     }
     w->counters.completed += rc == 0;
     return rc;
+}
+
+/* What a kernel that takes long asks: kernel_ctx. */
+static bool is_cancelled(void *arg)
+{
+    struct worker *w = arg;
+    return fab_cancelled(w->f, w->running) != 0;
+}
+
+static bool sleep_until(void *arg, uint64_t until_ns)
+{
+    const struct worker *w = arg;
+    uint64_t now = clock_ns();
+    int rc = until_ns > now ? fab_attend(w->f, NULL, 0, -1, (int64_t)(until_ns - now)) : 0;
+    return rc == 0 || rc == -ETIMEDOUT;
 }
 
 static int run_task(struct worker *w, const struct fab_lease *l)
@@ -113,18 +126,19 @@ static int run_task(struct worker *w, const struct fab_lease *l)
     if (!k) {
         if (w->sh->o->print)
             print_task(w, NULL, fab_arg(l), l->len, NULL, -1, w->sh->unknown);
-        return fail_task(w, l, w->sh->unknown);
+        return worker_fail(w, l, w->sh->unknown);
     }
     if (!arg)
-        return fail_task(w, l, "the worker has no memory for the argument");
+        return worker_fail(w, l, "the worker has no memory for the argument");
     w->ctx.error[0] = 0;
+    w->running = l;
     long n = k->run(&w->ctx, arg, l->len, &res);
     if (n > (long)FAB_ARG_MAX)
         n = err_set(-EMSGSIZE, "the result is too long");
     const char *why = n >= 0 ? NULL : w->ctx.error[0] ? w->ctx.error : err_text((int)n);
     if (w->sh->o->print)
         print_task(w, k, arg, l->len, res, n, why);
-    return n < 0 ? fail_task(w, l, why) : complete_task(w, l, res, (uint32_t)n);
+    return n < 0 ? worker_fail(w, l, why) : worker_complete(w, l, res, (uint32_t)n);
 }
 
 /* ---- a batch ---- */
@@ -155,6 +169,19 @@ static void adapt(struct worker *w, uint32_t ran, uint64_t ns)
     }
 }
 
+/* The same with kernels in a process of their own. */
+static int run_isolated(struct worker *w, long n, uint32_t *ran)
+{
+    uint64_t spent;
+    int rc = isolate_batch(w, n, ran, &spent);
+    if (rc == 0)
+        rc = release_rest(w, *ran, n);
+    adapt(w, *ran, spent);
+    print_flush(w);
+    shrink_buffers(w);
+    return rc;
+}
+
 /* Runs the n tasks in w->lease. *ran gets how many were started. < 0: the handle is of no use any
  * more. */
 static int run_batch(struct worker *w, long n, uint32_t *ran)
@@ -164,7 +191,7 @@ static int run_batch(struct worker *w, long n, uint32_t *ran)
     long i;
     for (i = 0; i < n && rc == 0; i++) {
         const struct fab_lease *l = &w->lease[i];
-        if (worker_stopping(w->sh) || (i > 0 && coarse_ns() - coarse > BATCH_MOST_NS))
+        if (worker_stopping(w->sh) || (i > 0 && coarse_ns() - coarse > WORKER_BATCH_MOST_NS))
             break;
         /* A change of kernel may be one from short to long: results at hand must not wait behind
          * it. */
@@ -233,7 +260,7 @@ static void work(struct worker *w)
             if (n > 0) {
                 w->wait_ns = WORKER_RETRY_FIRST_NS;
                 busy_begin(sh);
-                rc = run_batch(w, n, &ran);
+                rc = w->iso ? run_isolated(w, n, &ran) : run_batch(w, n, &ran);
                 busy_end(sh);
             } else if (n == -ETIMEDOUT || n == -EAGAIN || n == -EINTR || n == 0) {
                 w->wait_ns = WORKER_RETRY_FIRST_NS;
@@ -257,6 +284,9 @@ static int prepare(struct worker *w)
         rc = topo_prefer(topo_node_of(w->core));
     if (rc < 0)
         return rc;
+    w->ctx.cancelled = is_cancelled;
+    w->ctx.sleep = sleep_until;
+    w->ctx.arg = w;
     w->lease = calloc(WORKER_BATCH_MAX, sizeof *w->lease);
     return w->lease ? 0 : err_set(-ENOMEM, "no memory for the leases");
 }
@@ -280,6 +310,8 @@ void *worker_main(void *arg)
         say_ready(w->sh);
         work(w);
     }
+    if (w->iso)
+        isolate_stop(w->iso);
     if (w->f && fab_flush(w->f) < 0)
         log_debug("core %d: %s", w->core, fab_errmsg()); /* the leases go to others */
     fab_close(w->f);

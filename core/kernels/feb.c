@@ -19,6 +19,7 @@
 #define FEB_64BIT 115
 #define FEB_MAX   1000000
 #define NAIVE_MAX 60
+#define NAIVE_LOOK 22
 #define DEGREE    5
 
 static uint64_t table[FEB_64BIT + 1];
@@ -55,15 +56,16 @@ static void square(mpz_t out[2 * DEGREE - 1], mpz_t in[DEGREE], mpz_t t)
     }
 }
 
-/* x^n modulo the polynomial into c, from the top bit of n downwards. */
-static void power(mpz_t c[DEGREE], unsigned long n)
+/* x^n modulo the polynomial into c, from the top bit of n downwards. False: cancelled. */
+static bool power(struct kernel_ctx *ctx, mpz_t c[DEGREE], unsigned long n)
 {
+    bool whole = true;
     mpz_t p[2 * DEGREE - 1], t;
     mpz_init(t);
     for (int i = 0; i < 2 * DEGREE - 1; i++)
         mpz_init(p[i]);
     mpz_set_ui(c[0], 1); /* x^0 */
-    for (int bit = 63 - __builtin_clzl(n); bit >= 0; bit--) {
+    for (int bit = 63 - __builtin_clzl(n); bit >= 0 && (whole = !kernel_cancelled(ctx)); bit--) {
         square(p, c, t);
         reduce(p);
         if (n >> bit & 1) { /* times x */
@@ -78,6 +80,7 @@ static void power(mpz_t c[DEGREE], unsigned long n)
     for (int i = 0; i < 2 * DEGREE - 1; i++)
         mpz_clear(p[i]);
     mpz_clear(t);
+    return whole;
 }
 
 static long feb_big(struct kernel_ctx *ctx, unsigned long n, const void **res)
@@ -88,7 +91,10 @@ static long feb_big(struct kernel_ctx *ctx, unsigned long n, const void **res)
     mpz_init(sum);
     for (int i = 0; i < DEGREE; i++)
         mpz_init(c[i]);
-    power(c, n);
+    if (!power(ctx, c, n)) {
+        len = kernel_stopped(ctx);
+        goto out;
+    }
     for (int i = 0; i < DEGREE; i++)
         mpz_addmul_ui(sum, c[i], table[i]);
     words = (mpz_sizeinbase(sum, 2) + 63) / 64;
@@ -99,6 +105,7 @@ static long feb_big(struct kernel_ctx *ctx, unsigned long n, const void **res)
     } else {
         kernel_error(ctx, -ENOMEM, "feb: no memory for the result");
     }
+out:
     for (int i = 0; i < DEGREE; i++)
         mpz_clear(c[i]);
     mpz_clear(sum);
@@ -129,6 +136,19 @@ __attribute__((noipa)) static uint64_t recurse(int64_t n)
     return recurse(n - 1) + recurse(n - 2) - recurse(n - 5);
 }
 
+/* The same, asking before each part that takes a millisecond or so whether to go on. */
+static uint64_t recurse_until(const struct kernel_ctx *ctx, int64_t n, bool *stop)
+{
+    if (*stop)
+        return 0;
+    if (n <= NAIVE_LOOK) {
+        *stop = kernel_cancelled(ctx);
+        return *stop ? 0 : recurse(n);
+    }
+    return recurse_until(ctx, n - 1, stop) + recurse_until(ctx, n - 2, stop) -
+           recurse_until(ctx, n - 5, stop);
+}
+
 static long feb_naive(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res)
 {
     uint64_t v;
@@ -140,7 +160,9 @@ static long feb_naive(struct kernel_ctx *ctx, const void *arg, size_t len, const
         return kernel_error(ctx, -EDOM,
                             "feb-naive: %lld would take years; the limit is %d, use feb",
                             (long long)n, NAIVE_MAX);
-    return kernel_res_u64(ctx, recurse(n), res);
+    bool stop = false;
+    uint64_t value = recurse_until(ctx, n, &stop);
+    return stop ? kernel_stopped(ctx) : kernel_res_u64(ctx, value, res);
 }
 
 struct kernel kernel_feb = {

@@ -8,7 +8,11 @@
 #include "core/kernel.h"
 
 extern struct kernel kernel_feb, kernel_feb_naive, kernel_spin, kernel_echo, kernel_sleep;
+/* Only where a crash ends nothing but the kernel: kernel_register_unruly(). */
+extern struct kernel kernel_abort, kernel_hang;
 
+/* -ECANCELED, with the sentence for it. */
+#define kernel_stopped(ctx) kernel_error(ctx, -ECANCELED, "cancelled")
 /* Sets ctx->error; returns code. */
 long kernel_error(struct kernel_ctx *ctx, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

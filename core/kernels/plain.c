@@ -26,8 +26,11 @@ static long spin(struct kernel_ctx *ctx, const void *arg, size_t len, const void
     if (rc < 0)
         return rc;
     uint64_t now = start;
-    while (now - start < ns)
+    while (now - start < ns) {
+        if (kernel_cancelled(ctx))
+            return kernel_stopped(ctx);
         now = clock_ns();
+    }
     return kernel_res_u64(ctx, now - start, res);
 }
 
@@ -38,6 +41,12 @@ static long nap(struct kernel_ctx *ctx, const void *arg, size_t len, const void 
     if (rc < 0)
         return rc;
     until = start + ns;
+    while (ctx->sleep && clock_ns() < until) {
+        if (kernel_cancelled(ctx))
+            return kernel_stopped(ctx);
+        if (!ctx->sleep(ctx->arg, until))
+            break;
+    }
     struct timespec t = {.tv_sec = (time_t)(until / 1000000000u),
                          .tv_nsec = (long)(until % 1000000000u)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)

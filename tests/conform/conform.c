@@ -91,6 +91,32 @@ static fab_t *open_as(uint32_t roles, const char *at)
     return f;
 }
 
+/* What a kernel asks while it runs. */
+struct asking {
+    fab_t *f;
+    const struct fab_lease *l;
+};
+
+static bool is_cancelled(void *arg)
+{
+    struct asking *a = arg;
+    return fab_cancelled(a->f, a->l) != 0;
+}
+
+static bool sleep_until(void *arg, uint64_t until)
+{
+    struct asking *a = arg;
+    int rc = fab_attend(a->f, NULL, 0, -1, (int64_t)(until - clock_ns()));
+    return rc == 0 || rc == -ETIMEDOUT;
+}
+
+/* Kernels of this worker's own: one whose process crashed, one that was stopped at its limit. */
+static int end_badly(fab_t *f, const struct fab_lease *l)
+{
+    return l->kernel == fab_kernel_id("crash") ? fab_crash(f, l, "its kernel died of a test")
+                                               : fab_overrun(f, l);
+}
+
 static void work(bool sequence, unsigned batch)
 {
     struct fab_options o = {.roles = FAB_WORKER, .key_file = fx.key, .name = "worker"};
@@ -98,6 +124,10 @@ static void work(bool sequence, unsigned batch)
     struct fab_lease l[64];
     fab_t *f;
     uint64_t started = 0;
+    struct asking asking;
+    ctx.cancelled = is_cancelled;
+    ctx.sleep = sleep_until;
+    ctx.arg = &asking;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (fab_open(&f, address, &o) < 0) {
         fprintf(stderr, "the worker: %s\n", fab_errmsg());
@@ -109,6 +139,12 @@ static void work(bool sequence, unsigned batch)
             _exit(2);
         for (long i = 0; i < n; i++) {
             const struct kernel *k = kernel_by_id(l[i].kernel);
+            asking = (struct asking){f, &l[i]};
+            if (l[i].kernel == fab_kernel_id("crash") || l[i].kernel == fab_kernel_id("overrun")) {
+                if (end_badly(f, &l[i]) < 0)
+                    _exit(4);
+                continue;
+            }
             const void *res = &started;
             long len = sequence ? 8 : k ? k->run(&ctx, fab_arg(&l[i]), l[i].len, &res) : -ENOENT;
             int rc = len < 0 ? fab_fail(f, &l[i], k ? ctx.error : "unknown kernel")
@@ -173,6 +209,21 @@ static void await_empty(void)
     }
     fab_close(look);
     cr_assert(empty, "tasks are left in the fabric");
+}
+
+/* Until one task is being run, or is with the peer that will. */
+static void await_leased(void)
+{
+    fab_t *look = open_as(FAB_TOOL, fx.local);
+    bool leased = false;
+    for (uint64_t until = clock_ns() + (uint64_t)(10 * SECOND); !leased && clock_ns() < until;) {
+        char *json;
+        cr_assert_eq(fab_status_json(look, &json, SECOND), 0);
+        leased = strstr(json, "\"leased\": 1,") != NULL;
+        free(json);
+    }
+    fab_close(look);
+    cr_assert(leased, "nobody runs the task");
 }
 
 /* Until so many workers are there. */
@@ -386,6 +437,45 @@ Test(conform, a_task_not_started_can_be_withdrawn, .timeout = 30)
     end();
 }
 
+Test(conform, a_task_that_runs_can_be_cancelled, .timeout = 30)
+{
+    static const char *const kernels[] = {"sleep", "spin", "feb-naive"};
+    begin("");
+    pid_t w = worker(false, 1);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    await_workers(1);
+    for (int i = 0; i < 6; i++) {
+        uint64_t arg = i % 3 == 2 ? 55 : 60000000000ull; /* minutes, all of them */
+        struct fab_terms terms = {.retries = 5};
+        struct fab_task t = task(kernels[i % 3], &arg, 8);
+        struct fab_outcome o;
+        fab_id id;
+        t.terms = i < 3 ? NULL : &terms;
+        cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), 1);
+        await_leased();
+        cr_assert_eq(fab_wait(f, id, &o, SECOND / 20), -ETIMEDOUT); /* it is being run */
+        int rc = fab_withdraw(f, id);
+        cr_assert(rc == -EBUSY || (rc == 0 && address == fx.remote), "%d: %s", rc, fab_errmsg());
+        cr_assert_eq(fab_wait(f, id, &o, SECOND / 10), -ETIMEDOUT, "%s was stopped by a withdrawal",
+                     kernels[i % 3]);
+        uint64_t asked = clock_ns();
+        cr_assert_eq(fab_cancel(f, id), 0, "%s", fab_errmsg());
+        cr_assert_eq(fab_wait(f, id, &o, 10 * SECOND), 0, "%s: %s", kernels[i % 3], fab_errmsg());
+        cr_assert_eq(o.status, FAB_CANCELLED, "%s: %u", kernels[i % 3], o.status);
+        cr_assert_eq(o.attempts, 1);
+        cr_assert_lt(clock_ns() - asked, (uint64_t)SECOND, "%s", kernels[i % 3]);
+    }
+    struct fab_task t = task("feb", &(int64_t){48}, 8);
+    struct fab_outcome o;
+    cr_assert_eq(fab_submit(f, &t, 1, NULL, SECOND), 1);
+    cr_assert_eq(fab_wait_any(f, &o, 1, 5 * SECOND), 1);
+    cr_assert_eq(o.small, 106373551);
+    await_empty();
+    fab_close(f);
+    worker_stop(w);
+    end();
+}
+
 Test(conform, what_can_not_be_run_fails_alone, .timeout = 30)
 {
     begin("");
@@ -579,6 +669,32 @@ Test(conform, an_error_is_tried_again_as_often_as_asked, .timeout = 30)
     /* 40 + 80 + 160 ms, each a quarter more or less */
     cr_assert(took >= 210000000, "%llu ns", (unsigned long long)took);
     cr_assert_eq(run_with(f, "feb", 5000000, NULL).attempts, 1);
+    fab_close(f);
+    worker_stop(w);
+    end();
+}
+
+Test(conform, a_kernels_crash_counts_as_its_workers_death, .timeout = 30)
+{
+    begin("");
+    pid_t w = worker(false, 1);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    for (uint32_t n = 0; n < 4; n++) {
+        struct fab_terms terms = {.crashes = n, .backoff_ns = n == 3 ? 10000000 : 0};
+        struct fab_outcome o = run_with(f, "crash", 1, n ? &terms : NULL);
+        uint32_t budget = n ? n : 3;
+        char times[16];
+        snprintf(times, sizeof times, "(%u time", budget);
+        cr_assert_eq(o.status, FAB_DEAD);
+        cr_assert_eq(o.attempts, budget);
+        cr_assert(memmem(fab_data(&o), o.len, "died of a test", 14), "%u bytes", o.len);
+        cr_assert(memmem(fab_data(&o), o.len, times, strlen(times)));
+    }
+    struct fab_terms limit = {.limit_ns = 20ull * SECOND};
+    struct fab_outcome o = run_with(f, "overrun", 1, &limit);
+    cr_assert_eq(o.status, FAB_OVERRUN);
+    cr_assert_eq(run_with(f, "feb", 48, &limit).small, 106373551);
+    await_empty();
     fab_close(f);
     worker_stop(w);
     end();

@@ -267,8 +267,14 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
         kill(getpid(), SIGKILL);
     if (HAS_LIMIT(n) && what < 6)
         usleep(1500 + 300 * what); /* near its limit */
-    if (what == 0) {
+    if (fab_cancelled(f, l) && what % 2) {
+        rc = fab_fail(f, l, "wanted");
+    } else if (what == 0) {
         rc = fab_release(f, l);
+    } else if (what == 2 && n % 8 == 0) {
+        rc = fab_crash(f, l, "as ordered");
+    } else if (what == 3 && HAS_LIMIT(n)) {
+        rc = fab_overrun(f, l);
     } else if (what == 1) {
         rc = fab_fail(f, l, "wanted");
     } else {

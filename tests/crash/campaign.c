@@ -177,7 +177,7 @@ static struct point *choose_point(struct campaign *c, unsigned victim)
 {
     static const char *const producers[] = {"submit.", "take.",   "cancel.", "ring.p", "slot.", "dedup.", "room.w",
                                             "wake.",   "arena.",  "attach.", "detach.", NULL};
-    static const char *const workers[] = {"room.",    "claim.", "complete.", "release.", "park.",   "ring.",
+    static const char *const workers[] = {"room.",    "claim.", "complete.", "release.", "park.", "lease.", "crash.",   "ring.",
                                           "bell.",  "arena.",    "attach.",  "detach.", NULL};
     static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.", "timers.",
                                           "ring.",       "slot.freed", "room.",   "arena.f", NULL};
@@ -200,7 +200,7 @@ static struct crash_plan *plan_of(struct campaign *c, unsigned victim)
 
 static void order(struct campaign *c, unsigned victim, struct point *p)
 {
-    static const char *const rare[] = {"dedup.", "room.", "attach.", "detach.", "arena.r", "complete.o", NULL};
+    static const char *const rare[] = {"dedup.", "room.", "attach.", "detach.", "arena.r", "complete.o", "lease.o", "crash.t", NULL};
     uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD || is_of(p->name, rare) ? 2 : 24));
     p->tried++;
     crash_order(plan_of(c, victim), p->name, nth);

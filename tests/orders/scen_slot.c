@@ -142,7 +142,7 @@ static void cancel_producer(void)
     fab_id id;
     int rc;
     submit(l, 0, 64, &id);
-    bool withdrawn = local_cancel(&l->base, id) == 0;
+    bool withdrawn = local_withdraw(&l->base, id) == 0;
     while ((rc = local_wait(&l->base, id, &o, 0)) != 0)
         md_yield();
     MD_CHECK(o.status == (withdrawn ? FAB_CANCELLED : FAB_COMPLETED), "status %u", o.status);

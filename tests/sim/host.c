@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "core/error.h"
+#include "core/ring.h"
 #include "core/participant.h"
 #include "core/undertaker.h"
 #include "tests/sim/world.h"
@@ -292,6 +293,22 @@ static bool some_wait(void)
     return false;
 }
 
+/* What timers_run() does with leases that were cancelled. */
+static long look_at_notes(void)
+{
+    uint32_t slot[16], n = ring_take(&world.seg, world.seg.timer_ring, slot, 16);
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t w = at_load(&world.seg.slot[slot[i]].state);
+        if (slot_state(w) != SLOT_LEASED ||
+            !(meta_flags(at_load(&world.seg.slot[slot[i]].meta)) & META_CANCEL))
+            continue;
+        for (struct peer *p = world.peers; p; p = p->next)
+            if (p->stage == STAGE_UP && p->link->participant == slot_owner(w))
+                link_cancel(p->link, slot[i], w);
+    }
+    return n;
+}
+
 static void host_run(struct actor *a)
 {
     bool announced = !host.asleep || net_pending(host.dom) || some_wait() ||
@@ -301,7 +318,7 @@ static void host_run(struct actor *a)
     at_store(&world.seg.head->daemon_parked, 0);
     host.asleep = false;
     tick();
-    long other = poll_events() + look_at_lines(), moved = work_links();
+    long other = poll_events() + look_at_lines() + look_at_notes(), moved = work_links();
     if (moved > 0 && other == 0 && !announced)
         sim_fail("fabricd slept though a link had work: a wake-up was missed");
     if (other + moved > 0) {

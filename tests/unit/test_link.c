@@ -334,7 +334,9 @@ Test(remote, small_payloads_that_came_as_large_ones_are_read)
 {
     struct rlease ring[2] = {0};
     struct rtask tasks[1] = {{.generation = 1}};
+    struct rmark marks[2] = {0};
     struct remote r = {.lease = ring,
+                       .mark = marks,
                        .lease_cap = 2,
                        .task = tasks,
                        .window = 1,

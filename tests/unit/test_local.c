@@ -406,7 +406,7 @@ Test(local, a_task_that_waits_can_be_withdrawn)
     pair_end(&t);
 }
 
-Test(local, a_started_task_can_not)
+Test(local, a_started_task_can_only_be_stopped)
 {
     struct pair t;
     uint64_t arg = 3;
@@ -414,8 +414,11 @@ Test(local, a_started_task_can_not)
     struct fab_task task = task_of(&arg, 8);
     fab_id id = submit(t.p, &task);
     struct fab_lease l = claim(t.w, 0);
-    cr_assert_eq(fab_cancel(t.p, id), -EBUSY);
-    complete(t.w, &l, &arg, 8);
+    cr_assert_eq(fab_withdraw(t.p, id), -EBUSY);
+    cr_assert_eq(fab_cancelled(t.w, &l), 0);
+    cr_assert_eq(fab_cancel(t.p, id), 0);
+    cr_assert_eq(fab_cancelled(t.w, &l), 1);
+    complete(t.w, &l, &arg, 8); /* a result that comes first wins */
     cr_assert_eq(fab_cancel(t.p, id), -EBUSY);
     cr_assert_eq(outcome(t.p, id).status, FAB_COMPLETED);
     cr_assert_eq(fab_cancel(t.p, 0), -ENOENT);

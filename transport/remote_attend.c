@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * remote_attend.c - what a remote worker hears about leases it holds, how it sleeps while their
+ * kernels run elsewhere, and how it tells of their crashes.
+ *
+ * The daemon says CANCEL when a producer cancels a task that this side has a lease of, and TERMS
+ * ahead of a lease with a time limit. Both name the lease by its number and generation: what is said
+ * of an older one is ignored, and what overtakes a large lease still counts.
+ *
+ * Threads: the handle's. Failure: when the link breaks, all leases are void.
+ */
+#include <errno.h>
+#include <poll.h>
+#include "core/clock.h"
+#include "core/error.h"
+#include "transport/remote.h"
+
+#define LOOK_NS 100000u
+
+int remote_on_mark(struct remote *r, const struct record *rec)
+{
+    uint32_t i = (uint32_t)rec->ref, generation = (uint32_t)(rec->ref >> 32);
+    struct fab_terms t;
+    if (i >= r->lease_cap)
+        return err_set(-EPROTO, "a lease's number outside the window");
+    if (rec->type == REC_CANCEL) {
+        r->mark[i].cancelled = generation;
+        r->cancels++;
+        return 0;
+    }
+    int rc = rec_get_terms(rec, &t);
+    if (rc < 0)
+        return rc;
+    r->mark[i].limited = generation;
+    r->mark[i].due_ns = clock_ns() + t.limit_ns;
+    return 0;
+}
+
+uint64_t remote_due(const struct remote *r, uint64_t ref)
+{
+    uint32_t i = (uint32_t)ref;
+    return i < r->lease_cap && r->mark[i].limited == (uint32_t)(ref >> 32) ? r->mark[i].due_ns : 0;
+}
+
+int remote_cancelled(fab_t *f, const struct fab_lease *l)
+{
+    struct remote *r = (struct remote *)f;
+    uint32_t i = (uint32_t)l->ref[0];
+    uint64_t now = clock_ticks();
+    if (i < r->lease_cap && now - r->looked_at > r->ticks_hz / (1000000000u / LOOK_NS)) {
+        r->looked_at = now;
+        (void)!remote_progress(r); /* a break is remembered */
+    }
+    return r->broken || i >= r->lease_cap || r->mark[i].cancelled == (uint32_t)(l->ref[0] >> 32);
+}
+
+int remote_crash(fab_t *f, const struct fab_lease *l, const char *text)
+{
+    return remote_end((struct remote *)f, l, FAB_DEAD, text);
+}
+
+int remote_overrun(fab_t *f, const struct fab_lease *l)
+{
+    return remote_end((struct remote *)f, l, FAB_OVERRUN, "");
+}
+
+static void on_fd(struct loop_src *src, int result)
+{
+    (void)src;
+    (void)result; /* the caller looks at its word, and reads */
+}
+
+int remote_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns)
+{
+    struct remote *r = (struct remote *)f;
+    uint64_t deadline = deadline_of(timeout_ns), now;
+    int rc = r->lane ? remote_progress(r) : err_set(-EPERM, "this handle is a tool's");
+    if (rc >= 0)
+        rc = remote_flush(r);
+    if (rc < 0)
+        return rc;
+    if (fd >= 0 && r->src[3].slot == 0 &&
+        (rc = loop_watch(r->loop, &r->src[3], fd, POLLIN, true, on_fd)) < 0)
+        return rc;
+    while (r->cancels == r->attended &&
+           (!word || at_load((_Atomic uint32_t *)word) == value) && (fd < 0 || r->src[3].slot)) {
+        now = clock_ns();
+        if (now >= deadline)
+            return -ETIMEDOUT;
+        rc = remote_sleep(r, deadline == UINT64_MAX || deadline - now > INT64_MAX
+                                 ? -1
+                                 : (int64_t)(deadline - now));
+        if (rc == 0)
+            rc = remote_progress(r);
+        if (rc < 0)
+            return rc;
+    }
+    r->attended = r->cancels;
+    return 0;
+}
