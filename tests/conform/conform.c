@@ -106,7 +106,8 @@ static bool is_cancelled(void *arg)
 static bool sleep_until(void *arg, uint64_t until)
 {
     struct asking *a = arg;
-    int rc = fab_attend(a->f, NULL, 0, -1, (int64_t)(until - clock_ns()));
+    uint64_t now = clock_ns();
+    int rc = until > now ? fab_attend(a->f, NULL, 0, -1, (int64_t)(until - now)) : 0;
     return rc == 0 || rc == -ETIMEDOUT;
 }
 
