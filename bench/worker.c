@@ -12,12 +12,14 @@
 #include "core/error.h"
 #include "core/kernel.h"
 
-static void work(fab_t *f, unsigned batch)
+#define BATCH_MAX 256u
+
+static void work(fab_t *f, const struct worker_spec *w)
 {
     struct kernel_ctx ctx = {0};
-    struct fab_lease lease[256];
+    struct fab_lease lease[BATCH_MAX];
     for (;;) {
-        long n = fab_claim(f, 0, lease, batch, FAB_FOREVER);
+        long n = fab_claim(f, 0, lease, w->batch < BATCH_MAX ? w->batch : BATCH_MAX, FAB_FOREVER);
         if (n < 0)
             return;
         for (long i = 0; i < n; i++) {
@@ -29,31 +31,36 @@ static void work(fab_t *f, unsigned batch)
             if (rc < 0)
                 return;
         }
+        if (w->done)
+            at_add_rlx(w->done, (uint64_t)n); /* a count; nothing is read by its order */
     }
 }
 
-int worker_start(const struct settings *st, const char *address, const char *key, unsigned batch,
-                 int64_t spin_ns)
+static void child(const struct worker_spec *w, int ready)
+{
+    struct fab_options o = {
+        .roles = FAB_WORKER, .name = "bench", .key_file = w->key, .spin_ns = w->spin_ns};
+    fab_t *f;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (w->core >= 0)
+        (void)!topo_pin(w->core); /* allowed: it comes from our own affinity mask */
+    if (kernels_register() < 0 || fab_open(&f, w->address, &o) < 0 || write(ready, "!", 1) != 1) {
+        fprintf(stderr, "fabbench: the worker: %s\n", fab_errmsg());
+        _exit(1);
+    }
+    work(f, w);
+    _exit(1);
+}
+
+int worker_start(const struct worker_spec *w)
 {
     int ready[2];
     char ok = 0;
     if (pipe2(ready, O_CLOEXEC) < 0)
         return -errno;
     pid_t pid = fork();
-    if (pid == 0) {
-        struct fab_options o = {
-            .roles = FAB_WORKER, .name = "bench", .key_file = key, .spin_ns = spin_ns};
-        fab_t *f;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        pin_far(st);
-        if (kernel_register_builtin() < 0 || fab_open(&f, address, &o) < 0 ||
-            write(ready[1], "!", 1) != 1) {
-            fprintf(stderr, "fabbench: the worker: %s\n", fab_errmsg());
-            _exit(1);
-        }
-        work(f, batch);
-        _exit(1);
-    }
+    if (pid == 0)
+        child(w, ready[1]);
     close(ready[1]);
     if (read(ready[0], &ok, 1) != 1) {
         child_stop(pid);
