@@ -224,7 +224,7 @@ static void to_report(struct report *rep, const struct figures *fig, size_t dept
     struct row *w = report_value(rep, "shm.depth.bytes", "bytes a waiting task", fig->bytes, turns,
                                  NULL);
     w->less_is_better = true;
-    snprintf(w->note, sizeof w->note, "pages of the segment touched by %llu waiting tasks",
+    snprintf(w->note, sizeof w->note, "pages touched by %llu waiting tasks beyond those of an empty segment",
              (unsigned long long)depth / 10);
 }
 
