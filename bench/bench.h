@@ -56,6 +56,7 @@ struct row {
     double value;       /* median over the turns */
     const char *unit;
     bool less_is_better;
+    bool bare; /* no code of the fabric's is in it: what the machine can do */
     unsigned batch;
     const char *floor; /* name of the row it is compared with, NULL */
     double turn[TURNS_MAX]; /* p50 or value, turn by turn */
@@ -157,6 +158,7 @@ struct series {
     const void *arg;
     size_t rounds; /* 0: the settings' */
     const char *note;
+    bool bare;
 };
 /* Those wanted, and their floors. apart: each turn in a child, for what uses libfabric. */
 int run_series(const struct settings *st, struct report *rep, const struct series *s, size_t n,
@@ -169,7 +171,7 @@ struct probe {
     probe_fn *fn;
     const void *arg;
     unsigned batch;
-    bool less_is_better;
+    bool less_is_better, bare;
     const char *note;
 };
 int run_probes(const struct settings *st, struct report *rep, const struct probe *p, size_t n,

@@ -236,6 +236,7 @@ int bench_parked(const struct settings *st, struct report *rep, const struct fix
                                        k == TASK_RTT     ? names[FUTEX_RTT]
                                        : k == TASK_START ? names[FUTEX_WAKE]
                                                          : NULL);
+        w->bare = k == FUTEX_RTT || k == FUTEX_WAKE;
         snprintf(w->note, sizeof w->note, "%s", notes[k]);
         if (k == TASK_RTT && awake)
             snprintf(w->note, sizeof w->note, "%s; %llu rounds left out, the near side stayed awake",

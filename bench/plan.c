@@ -57,16 +57,16 @@ static int latencies(const struct settings *st, struct report *rep, const struct
                      write = {"tcp", "127.0.0.1", f, LANE_WRITE};
     size_t few = st->rounds / 20, net = st->rounds / 4;
     const struct series shm[] = {
-        {"shm.pingpong", NULL, s_pingpong, NULL, 0, NULL},
-        {"shm.task_rtt", "shm.pingpong", s_task_local, f, 0, NULL},
+        {"shm.pingpong", NULL, s_pingpong, NULL, 0, NULL, true},
+        {"shm.task_rtt", "shm.pingpong", s_task_local, f, 0, NULL, false},
     };
     const struct series tcp[] = {
-        {"tcp.fi_pingpong", NULL, s_fi, &send, net, NULL},
-        {"tcp.lane_rtt", "tcp.fi_pingpong", s_lane, &send, net, NULL},
-        {"tcp.lane_rtt.write", "tcp.fi_pingpong", s_lane, &write, net, NULL},
-        {"tcp.socket_busy", NULL, s_socket, &busy, net, NULL},
-        {"tcp.socket_blocking", NULL, s_socket, &blocking, few, NULL},
-        {"tcp.task_rtt", "tcp.fi_pingpong", s_task_remote, &send, few, THREE},
+        {"tcp.fi_pingpong", NULL, s_fi, &send, net, NULL, true},
+        {"tcp.lane_rtt", "tcp.fi_pingpong", s_lane, &send, net, NULL, false},
+        {"tcp.lane_rtt.write", "tcp.fi_pingpong", s_lane, &write, net, NULL, false},
+        {"tcp.socket_busy", NULL, s_socket, &busy, net, NULL, true},
+        {"tcp.socket_blocking", NULL, s_socket, &blocking, few, NULL, true},
+        {"tcp.task_rtt", "tcp.fi_pingpong", s_task_remote, &send, few, THREE, false},
     };
     int rc = run_series(st, rep, shm, sizeof shm / sizeof *shm, false);
     if (rc == 0)
@@ -98,8 +98,10 @@ static int python(const struct settings *st, struct report *rep)
         report_skip(rep, "python", line[0] ? line : "python3 is not there");
         return 0;
     }
-    report_latency(rep, "python.task_rtt", &lat, 1, NULL);
-    report_value(rep, "python.throughput", "tasks/s", &rate, 1, NULL)->batch = 1;
+    report_latency(rep, "python.task_rtt", &lat, 1, NULL)->bare = true;
+    struct row *w = report_value(rep, "python.throughput", "tasks/s", &rate, 1, NULL);
+    w->batch = 1;
+    w->bare = true;
     return 0;
 }
 
@@ -124,10 +126,10 @@ static int verbs(const struct settings *st, struct report *rep)
     size_t few = st->rounds / 20, net = st->rounds / 4;
     const struct net write = {"verbs", host, &f, LANE_WRITE}, send = {"verbs", host, &f, LANE_SEND};
     const struct series rows[] = {
-        {"verbs.fi_pingpong", NULL, s_fi, &write, net, NULL},
-        {"verbs.lane_rtt", "verbs.fi_pingpong", s_lane, &write, net, "one-sided writes"},
-        {"verbs.lane_rtt.send", "verbs.fi_pingpong", s_lane, &send, net, NULL},
-        {"verbs.task_rtt", "verbs.fi_pingpong", s_task_remote, &write, few, THREE},
+        {"verbs.fi_pingpong", NULL, s_fi, &write, net, NULL, true},
+        {"verbs.lane_rtt", "verbs.fi_pingpong", s_lane, &write, net, "one-sided writes", false},
+        {"verbs.lane_rtt.send", "verbs.fi_pingpong", s_lane, &send, net, NULL, false},
+        {"verbs.task_rtt", "verbs.fi_pingpong", s_task_remote, &write, few, THREE, false},
     };
     rc = run_series(st, rep, rows, sizeof rows / sizeof *rows, true);
     if (rc == 0)

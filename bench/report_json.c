@@ -112,6 +112,7 @@ static json_t *row_json(const struct report *r, const struct row *w)
     json_object_set_new(j, "turns", json_integer((json_int_t)w->turns));
     json_object_set_new(j, "q1", json_real(s.q1));
     json_object_set_new(j, "q3", json_real(s.q3));
+    json_object_set_new(j, "bare", json_boolean(w->bare));
     json_object_set_new(j, "better", json_string(w->less_is_better ? "less" : "more"));
     if (w->note[0])
         json_object_set_new(j, "note", json_string(w->note));

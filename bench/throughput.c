@@ -81,8 +81,8 @@ int bench_throughput(const struct settings *st, struct report *rep, const struct
         }
     }
     if (floor) {
-        report_value(rep, "shm.vyukov", "values/s", floors[0], st->turns, NULL);
-        report_value(rep, "shm.spsc", "values/s", floors[1], st->turns, NULL);
+        report_value(rep, "shm.vyukov", "values/s", floors[0], st->turns, NULL)->bare = true;
+        report_value(rep, "shm.spsc", "values/s", floors[1], st->turns, NULL)->bare = true;
     }
     to_report(st, rep, transport, batch, n, v, floor);
     return 0;

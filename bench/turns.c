@@ -87,6 +87,7 @@ static void to_report(const struct settings *st, struct report *rep, const struc
 {
     struct row *w = report_latency(rep, s->name, c->lat, st->turns, s->floor);
     snprintf(w->note, sizeof w->note, "%s", s->note ? s->note : "");
+    w->bare = s->bare;
     struct curve *k = report_curve(rep, "latency", s->name, "percentile", "round trip, ns");
     for (size_t l = 0; l < LEVELS; l++) {
         bool known = true;
@@ -157,6 +158,7 @@ int run_probes(const struct settings *st, struct report *rep, const struct probe
         struct row *w = report_value(rep, p[i].name, p[i].unit, v[i], turns, p[i].floor);
         w->batch = p[i].batch;
         w->less_is_better = p[i].less_is_better;
+        w->bare = p[i].bare;
         snprintf(w->note, sizeof w->note, "%s", p[i].note ? p[i].note : "");
     }
     return rc;
