@@ -95,7 +95,8 @@ struct row *report_value(struct report *r, const char *name, const char *unit, c
 void report_skip(struct report *r, const char *name, const char *why);
 struct curve *report_curve(struct report *r, const char *picture, const char *name, const char *x,
                            const char *y);
-/* turn: n values of y there, one a turn */
+/* turn: n values of y there, one a turn. Points are kept in the order of x; no more than POINTS_MAX.
+ */
 void curve_point(struct curve *c, double x, const double *turn, size_t n);
 const struct row *report_find(const struct report *r, const char *name);
 /* Against its floor, turn by turn. RATIO_UNKNOWN without one. */
@@ -212,10 +213,16 @@ struct worker_spec {
     unsigned batch;  /* most tasks a claim takes */
     int64_t spin_ns; /* as in fab_options */
     int core;        /* -1: unpinned */
-    _Atomic uint64_t *done; /* counts completed tasks; shared memory, or NULL */
+    struct worker_share *share; /* in shared memory; NULL: nothing is shared */
+};
+struct worker_share {
+    _Alignas(HOT_LINE) _Atomic uint64_t done; /* completed tasks */
+    _Alignas(HOT_LINE) _Atomic uint32_t stop; /* it ends when this is set, holding no task */
 };
 /* A worker process. Returns its pid. */
 int worker_start(const struct worker_spec *w) MUST;
+/* Ends one that shares: every task that it took is completed and counted. */
+void worker_stop(const struct worker_spec *w, int pid);
 /* Kernels that only these workers have: fixed work, bytes looked at, the tick of the start. */
 int kernels_register(void) MUST;
 uint64_t kernel_burn(uint64_t iterations);

@@ -5,7 +5,8 @@
  * the waiting ones are run while as many are put behind, and the memory that a waiting task takes.
  *
  * Depth is held exactly: the worker counts what it completes in shared memory, and as many are
- * submitted again (outside of what is timed).
+ * submitted again (outside of what is timed). Workers are asked to end, not killed, so that none takes
+ * uncounted tasks with it.
  *
  * Threads: the producer is this process on the near core, the worker a child on the far one. A
  * fabricd of its own a turn, whose segment goes with it (segment.keep = 0s).
@@ -31,7 +32,7 @@ struct pile {
     fab_t *f;
     struct job job;
     struct fab_task bulk[BATCH];
-    _Atomic uint64_t *done; /* the worker's count */
+    struct worker_share *share; /* the worker's count */
     uint64_t probes, put; /* submitted: of the first priority; of the pile */
 };
 
@@ -41,7 +42,9 @@ static int put(struct pile *p, uint64_t n)
     while (n > 0) {
         long got = fab_submit(p->f, p->bulk, n < BATCH ? n : BATCH, NULL, 10000000000);
         if (got < 0)
-            return (int)got;
+            return err_prefix((int)got, "with %llu put and %llu done",
+                              (unsigned long long)p->put,
+                              (unsigned long long)(at_load_rlx(&p->share->done) - p->probes));
         p->put += (uint64_t)got;
         n -= (uint64_t)got;
     }
@@ -51,7 +54,7 @@ static int put(struct pile *p, uint64_t n)
 /* As many as the worker has taken off; returns how many, or -errno. */
 static long refill(struct pile *p, uint64_t depth)
 {
-    uint64_t taken = at_load_rlx(p->done) - p->probes; /* a count */
+    uint64_t taken = at_load_rlx(&p->share->done) - p->probes; /* a count */
     uint64_t lies = p->put - taken;
     int rc = lies < depth ? put(p, depth - lies) : 0;
     return rc < 0 ? rc : (long)(lies < depth ? depth - lies : 0);
@@ -84,7 +87,7 @@ static int probe(struct pile *p, uint64_t depth, struct samples *out)
 
 static int drain_rate(const struct settings *st, struct pile *p, uint64_t depth, double *rate)
 {
-    uint64_t from = clock_ns(), had = at_load_rlx(p->done), now = from;
+    uint64_t from = clock_ns(), had = at_load_rlx(&p->share->done), now = from;
     while (now - from < (uint64_t)(st->slice * 1e9)) {
         long n = refill(p, depth);
         if (n < 0)
@@ -93,7 +96,7 @@ static int drain_rate(const struct settings *st, struct pile *p, uint64_t depth,
             poll_pause(st);
         now = clock_ns();
     }
-    *rate = (double)(at_load_rlx(p->done) - had) / ((double)(now - from) / 1e9);
+    *rate = (double)(at_load_rlx(&p->share->done) - had) / ((double)(now - from) / 1e9);
     return 0;
 }
 
@@ -127,18 +130,18 @@ static int at_depth(const struct settings *st, const struct fixture *f, struct p
 {
     struct samples out;
     struct worker_spec w = {
-        .address = f->local, .batch = 1, .core = st->far_core, .done = p->done};
+        .address = f->local, .batch = 1, .core = st->far_core, .share = p->share};
     int rc = samples_init(&out, PROBES), pid = worker_start(&w);
     if (rc == 0)
         rc = pid < 0 ? pid : probe(p, depth, &out);
-    child_stop(pid);
+    worker_stop(&w, pid);
     if (rc == 0) {
         fig->lat[i][t] = samples_quantiles(&out);
         fig->rtt[i][t] = fig->lat[i][t].p50;
         w.batch = 16;
         pid = worker_start(&w);
         rc = pid < 0 ? pid : drain_rate(st, p, depth, &fig->rate[i][t]);
-        child_stop(pid);
+        worker_stop(&w, pid);
     }
     samples_free(&out);
     return rc;
@@ -156,8 +159,9 @@ static int turn(const struct settings *st, size_t depths, uint64_t slots, unsign
     int rc = fixture_start(&f, st->build, conf);
     if (rc < 0)
         return rc;
-    p.done = mmap(NULL, sizeof *p.done, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (p.done == MAP_FAILED)
+    p.share =
+        mmap(NULL, sizeof *p.share, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p.share == MAP_FAILED)
         rc = -ENOMEM;
     for (unsigned i = 0; i < BATCH; i++) {
         p.bulk[i] = job_task(&p.job);
@@ -170,15 +174,15 @@ static int turn(const struct settings *st, size_t depths, uint64_t slots, unsign
     double empty = segment_bytes(&f);
     uint64_t depth = 10;
     for (size_t i = 0; rc == 0 && i < depths; i++, depth *= 10) {
-        rc = put(&p, depth - (p.put - (at_load_rlx(p.done) - p.probes)));
+        rc = put(&p, depth - (p.put - (at_load_rlx(&p.share->done) - p.probes)));
         if (rc == 0 && i == depths - 1)
             fig->bytes[t] = (segment_bytes(&f) - empty) / (double)depth;
         if (rc == 0)
             rc = at_depth(st, &f, &p, depth, t, i, fig);
     }
     fab_close(p.f);
-    if (p.done != MAP_FAILED)
-        munmap(p.done, sizeof *p.done);
+    if (p.share != MAP_FAILED)
+        munmap(p.share, sizeof *p.share);
     child_stop(f.pid); /* it would wait for the pile */
     f.pid = 0;
     (void)fixture_stop(&f);

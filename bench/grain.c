@@ -94,7 +94,7 @@ static int measure(const struct settings *st, struct report *rep, const struct f
     for (size_t i = 0; i < GRAINS; i++)
         curve_point(c, spread_of(grain[i], st->turns).median, eff[i], st->turns);
     if (!reached) {
-        report_skip(rep, m->row, "half of the time was never the tasks' own");
+        report_skip(rep, m->row, "efficiency did not stay above one half up to the largest tasks: is the machine busy?");
         return 0;
     }
     struct row *w = report_value(rep, m->row, "ns", metg, st->turns, NULL);

@@ -91,7 +91,8 @@ static int read_counts(const char *file, double *ir, double *calls)
 static int count(const struct settings *st, const struct fixture *f, unsigned n, double *ir,
                  double *calls)
 {
-    char cmd[2048], file[] = "/tmp/fabbench-callgrind-XXXXXX";
+    char cmd[2048], file[96];
+    snprintf(file, sizeof file, "%s/callgrind-XXXXXX", f->dir);
     int fd = mkstemp(file);
     if (fd < 0)
         return err_set(-errno, "%s: %s", file, strerror(errno));

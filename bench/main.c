@@ -236,13 +236,16 @@ int main(int argc, char **argv)
         rc = choose_cores(&st);
     if (rc == 0)
         rc = kernels_register();
-    if (rc == 0)
-        rc = plan_run(&st, &rep);
-    if (to.merge && report_merge(&rep, to.merge) < 0)
-        rc = -EIO;
+    if (rc < 0)
+        fprintf(stderr, "fabbench: %s\n", err_text(rc));
+    else
+        rc = plan_run(&st, &rep); /* says itself what failed */
+    int merged = to.merge ? report_merge(&rep, to.merge) : 0;
+    if (merged < 0)
+        fprintf(stderr, "fabbench: %s\n", err_text(merged));
     int written = write_all(&rep, &st, &to);
-    if (rc < 0 || written < 0)
-        fprintf(stderr, "fabbench: %s\n", err_text(rc < 0 ? rc : written));
+    if (written < 0)
+        fprintf(stderr, "fabbench: %s\n", err_text(written));
     warn_of_load();
-    return rc < 0 || written < 0;
+    return rc < 0 || merged < 0 || written < 0;
 }

@@ -98,14 +98,22 @@ static uint64_t total(const struct tally *y, unsigned producers)
     return sum;
 }
 
-/* Two readings with the window between them. */
+#define FEWEST  100 /* answers that make a rate */
+#define LONGEST 20  /* times the usual length, to get them */
+
+/* Two readings with the usual length between them; more where tasks are long or the machine busy. */
 static double watch(const struct load *l, const struct tally *y)
 {
-    uint64_t limit = (uint64_t)(l->seconds * 1e9);
+    uint64_t limit = (uint64_t)(l->seconds * 1e9), to, has;
     nap_ns(limit / 5);
     uint64_t from = clock_ns(), had = total(y, l->producers);
-    nap_ns(limit);
-    uint64_t to = clock_ns(), has = total(y, l->producers);
+    do {
+        nap_ns(limit);
+        to = clock_ns();
+        has = total(y, l->producers);
+    } while (has - had < FEWEST && to - from < LONGEST * limit);
+    if (has == had)
+        return err_set(-ETIMEDOUT, "no task was answered in %.1f s", (double)(to - from) / 1e9);
     return (double)(has - had) / ((double)(to - from) / 1e9);
 }
 

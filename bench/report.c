@@ -67,8 +67,13 @@ struct curve *report_curve(struct report *r, const char *picture, const char *na
 
 void curve_point(struct curve *c, double x, const double *turn, size_t n)
 {
-    if (c->n < POINTS_MAX)
-        c->p[c->n++] = (struct point){.x = x, .y = spread_of(turn, n)};
+    size_t i = c->n;
+    if (i == POINTS_MAX)
+        return;
+    for (; i > 0 && c->p[i - 1].x > x; i--)
+        c->p[i] = c->p[i - 1];
+    c->p[i] = (struct point){.x = x, .y = spread_of(turn, n)};
+    c->n++;
 }
 
 const struct row *report_find(const struct report *r, const char *name)

@@ -60,17 +60,32 @@ struct ratio ratio_of(const double *a, const double *b, size_t n)
     return out;
 }
 
+struct pair {
+    double grain, efficiency;
+};
+
+static int by_grain(const void *a, const void *b)
+{
+    return by_double(&((const struct pair *)a)->grain, &((const struct pair *)b)->grain);
+}
+
 double stat_metg(const double *grain, const double *efficiency, size_t n, double level)
 {
+    struct pair p[STAT_TURNS_MAX];
+    if (n > STAT_TURNS_MAX)
+        n = STAT_TURNS_MAX;
+    for (size_t i = 0; i < n; i++)
+        p[i] = (struct pair){grain[i], efficiency[i]};
+    qsort(p, n, sizeof *p, by_grain);
     size_t first = n;
-    while (first > 0 && efficiency[first - 1] >= level)
+    while (first > 0 && p[first - 1].efficiency >= level)
         first--;
     if (first == n)
         return -1;
     if (first == 0)
-        return grain[0];
-    double below = efficiency[first - 1], above = efficiency[first];
-    double from = log(grain[first - 1]), to = log(grain[first]);
+        return p[0].grain;
+    double below = p[first - 1].efficiency, above = p[first].efficiency;
+    double from = log(p[first - 1].grain), to = log(p[first].grain);
     return exp(from + (to - from) * (level - below) / (above - below));
 }
 

@@ -42,8 +42,8 @@ struct ratio ratio_of(const double *a, const double *b, size_t n);
 
 /* Minimum effective task granularity (Slaughter et al., Task Bench, SC20): the smallest granularity
  * at which efficiency reaches `level`, interpolated over the logarithm of granularity between the
- * last point below and the first one at or above, after which it stays there. grain ascending.
- * < 0: never reached. At or above from the first point on: that point's granularity. */
+ * last point below and the first one at or above, after which it stays there. Points in any order,
+ * STAT_TURNS_MAX at most. < 0: never reached. Reached from the first point on: its granularity. */
 double stat_metg(const double *grain, const double *efficiency, size_t n, double level);
 
 /* An open loop: arrivals that do not wait for answers, at exponential distances (Poisson) from a

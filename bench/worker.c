@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "bench/bench.h"
 #include "core/error.h"
@@ -18,8 +19,11 @@ static void work(fab_t *f, const struct worker_spec *w)
 {
     struct kernel_ctx ctx = {0};
     struct fab_lease lease[BATCH_MAX];
-    for (;;) {
-        long n = fab_claim(f, 0, lease, w->batch < BATCH_MAX ? w->batch : BATCH_MAX, FAB_FOREVER);
+    int64_t patience = w->share ? 20000000 : FAB_FOREVER;
+    while (!w->share || !at_load_rlx(&w->share->stop)) { /* a one-way flag */
+        long n = fab_claim(f, 0, lease, w->batch < BATCH_MAX ? w->batch : BATCH_MAX, patience);
+        if (n == -ETIMEDOUT)
+            continue;
         if (n < 0)
             return;
         for (long i = 0; i < n; i++) {
@@ -31,8 +35,8 @@ static void work(fab_t *f, const struct worker_spec *w)
             if (rc < 0)
                 return;
         }
-        if (w->done)
-            at_add_rlx(w->done, (uint64_t)n); /* a count; nothing is read by its order */
+        if (w->share)
+            at_add_rlx(&w->share->done, (uint64_t)n); /* a count; nothing is read by its order */
     }
 }
 
@@ -49,7 +53,17 @@ static void child(const struct worker_spec *w, int ready)
         _exit(1);
     }
     work(f, w);
-    _exit(1);
+    fab_close(f);
+    _exit(0);
+}
+
+void worker_stop(const struct worker_spec *w, int pid)
+{
+    if (pid <= 0)
+        return;
+    at_store(&w->share->stop, 1);
+    waitpid(pid, NULL, 0);
+    at_store(&w->share->stop, 0);
 }
 
 int worker_start(const struct worker_spec *w)

@@ -62,6 +62,8 @@ Test(bench_stats, metg_is_where_efficiency_crosses_the_level)
     near(stat_metg(grain, eff, 4, 0.4), 1000);
     cr_assert_lt(stat_metg(grain, eff, 4, 0.95), 0, "never reached");
     near(stat_metg(grain, eff, 4, 0.05), 100);
+    const double mixed[] = {10000, 100, 100000, 1000}, mixed_eff[] = {0.6, 0.1, 0.9, 0.4};
+    near(stat_metg(mixed, mixed_eff, 4, 0.5), sqrt(1000.0 * 10000));
 }
 
 Test(bench_stats, metg_counts_from_where_efficiency_stays)
