@@ -147,45 +147,73 @@ static int at_depth(const struct settings *st, const struct fixture *f, struct p
     return rc;
 }
 
+static int pile_open(const struct settings *st, uint64_t slots, struct fixture *f, struct pile *p)
+{
+    struct fab_options o = {.roles = FAB_PRODUCER, .name = "bench"};
+    char conf[160];
+    *p = (struct pile){.job = job_feb(), .share = MAP_FAILED};
+    snprintf(conf, sizeof conf, "[segment]\nslots = %llu\nkeep = \"0s\"\n",
+             (unsigned long long)slots);
+    int rc = fixture_start(f, st->build, conf);
+    if (rc < 0)
+        return rc;
+    p->share =
+        mmap(NULL, sizeof *p->share, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p->share == MAP_FAILED)
+        return -ENOMEM;
+    for (unsigned i = 0; i < BATCH; i++) {
+        p->bulk[i] = job_task(&p->job);
+        p->bulk[i].flags = FAB_NO_WAIT;
+        p->bulk[i].priority = FAB_PRIORITIES - 1;
+    }
+    pin_near(st);
+    return fab_open(&p->f, f->local, &o);
+}
+
+static void pile_close(struct fixture *f, struct pile *p)
+{
+    fab_close(p->f);
+    if (p->share != MAP_FAILED)
+        munmap(p->share, sizeof *p->share);
+    child_stop(f->pid); /* it would wait for the pile */
+    f->pid = 0;
+    (void)fixture_stop(f);
+}
+
+/* On a fabric in which nothing has run: later, more slots than wait have been touched. */
+static int bytes_turn(const struct settings *st, size_t depths, uint64_t slots, double *bytes)
+{
+    struct fixture f;
+    struct pile p;
+    uint64_t depth = 1;
+    int rc = pile_open(st, slots, &f, &p);
+    double empty = segment_bytes(&f);
+    while (depths-- > 0)
+        depth *= 10;
+    if (rc == 0)
+        rc = put(&p, depth);
+    *bytes = (segment_bytes(&f) - empty) / (double)depth;
+    pile_close(&f, &p);
+    return rc;
+}
+
 /* One fabricd, depth after depth. */
 static int turn(const struct settings *st, size_t depths, uint64_t slots, unsigned t,
                 struct figures *fig)
 {
     struct fixture f;
-    struct pile p = {.job = job_feb()};
-    struct fab_options o = {.roles = FAB_PRODUCER, .name = "bench"};
-    char conf[160];
-    snprintf(conf, sizeof conf, "[segment]\nslots = %llu\nkeep = \"0s\"\n", (unsigned long long)slots);
-    int rc = fixture_start(&f, st->build, conf);
+    struct pile p;
+    uint64_t depth = 10;
+    int rc = bytes_turn(st, depths, slots, &fig->bytes[t]);
     if (rc < 0)
         return rc;
-    p.share =
-        mmap(NULL, sizeof *p.share, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (p.share == MAP_FAILED)
-        rc = -ENOMEM;
-    for (unsigned i = 0; i < BATCH; i++) {
-        p.bulk[i] = job_task(&p.job);
-        p.bulk[i].flags = FAB_NO_WAIT;
-        p.bulk[i].priority = FAB_PRIORITIES - 1;
-    }
-    pin_near(st);
-    if (rc == 0)
-        rc = fab_open(&p.f, f.local, &o);
-    double empty = segment_bytes(&f);
-    uint64_t depth = 10;
+    rc = pile_open(st, slots, &f, &p);
     for (size_t i = 0; rc == 0 && i < depths; i++, depth *= 10) {
         rc = put(&p, depth - (p.put - (at_load_rlx(&p.share->done) - p.probes)));
-        if (rc == 0 && i == depths - 1)
-            fig->bytes[t] = (segment_bytes(&f) - empty) / (double)depth;
         if (rc == 0)
             rc = at_depth(st, &f, &p, depth, t, i, fig);
     }
-    fab_close(p.f);
-    if (p.share != MAP_FAILED)
-        munmap(p.share, sizeof *p.share);
-    child_stop(f.pid); /* it would wait for the pile */
-    f.pid = 0;
-    (void)fixture_stop(&f);
+    pile_close(&f, &p);
     return rc;
 }
 

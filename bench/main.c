@@ -212,6 +212,7 @@ static int write_all(const struct report *rep, const struct settings *st, const 
     int rc = 0;
     if (!to->json || strcmp(to->json, "-") != 0)
         report_table(rep);
+    fflush(stdout);
     if (to->json)
         rc = report_json(rep, to->json, st);
     if (rc == 0 && to->csv)
