@@ -55,12 +55,22 @@ static int task_turn(const struct settings *st, const void *arg, double *out)
 int bench_bandwidth(const struct settings *st, struct report *rep, const struct fixture *f)
 {
     const struct probe p[] = {
-        {.name = "tcp.bandwidth.fi_send", .unit = "bytes/s", .fn = fi_send_turn, .bare = true,
+        {.name = "tcp.bandwidth.fi_send",
+         .unit = "bytes/s",
+         .fn = fi_send_turn,
+         .bare = true,
          .note = "1 MiB pieces, bare libfabric"},
-        {.name = "tcp.bandwidth.fi_write", .unit = "bytes/s", .fn = fi_write_turn, .bare = true,
+        {.name = "tcp.bandwidth.fi_write",
+         .unit = "bytes/s",
+         .fn = fi_write_turn,
+         .bare = true,
          .note = "1 MiB pieces, bare libfabric"},
-        {.name = "tcp.bandwidth.task", .unit = "bytes/s", .floor = "tcp.bandwidth.fi_send",
-         .fn = task_turn, .arg = f, .note = "1 MiB arguments to a remote worker"},
+        {.name = "tcp.bandwidth.task",
+         .unit = "bytes/s",
+         .floor = "tcp.bandwidth.fi_send",
+         .fn = task_turn,
+         .arg = f,
+         .note = "1 MiB arguments to a remote worker"},
     };
     return group_wanted(st, "tcp.bandwidth", true)
                ? run_probes(st, rep, p, sizeof p / sizeof *p, st->turns)

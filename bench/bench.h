@@ -58,7 +58,7 @@ struct row {
     bool less_is_better;
     bool bare; /* no code of the fabric's is in it: what the machine can do */
     unsigned batch;
-    const char *floor; /* name of the row it is compared with, NULL */
+    const char *floor;      /* name of the row it is compared with, NULL */
     double turn[TURNS_MAX]; /* p50 or value, turn by turn */
     size_t turns;
     char skipped[200]; /* why there is no figure, "" */
@@ -95,7 +95,8 @@ struct row *report_value(struct report *r, const char *name, const char *unit, c
 void report_skip(struct report *r, const char *name, const char *why);
 struct curve *report_curve(struct report *r, const char *picture, const char *name, const char *x,
                            const char *y);
-/* turn: n values of y there, one a turn. Points are kept in the order of x; no more than POINTS_MAX.
+/* turn: n values of y there, one a turn. Points are kept in the order of x; no more than
+ * POINTS_MAX.
  */
 void curve_point(struct curve *c, double x, const double *turn, size_t n);
 const struct row *report_find(const struct report *r, const char *name);
@@ -210,9 +211,9 @@ int job_check(const struct job *j, const struct fab_outcome *o) MUST;
 
 struct worker_spec {
     const char *address, *key;
-    unsigned batch;  /* most tasks a claim takes */
-    int64_t spin_ns; /* as in fab_options */
-    int core;        /* -1: unpinned */
+    unsigned batch;             /* most tasks a claim takes */
+    int64_t spin_ns;            /* as in fab_options */
+    int core;                   /* -1: unpinned */
     struct worker_share *share; /* in shared memory; NULL: nothing is shared */
 };
 struct worker_share {

@@ -5,8 +5,8 @@
  * the waiting ones are run while as many are put behind, and the memory that a waiting task takes.
  *
  * Depth is held exactly: the worker counts what it completes in shared memory, and as many are
- * submitted again (outside of what is timed). Workers are asked to end, not killed, so that none takes
- * uncounted tasks with it.
+ * submitted again (outside of what is timed). Workers are asked to end, not killed, so that none
+ * takes uncounted tasks with it.
  *
  * Threads: the producer is this process on the near core, the worker a child on the far one. A
  * fabricd of its own a turn, whose segment goes with it (segment.keep = 0s).
@@ -23,17 +23,17 @@
 #include "core/clock.h"
 #include "core/error.h"
 
-#define BATCH       256u
-#define DEPTHS      7
-#define PROBES      2000u
-#define PER_SLOT    320u /* bytes of a touched slot with its cells, and room to spare */
+#define BATCH    256u
+#define DEPTHS   7
+#define PROBES   2000u
+#define PER_SLOT 320u /* bytes of a touched slot with its cells, and room to spare */
 
 struct pile {
     fab_t *f;
     struct job job;
     struct fab_task bulk[BATCH];
     struct worker_share *share; /* the worker's count */
-    uint64_t probes, put; /* submitted: of the first priority; of the pile */
+    uint64_t probes, put;       /* submitted: of the first priority; of the pile */
 };
 
 /* Puts n more on the pile. */
@@ -42,8 +42,7 @@ static int put(struct pile *p, uint64_t n)
     while (n > 0) {
         long got = fab_submit(p->f, p->bulk, n < BATCH ? n : BATCH, NULL, 10000000000);
         if (got < 0)
-            return err_prefix((int)got, "with %llu put and %llu done",
-                              (unsigned long long)p->put,
+            return err_prefix((int)got, "with %llu put and %llu done", (unsigned long long)p->put,
                               (unsigned long long)(at_load_rlx(&p->share->done) - p->probes));
         p->put += (uint64_t)got;
         n -= (uint64_t)got;
@@ -112,7 +111,8 @@ static double segment_bytes(const struct fixture *f)
         snprintf(path, sizeof path, "/proc/%d/fd/%s", f->pid, e->d_name);
         ssize_t n = readlink(path, to, sizeof to - 1);
         to[n > 0 ? n : 0] = 0;
-        if (strncmp(to, "/memfd:", 7) == 0 && stat(path, &s) == 0 && (double)s.st_blocks * 512 > most)
+        if (strncmp(to, "/memfd:", 7) == 0 && stat(path, &s) == 0 &&
+            (double)s.st_blocks * 512 > most)
             most = (double)s.st_blocks * 512;
     }
     if (d)
@@ -180,8 +180,8 @@ static void pile_close(struct fixture *f, struct pile *p)
     (void)fixture_stop(f);
 }
 
-/* All in: the segment's touched pages, whoever touched them, over the tasks that wait, on a fabric in
- * which nothing has run. */
+/* All in: the segment's touched pages, whoever touched them, over the tasks that wait, on a fabric
+ * in which nothing has run. */
 static int bytes_turn(const struct settings *st, size_t depths, uint64_t slots, double *bytes)
 {
     struct fixture f;
@@ -253,8 +253,8 @@ static void to_report(struct report *rep, const struct figures *fig, size_t dept
         curve_point(rtt, (double)depth, fig->rtt[i], turns);
         curve_point(rate, (double)depth, fig->rate[i], turns);
     }
-    struct row *w = report_value(rep, "shm.depth.bytes", "bytes a waiting task", fig->bytes, turns,
-                                 NULL);
+    struct row *w =
+        report_value(rep, "shm.depth.bytes", "bytes a waiting task", fig->bytes, turns, NULL);
     w->less_is_better = true;
     snprintf(w->note, sizeof w->note, "all in: the segment's touched pages with %llu tasks waiting",
              (unsigned long long)depth / 10);

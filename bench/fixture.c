@@ -138,15 +138,16 @@ int fixture_start_on(struct fixture *f, const char *build, const char *provider,
         return err_set(-errno, "a directory in %s: %s", tmp, strerror(errno));
     snprintf(conf, sizeof conf, "%s/node.toml", f->dir);
     snprintf(f->local, sizeof f->local, "unix:%s/fabricd.sock", f->dir);
-    snprintf(f->remote, sizeof f->remote, "%s://%s:%d", provider, host, port);
+    snprintf(f->remote, sizeof f->remote, "%s://%s:%d", provider, host ? host : "none", port);
     snprintf(f->key, sizeof f->key, "%s/authkey", f->dir);
     FILE *c = fopen(conf, "we");
     if (!c || pipe2(err, O_CLOEXEC) < 0)
         return err_set(-errno, "%s: %s", conf, strerror(errno));
-    fprintf(c,
-            "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = "
-            "\"%s:%d\"\n%s",
-            f->dir, f->dir, host, port, tables);
+    fprintf(c, "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\n", f->dir, f->dir);
+    if (host)
+        fprintf(c, "address = \"%s:%d\"\n%s", host, port, tables);
+    else
+        fprintf(c, "address = \"\"\n%s", tables);
     fclose(c);
     snprintf(program, sizeof program, "%s/apps/fabricd", build);
     f->pid = fork();

@@ -3,9 +3,9 @@
  * floor_bandwidth.c - bytes a second one way with libfabric alone: pieces sent into posted buffers,
  * or written into the other side's memory; eight on their way at once.
  *
- * Measured in a child of its own, because a process that has used verbs can't have children that do.
- * What is counted is the sender's completions over a time in which eight pieces more or less are a
- * small part.
+ * Measured in a child of its own, because a process that has used verbs can't have children that
+ * do. What is counted is the sender's completions over a time in which eight pieces more or less
+ * are a small part.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -56,8 +56,8 @@ static int receive(const char *provider, const char *host, bool one_sided, size_
     struct fi_side s = {0};
     struct fi_cq_entry e[PIECES];
     unsigned posted = 0;
-    int rc = fi_side_open(&s, provider, host, true, FI_MSG | (one_sided ? FI_RMA : 0),
-                          PIECES * piece);
+    int rc =
+        fi_side_open(&s, provider, host, true, FI_MSG | (one_sided ? FI_RMA : 0), PIECES * piece);
     if (rc == 0)
         rc = fi_side_serve(&s, out_fd, post_all);
     while (rc == 0) {
@@ -119,8 +119,9 @@ static double send_all(const struct settings *st, const char *provider, const ch
     uint64_t had = f->completed, start = clock_ns();
     if (rc == 0)
         rc = pump(f, limit);
-    return rc < 0 ? -1
-                  : (double)((f->completed - had) * f->piece) / ((double)(clock_ns() - start) / 1e9);
+    return rc < 0
+               ? -1
+               : (double)((f->completed - had) * f->piece) / ((double)(clock_ns() - start) / 1e9);
 }
 
 double floor_fi_bandwidth(const struct settings *st, const char *provider, const char *host,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * idle.c - what an idle fabric uses: fabricd, a parked local worker and a remote worker with its
- * link, over some seconds, by the kernel's own account of each (/proc/PID/schedstat of all threads).
+ * link, over some seconds, by the kernel's own account of each (/proc/PID/schedstat of all
+ * threads).
  */
 #include <dirent.h>
 #include <errno.h>

@@ -2,9 +2,9 @@
  *
  * kernels.c - kernels that only the benchmark's workers have.
  *
- * bench-burn does a fixed number of dependent multiplications. A kernel that waits for a clock would
- * count time in which its thread did not run as work done; this one doesn't.
- * bench-sink looks at a large argument. bench-when answers with the tick at which it was started.
+ * bench-burn does a fixed number of dependent multiplications. A kernel that waits for a clock
+ * would count time in which its thread did not run as work done; this one doesn't. bench-sink looks
+ * at a large argument. bench-when answers with the tick at which it was started.
  *
  * Threads: registered before workers are forked, read afterwards.
  */

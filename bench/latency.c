@@ -34,8 +34,7 @@ int job_check(const struct job *j, const struct fab_outcome *o)
 int measure_task_rtt(const struct settings *st, const struct fixture *fx, const char *worker_at,
                      struct samples *out)
 {
-    struct worker_spec w = {
-        .address = worker_at, .key = fx->key, .batch = 1, .core = st->far_core};
+    struct worker_spec w = {.address = worker_at, .key = fx->key, .batch = 1, .core = st->far_core};
     struct fab_options po = {.roles = FAB_PRODUCER, .name = "bench"};
     struct job job = job_feb();
     struct fab_task t = job_task(&job);

@@ -20,7 +20,8 @@
 static const char help[] =
     "Usage: bench/run [OPTION...]\n"
     "Compares the fabric's transports with each other, each beside its floor from the same run.\n"
-    "What is compared takes turns; a ratio whose spread over the turns swallows it is not printed.\n"
+    "What is compared takes turns; a ratio whose spread over the turns swallows it is not "
+    "printed.\n"
     "\n"
     "  --quick         round trips and rates only, shorter series: under 20 seconds\n"
     "                  (without it: all rows and pictures, about 8 minutes)\n"

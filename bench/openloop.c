@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * openloop.c - latency under load: tasks arrive at times drawn beforehand (Poisson), whether answers
- * have come or not, at 10 to 95 % of what the same producer and worker reach when they are never
- * out of tasks. Latency counts from the arrival, so a stall is charged to every task that arrived
- * in it (no coordinated omission); what had arrived but could not be submitted before the end counts
- * with the time it has waited.
+ * openloop.c - latency under load: tasks arrive at times drawn beforehand (Poisson), whether
+ * answers have come or not, at 10 to 95 % of what the same producer and worker reach when they are
+ * never out of tasks. Latency counts from the arrival, so a stall is charged to every task that
+ * arrived in it (no coordinated omission); what had arrived but could not be submitted before the
+ * end counts with the time it has waited.
  *
- * Threads: the producer is this process on the near core, polling; the worker a child on the far one.
+ * Threads: the producer is this process on the near core, polling; the worker a child on the far
+ * one.
  */
 #include <errno.h>
 #include <stdio.h>

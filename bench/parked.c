@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * parked.c - what waking costs: a task for a worker that sleeps, beside a bare futex between the same
- * two cores, one of this and one of that in turns.
+ * parked.c - what waking costs: a task for a worker that sleeps, beside a bare futex between the
+ * same two cores, one of this and one of that in turns.
  *
  * Asleep is not assumed but seen. A round begins only when the far side's parked word says so and
- * the kernel shows its thread asleep (state S in /proc/PID/stat); a round in which the near side was
- * not put to sleep either (its count of voluntary switches did not move) is left out of the round
- * trips. So all four figures are of rounds with the same beginning.
+ * the kernel shows its thread asleep (state S in /proc/PID/stat); a round in which the near side
+ * was not put to sleep either (its count of voluntary switches did not move) is left out of the
+ * round trips. So all four figures are of rounds with the same beginning.
  *
  * Threads: this one; the bare futex's far side and the worker are children on the far core.
  */
@@ -239,8 +239,9 @@ int bench_parked(const struct settings *st, struct report *rep, const struct fix
         w->bare = k == FUTEX_RTT || k == FUTEX_WAKE;
         snprintf(w->note, sizeof w->note, "%s", notes[k]);
         if (k == TASK_RTT && awake)
-            snprintf(w->note, sizeof w->note, "%s; %llu rounds left out, the near side stayed awake",
-                     notes[k], (unsigned long long)awake);
+            snprintf(w->note, sizeof w->note,
+                     "%s; %llu rounds left out, the near side stayed awake", notes[k],
+                     (unsigned long long)awake);
     }
     if (rc < 0)
         fprintf(stderr, "fabbench: shm.parked_rtt: %s\n", err_text(rc));

@@ -3,8 +3,9 @@
  * rate.c - how many tasks a second are leased and answered: producer processes keep a window of
  * tasks outstanding, worker processes run them, this process reads the producers' counts twice.
  *
- * Threads: this one sleeps meanwhile; each producer and worker is a child on a core of its own while
- * there are enough. Failure: a child that fails ends with its message on stderr and the rate is -1.
+ * Threads: this one sleeps meanwhile; each producer and worker is a child on a core of its own
+ * while there are enough. Failure: a child that fails ends with its message on stderr and the rate
+ * is -1.
  */
 #include <errno.h>
 #include <signal.h>
@@ -101,7 +102,8 @@ static uint64_t total(const struct tally *y, unsigned producers)
 #define FEWEST  100 /* answers that make a rate */
 #define LONGEST 20  /* times the usual length, to get them */
 
-/* Two readings with the usual length between them; more where tasks are long or the machine busy. */
+/* Two readings with the usual length between them; more where tasks are long or the machine busy.
+ */
 static double watch(const struct load *l, const struct tally *y)
 {
     uint64_t limit = (uint64_t)(l->seconds * 1e9), to, has;

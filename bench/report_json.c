@@ -50,8 +50,8 @@ static json_t *machine(const struct settings *st)
     (void)!getloadavg(load, 3);
     load_others(&others, &steal);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
-    json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:[f,f,f], s:s, s:s, s:s, s:b}", "cpu", cpu, "cores",
-                          (int)sysconf(_SC_NPROCESSORS_ONLN), "kernel", u.release, "arch",
+    json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:[f,f,f], s:s, s:s, s:s, s:b}", "cpu", cpu,
+                          "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "kernel", u.release, "arch",
                           u.machine, "load_average", load[0], load[1], load[2], "compiler",
                           __VERSION__, "version", FABRIC_VERSION, "date", date, "quick", st->quick);
     json_t *more = json_pack("{s:s, s:f, s:f, s:i, s:i, s:i}", "governor", governor, "other_load",
@@ -123,9 +123,8 @@ static json_t *curve_json(const struct curve *c)
 {
     json_t *points = json_array();
     for (size_t i = 0; i < c->n; i++)
-        json_array_append_new(points,
-                              json_pack("[f,f,f,f]", c->p[i].x, c->p[i].y.median, c->p[i].y.q1,
-                                        c->p[i].y.q3));
+        json_array_append_new(points, json_pack("[f,f,f,f]", c->p[i].x, c->p[i].y.median,
+                                                c->p[i].y.q1, c->p[i].y.q3));
     return json_pack("{s:s, s:s, s:s, s:s, s:o}", "picture", c->picture, "name", c->name, "x", c->x,
                      "y", c->y, "points", points);
 }

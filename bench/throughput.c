@@ -117,8 +117,8 @@ int bench_scale(const struct settings *st, struct report *rep, const struct fixt
     for (size_t i = 0; i < N; i++) {
         char name[40];
         snprintf(name, sizeof name, "shm.scale.%u+%u", each[i], each[i]);
-        struct row *w = report_value(rep, name, "tasks/s", v[i], st->turns,
-                                     i > 0 ? "shm.scale.1+1" : NULL);
+        struct row *w =
+            report_value(rep, name, "tasks/s", v[i], st->turns, i > 0 ? "shm.scale.1+1" : NULL);
         w->batch = 16;
         if (2 * (int)each[i] > st->cores.n)
             snprintf(w->note, sizeof w->note, "%u threads on %d cores", 2 * each[i], st->cores.n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * turns.c - measurements that are compared take turns: first to last, then last to first, and so on, so
- * that what changes on the machine meanwhile falls on all of them alike.
+ * turns.c - measurements that are compared take turns: first to last, then last to first, and so
+ * on, so that what changes on the machine meanwhile falls on all of them alike.
  */
 #include <assert.h>
 #include <errno.h>
