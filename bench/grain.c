@@ -21,7 +21,7 @@ static const uint64_t grains[] = {100,   200,   500,    1000,   2000,   5000,   
 /* Below this with tasks of half a millisecond it is not the fabric that takes the time, and no METG
  * is told. */
 #define PLATEAU 0.85
-#define GRAINS (sizeof grains / sizeof *grains)
+#define GRAINS  (sizeof grains / sizeof *grains)
 
 /* ns of one task's work without a fabric, undisturbed: the best of many blocks, because the work is
  * the same in each and whatever makes one longer is somebody else's. */

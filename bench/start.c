@@ -8,20 +8,39 @@
 #include "core/clock.h"
 #include "core/error.h"
 
+/* The first answer's moment goes to *at. */
+static int one_task(const struct settings *st, const struct fixture *fx, uint64_t *at)
+{
+    struct worker_spec w = {.address = fx->local, .key = fx->key, .batch = 1, .core = st->far_core};
+    struct fab_options po = {.roles = FAB_PRODUCER, .name = "bench"};
+    struct job job = job_feb();
+    struct fab_task t = job_task(&job);
+    struct fab_outcome o;
+    fab_t *f = NULL;
+    fab_id id;
+    int pid = worker_start(&w), rc = pid < 0 ? pid : fab_open(&f, fx->local, &po);
+    if (rc == 0)
+        rc = fab_submit(f, &t, 1, &id, FAB_FOREVER) == 1 ? 0 : -EIO;
+    if (rc == 0)
+        rc = fab_wait(f, id, &o, 5000000000);
+    *at = clock_ns();
+    if (rc == 0)
+        rc = job_check(&job, &o);
+    fab_close(f);
+    child_stop(pid);
+    return rc;
+}
+
+/* arg: the host to listen on for remote peers, NULL: none */
 static int first_task(const struct settings *st, const void *arg, double *ns)
 {
     struct fixture f;
-    struct samples one;
-    uint64_t from = clock_ns();
-    /* arg: the host to listen on for remote peers, NULL: none */
+    uint64_t from = clock_ns(), to = from;
     int rc = fixture_start_on(&f, st->build, "tcp", arg, "[segment]\nslots = 1048576\n");
     if (rc < 0)
         return rc;
-    rc = samples_init(&one, 1);
-    if (rc == 0)
-        rc = measure_task_rtt(st, &f, f.local, &one);
-    *ns = (double)(clock_ns() - from);
-    samples_free(&one);
+    rc = one_task(st, &f, &to);
+    *ns = (double)(to - from);
     (void)fixture_stop(&f);
     return rc;
 }
@@ -34,7 +53,7 @@ int bench_start(const struct settings *st, struct report *rep)
          .unit = "ns",
          .fn = first_task,
          .less_is_better = true,
-         .note = "1,048,576 slots; a worker, a producer, one task answered, all closed"},
+         .note = "1,048,576 slots; a worker, a producer, one task answered"},
         {.name = "start.first_task.tcp",
          .unit = "ns",
          .fn = first_task,
