@@ -152,7 +152,8 @@ static int pile_open(const struct settings *st, uint64_t slots, struct fixture *
     struct fab_options o = {.roles = FAB_PRODUCER, .name = "bench"};
     char conf[160];
     *p = (struct pile){.job = job_feb(), .share = MAP_FAILED};
-    snprintf(conf, sizeof conf, "[segment]\nslots = %llu\nkeep = \"0s\"\n",
+    snprintf(conf, sizeof conf,
+             "[segment]\nslots = %llu\nkeep = \"0s\"\nproducer_share = \"100%%\"\n",
              (unsigned long long)slots);
     int rc = fixture_start(f, st->build, conf);
     if (rc < 0)
