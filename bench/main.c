@@ -154,7 +154,7 @@ static int options(int argc, char **argv, struct settings *st, struct outputs *t
             *st = (struct settings){.quick = true,
                                     .turns = 3,
                                     .rounds = 40000,
-                                    .seconds = 0.2,
+                                    .seconds = 0.15,
                                     .slice = 0.1,
                                     .only = st->only};
             break;
