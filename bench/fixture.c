@@ -130,20 +130,24 @@ int fixture_start_on(struct fixture *f, const char *build, const char *provider,
     char conf[128], program[512];
     int port = free_port(), err[2];
     memset(f, 0, sizeof *f);
-    strcpy(f->dir, "/tmp/fabbench-XXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    if (!tmp || strlen(tmp) > 40) /* a socket's name has 107 bytes */
+        tmp = "/tmp";
+    snprintf(f->dir, sizeof f->dir, "%s/fabbench-XXXXXX", tmp);
     if (!mkdtemp(f->dir))
-        return err_set(-errno, "a directory in /tmp: %s", strerror(errno));
+        return err_set(-errno, "a directory in %s: %s", tmp, strerror(errno));
     snprintf(conf, sizeof conf, "%s/node.toml", f->dir);
     snprintf(f->local, sizeof f->local, "unix:%s/fabricd.sock", f->dir);
-    snprintf(f->remote, sizeof f->remote, "%s://%s:%d", provider, host, port);
+    snprintf(f->remote, sizeof f->remote, "%s://%s:%d", provider, host ? host : "none", port);
     snprintf(f->key, sizeof f->key, "%s/authkey", f->dir);
     FILE *c = fopen(conf, "we");
     if (!c || pipe2(err, O_CLOEXEC) < 0)
         return err_set(-errno, "%s: %s", conf, strerror(errno));
-    fprintf(c,
-            "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\naddress = "
-            "\"%s:%d\"\n%s",
-            f->dir, f->dir, host, port, tables);
+    fprintf(c, "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\n[listen]\n", f->dir, f->dir);
+    if (host)
+        fprintf(c, "address = \"%s:%d\"\n%s", host, port, tables);
+    else
+        fprintf(c, "address = \"\"\n%s", tables);
     fclose(c);
     snprintf(program, sizeof program, "%s/apps/fabricd", build);
     f->pid = fork();
@@ -183,9 +187,9 @@ int fixture_stop(struct fixture *f)
         else
             child_stop(f->pid);
     }
-    const char *names[] = {"node.toml", "authkey", "fabricd.sock"};
+    const char *names[] = {"node.toml", "authkey", "fabricd.sock", "fabricd.sock.keep"};
     char path[160];
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", f->dir, names[i]);
         unlink(path);
     }

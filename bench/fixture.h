@@ -19,7 +19,8 @@ struct fixture {
  * [node] and [listen] are taken. Returns when fabricd is ready. */
 int fixture_start(struct fixture *f, const char *build, const char *tables)
     __attribute__((warn_unused_result));
-/* The same with remote peers on this host's address and over this provider ("tcp", "verbs"). */
+/* The same with remote peers on this host's address and over this provider ("tcp", "verbs"); host
+ * NULL: no remote peers. */
 int fixture_start_on(struct fixture *f, const char *build, const char *provider, const char *host,
                      const char *tables) __attribute__((warn_unused_result));
 /* The address of an RDMA device of this machine, for verbs. -ENODEV with a message: there is none.

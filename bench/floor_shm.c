@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * floor_shm.c - what two processes on two cores can do with shared memory and nothing else: a cache
- * line bounced, a futex wake, a Vyukov ring and an SPSC ring of bare integers one way.
+ * line bounced, a Vyukov ring and an SPSC ring of bare integers one way.
  */
 #include <errno.h>
 #include <signal.h>
@@ -14,13 +14,11 @@
 #include "bench/bench.h"
 #include "core/atomic.h"
 #include "core/clock.h"
-#include "core/wake.h"
 
 #define RING 4096u
 
 struct shared {
     _Alignas(HOT_LINE) _Atomic uint64_t ball;
-    _Alignas(HOT_LINE) _Atomic uint32_t to, fro;
     _Alignas(HOT_LINE) _Atomic uint64_t head;
     _Alignas(HOT_LINE) _Atomic uint64_t tail;
     _Alignas(HOT_LINE) _Atomic uint64_t stop;
@@ -70,35 +68,6 @@ int floor_pingpong(const struct settings *st, struct samples *out)
             poll_pause(st);
         if (i > warm)
             out->ns[i - warm - 1] = stamp_ns(t, stamp());
-    }
-    waitpid(pid, NULL, 0);
-    munmap(m, sizeof *m);
-    return 0;
-}
-
-int floor_futex(const struct settings *st, struct samples *out)
-{
-    struct shared *m = share();
-    if (!m)
-        return -ENOMEM;
-    pid_t pid = fork_far(st);
-    if (pid == 0) {
-        for (uint32_t i = 1; i <= out->n; i++) {
-            while (at_load(&m->to) != i)
-                (void)futex_sleep(&m->to, i - 1, 1000000000);
-            at_store(&m->fro, i);
-            futex_wake(&m->fro, 1);
-        }
-        _exit(0);
-    }
-    pin_near(st);
-    for (uint32_t i = 1; i <= out->n; i++) {
-        uint64_t t = stamp();
-        at_store(&m->to, i);
-        futex_wake(&m->to, 1);
-        while (at_load(&m->fro) != i)
-            (void)futex_sleep(&m->fro, i - 1, 1000000000);
-        out->ns[i - 1] = stamp_ns(t, stamp());
     }
     waitpid(pid, NULL, 0);
     munmap(m, sizeof *m);

@@ -41,12 +41,6 @@ static int by_u64(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static int by_double(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 /* The tick counter of some machines moves in steps as long as a good part of a round trip: the
  * median is taken as the mean of the middle tenth, which resolves finer than one step. */
 static double middle(const struct samples *s)
@@ -66,21 +60,12 @@ struct latency samples_quantiles(struct samples *s)
                             .p999 = (double)s->ns[s->n * 999 / 1000]};
 }
 
-double median(double *v, size_t n)
+double samples_at(const struct samples *s, double p)
 {
-    qsort(v, n, sizeof *v, by_double);
-    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
-
-struct latency latency_median(const struct latency *turns, size_t n)
-{
-    double a[32], b[32], c[32];
-    for (size_t i = 0; i < n; i++) {
-        a[i] = turns[i].p50;
-        b[i] = turns[i].p99;
-        c[i] = turns[i].p999;
-    }
-    return (struct latency){median(a, n), median(b, n), median(c, n)};
+    double beyond = (double)s->n * (1 - p / 100);
+    if (s->n == 0 || (p > 50 && beyond < 5))
+        return -1;
+    return (double)s->ns[s->n - 1 - (size_t)(beyond < 1 ? 0 : beyond - 1)];
 }
 
 uint64_t stamp(void)

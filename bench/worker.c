@@ -7,17 +7,23 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include "bench/bench.h"
 #include "core/error.h"
 #include "core/kernel.h"
 
-static void work(fab_t *f, unsigned batch)
+#define BATCH_MAX 256u
+
+static void work(fab_t *f, const struct worker_spec *w)
 {
     struct kernel_ctx ctx = {0};
-    struct fab_lease lease[256];
-    for (;;) {
-        long n = fab_claim(f, 0, lease, batch, FAB_FOREVER);
+    struct fab_lease lease[BATCH_MAX];
+    int64_t patience = w->share ? 20000000 : FAB_FOREVER;
+    while (!w->share || !at_load_rlx(&w->share->stop)) { /* a one-way flag */
+        long n = fab_claim(f, 0, lease, w->batch < BATCH_MAX ? w->batch : BATCH_MAX, patience);
+        if (n == -ETIMEDOUT)
+            continue;
         if (n < 0)
             return;
         for (long i = 0; i < n; i++) {
@@ -29,31 +35,46 @@ static void work(fab_t *f, unsigned batch)
             if (rc < 0)
                 return;
         }
+        if (w->share)
+            at_add_rlx(&w->share->done, (uint64_t)n); /* a count; nothing is read by its order */
     }
 }
 
-int worker_start(const struct settings *st, const char *address, const char *key, unsigned batch,
-                 int64_t spin_ns)
+static void child(const struct worker_spec *w, int ready)
+{
+    struct fab_options o = {
+        .roles = FAB_WORKER, .name = "bench", .key_file = w->key, .spin_ns = w->spin_ns};
+    fab_t *f;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (w->core >= 0)
+        (void)!topo_pin(w->core); /* allowed: it comes from our own affinity mask */
+    if (kernels_register() < 0 || fab_open(&f, w->address, &o) < 0 || write(ready, "!", 1) != 1) {
+        fprintf(stderr, "fabbench: the worker: %s\n", fab_errmsg());
+        _exit(1);
+    }
+    work(f, w);
+    fab_close(f);
+    _exit(0);
+}
+
+void worker_stop(const struct worker_spec *w, int pid)
+{
+    if (pid <= 0)
+        return;
+    at_store(&w->share->stop, 1);
+    waitpid(pid, NULL, 0);
+    at_store(&w->share->stop, 0);
+}
+
+int worker_start(const struct worker_spec *w)
 {
     int ready[2];
     char ok = 0;
     if (pipe2(ready, O_CLOEXEC) < 0)
         return -errno;
     pid_t pid = fork();
-    if (pid == 0) {
-        struct fab_options o = {
-            .roles = FAB_WORKER, .name = "bench", .key_file = key, .spin_ns = spin_ns};
-        fab_t *f;
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        pin_far(st);
-        if (kernel_register_builtin() < 0 || fab_open(&f, address, &o) < 0 ||
-            write(ready[1], "!", 1) != 1) {
-            fprintf(stderr, "fabbench: the worker: %s\n", fab_errmsg());
-            _exit(1);
-        }
-        work(f, batch);
-        _exit(1);
-    }
+    if (pid == 0)
+        child(w, ready[1]);
     close(ready[1]);
     if (read(ready[0], &ok, 1) != 1) {
         child_stop(pid);

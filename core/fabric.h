@@ -36,8 +36,8 @@
  * bytes before fab_complete() returns. Memory it hands out (fab_data, fab_arg)
  * has its end of validity written at the function.
  */
-#ifndef FABRIC_H
-#define FABRIC_H
+#ifndef TASKFABRIC_H
+#define TASKFABRIC_H
 
 #include <stddef.h>
 #include <stdint.h>

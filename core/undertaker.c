@@ -280,27 +280,45 @@ static bool in_bits(const struct seen *seen, uint32_t slot)
     return seen->bits[slot / 64] >> (slot % 64) & 1;
 }
 
+static void scan_rings(const struct segment *s, struct seen *ready, struct seen *freed)
+{
+    memset(ready->bits, 0, s->slots / 8);
+    memset(freed->bits, 0, s->slots / 8);
+    for (uint32_t q = 0; q < s->queues; q++)
+        for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++) {
+            ready->queue = q;
+            ready->priority = pr;
+            ring_scan(s, segment_ready_ring(s, q, pr), mark_own, ready);
+        }
+    ring_scan(s, s->free_ring, mark, freed);
+}
+
+/* READY or FREE by its word w, and in no ring by the last scan. */
+static bool is_missing(const struct seen *ready, const struct seen *freed, uint32_t slot,
+                       uint64_t w)
+{
+    return (slot_state(w) == SLOT_READY && !in_bits(ready, slot)) ||
+           (slot_state(w) == SLOT_FREE && !in_bits(freed, slot));
+}
+
+/* The rings are looked at twice. A living producer's slots become READY after the first look by the
+ * thousand; they were put into the ring before the second. Put in again, they would fill it with
+ * entries that nobody takes out while no worker is there. */
 void undertaker_audit(const struct segment *s, const struct wake_out *out,
                       struct undertaker_report *report)
 {
     struct job j = {.s = s, .out = out, .report = report};
     struct seen ready = {.bits = calloc(s->slots / 64, 8), .s = s},
-                freed = {.bits = calloc(s->slots / 64, 8)};
-    bool renew = false;
-    if (!ready.bits || !freed.bits) {
+                freed = {.bits = calloc(s->slots / 64, 8)},
+                missing = {.bits = calloc(s->slots / 64, 8)};
+    bool any = false, renew = false;
+    if (!ready.bits || !freed.bits || !missing.bits) {
         at_store(&s->head->audit_wanted, 1); /* no memory now: again in a second */
         goto out;
     }
-    for (uint32_t q = 0; q < s->queues; q++)
-        for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++) {
-            ready.queue = q;
-            ready.priority = pr;
-            ring_scan(s, segment_ready_ring(s, q, pr), mark_own, &ready);
-        }
-    ring_scan(s, s->free_ring, mark, &freed);
+    scan_rings(s, &ready, &freed);
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
-        bool in_ready = in_bits(&ready, i), in_free = in_bits(&freed, i);
         /* who gave it back did not come to look at the mark */
         if ((slot_state(w) == SLOT_READY || slot_state(w) == SLOT_DELAYED) &&
             end_if_cancelled(&j, i, w))
@@ -310,14 +328,26 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             (slot_state(w) == SLOT_READY &&
              (meta_flags(at_load(&s->slot[i].meta)) & META_TERMS)))
             at_store(&s->head->scan_wanted, 1);
-        if (slot_state(w) == SLOT_READY && !in_ready) {
-            requeue(&j, i, at_load(&s->slot[i].meta));
-            CRASH_POINT("undertaker.audited");
-            report->requeued++;
-        } else if (slot_state(w) == SLOT_FREE && !in_free) {
-            report->requeued++;
-            renew = renew || !ring_put(s, s->free_ring, i);
+        if (is_missing(&ready, &freed, i, w)) {
+            mark(&missing, i);
+            any = true;
         }
+    }
+    if (any)
+        scan_rings(s, &ready, &freed);
+    for (uint32_t i = 0; any && i < s->slots; i++) {
+        if (!in_bits(&missing, i))
+            continue;
+        uint64_t w = at_load(&s->slot[i].state);
+        if (!is_missing(&ready, &freed, i, w))
+            continue;
+        report->requeued++;
+        if (slot_state(w) == SLOT_FREE) {
+            renew = renew || !ring_put(s, s->free_ring, i);
+            continue;
+        }
+        requeue(&j, i, at_load(&s->slot[i].meta));
+        CRASH_POINT("undertaker.audited");
     }
     if (renew)
         slot_renew_free_ring(s);
@@ -326,6 +356,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
 out:
     free(ready.bits);
     free(freed.bits);
+    free(missing.bits);
 }
 
 /* The dead may have taken a sleeper's mark and not woken it, or been woken in another's place: the

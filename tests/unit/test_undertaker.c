@@ -818,3 +818,45 @@ Test(undertaker, random_damage_neither_crashes_nor_hangs_it, .timeout = 40)
     }
     segment_unmap(&seg);
 }
+
+/* ---- an audit beside the living ---- */
+
+#define MANY 65536u
+
+static _Atomic uint32_t submitted;
+
+static void *submit_many(void *arg)
+{
+    fab_t *p = arg;
+    uint32_t n = 0;
+    struct fab_task t[64];
+    for (int i = 0; i < 64; i++)
+        t[i] = (struct fab_task){.kernel = 1, .flags = FAB_NO_WAIT};
+    while (n < MANY / 2 && fab_submit(p, t, 64, NULL, 0) == 64)
+        n += 64;
+    at_store(&submitted, n);
+    return NULL;
+}
+
+/* Entries put in a second time would fill the ring, and a fabric without workers would be full
+ * before its slots are. */
+Test(undertaker, an_audit_repeats_no_entry_of_a_living_producer)
+{
+    struct undertaker_report r = {0};
+    uint32_t generation;
+    pthread_t thread;
+    unit_segment(&seg, MANY, 8, 0, 1);
+    daemon_id = unit_participant(&seg, "fabricd", &generation);
+    fab_t *p = unit_handle(&seg, "producer", 0);
+    struct seg_ring *ring = segment_ready_ring(&seg, 0, 0);
+    cr_assert_eq(pthread_create(&thread, NULL, submit_many, p), 0);
+    do
+        undertaker_audit(&seg, &out, &r);
+    while (at_load(&submitted) == 0);
+    pthread_join(thread, NULL);
+    cr_assert_eq(at_load(&submitted), MANY / 2);
+    uint64_t repeated = ring_depth(ring) - MANY / 2;
+    cr_assert_lt(repeated, 1024, "%llu entries of %u tasks were put in again",
+                 (unsigned long long)repeated, MANY / 2);
+    fab_close(p);
+}
