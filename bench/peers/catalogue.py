@@ -46,8 +46,10 @@ def manager(b, program, seconds):
     return {"rtt_p50_ns": p50, "rtt_p99_ns": p99, "throughput": rate, "batch": 1, "window": 64}
 
 
-def executor(b, program, seconds):
-    return json.loads(b.measure([PYTHON, os.path.join(HERE, "executor_peer.py"), str(seconds)], timeout(seconds)))
+def executor(mode):
+    def run(b, program, seconds):
+        return json.loads(b.measure([PYTHON, os.path.join(HERE, "executor_peer.py"), mode, str(seconds)], timeout(seconds)))
+    return run
 
 
 def celery(b, program, seconds):
@@ -63,19 +65,24 @@ def dask(b, program, seconds):
     return json.loads(b.measure(argv, timeout(seconds), env=env))
 
 
-def mpi(b, program, seconds):
-    cores = len(os.sched_getaffinity(0))
-    argv = ["mpirun", "--allow-run-as-root", "-np", "2", "--use-hwthread-cpus", "--mca", "pml", "ob1", "--mca", "btl",
-            "self,vader", "--mca", "btl_vader_backing_directory", b.directory, "--mca", "btl_vader_single_copy_mechanism", "none",
-            "--mca", "orte_tmpdir_base", b.directory, "--mca", "oob_tcp_if_include", "lo", "--mca", "plm", "isolated"]
-    argv += ["--bind-to", "hwthread"] if cores > 1 else ["--oversubscribe", "--bind-to", "none"]
-    return json.loads(b.measure([*argv, program, "arrays", "-", str(seconds)], timeout(seconds), env={"TMPDIR": b.directory}))
+def mpi(mode):
+    """mpirun with two ranks on cores of their own, its files in the private directory, its sockets on loopback."""
+    def run(b, program, seconds):
+        argv = ["mpirun", "--allow-run-as-root", "-np", "2", "--use-hwthread-cpus"]
+        for name, value in (("pml", "ob1"), ("btl", "self,vader"), ("btl_vader_backing_directory", b.directory),
+                            ("btl_vader_single_copy_mechanism", "none"), ("orte_tmpdir_base", b.directory),
+                            ("oob_tcp_if_include", "lo"), ("plm", "isolated")):
+            argv += ["--mca", name, value]
+        argv += ["--bind-to", "hwthread"] if len(os.sched_getaffinity(0)) > 1 else ["--oversubscribe", "--bind-to", "none"]
+        return json.loads(b.measure([*argv, program, mode, "-", str(seconds)], timeout(seconds), env={"TMPDIR": b.directory}))
+    return run
 
 
 NOTHING = "none: what is under way is lost with either side"
 PEERS = [
     Peer("manager", (), "", manager, "none: a task taken is lost with its worker; in memory"),
-    Peer("executor", (), "", executor, "none: a dead worker breaks the pool; in memory"),
+    Peer("executor-submit", (), "", executor("submit"), "none: a dead worker breaks the pool; in memory"),
+    Peer("executor-map", (), "", executor("map"), "none: a dead worker breaks the pool; in memory; a batch is one message"),
     Peer("celery", ("python3-celery", "python3-redis", "redis-server"), "", celery,
          "late ack; given again after the visibility timeout (1 h); results kept; in memory"),
     Peer("dask", ("python3-distributed",), "", dask,
@@ -103,5 +110,8 @@ PEERS = [
     Peer("zeromq-ipc", ("libzmq3-dev",), "zeromq", direct("answers", "ipc://{dir}/"), NOTHING),
     Peer("zeromq-oneway-tcp", ("libzmq3-dev",), "zeromq", direct("oneway", "tcp://127.0.0.1:*"), NOTHING + "; no answers"),
     Peer("zeromq-oneway-ipc", ("libzmq3-dev",), "zeromq", direct("oneway", "ipc://{dir}/"), NOTHING + "; no answers"),
-    Peer("mpi", ("libopenmpi-dev", "openmpi-bin"), "mpi", mpi, "none: a dead rank ends the job; both sides poll"),
+    Peer("mpi-messages", ("libopenmpi-dev", "openmpi-bin"), "mpi", mpi("messages"),
+         "none: a dead rank ends the job; both sides poll"),
+    Peer("mpi-arrays", ("libopenmpi-dev", "openmpi-bin"), "mpi", mpi("arrays"),
+         "none: a dead rank ends the job; both sides poll; a batch is one message"),
 ]

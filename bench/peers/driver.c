@@ -17,10 +17,11 @@
 
 #define ARGS        64u
 #define SAMPLES_MAX 1000000u
+#define WORKER      "--worker"
 #define STOP        (-1) /* the argument that ends a one-way series */
 
-static const struct peer_step usual_steps[] = {{1, 64},    {8, 64},     {32, 128},
-                                               {128, 512}, {512, 2048}, {0, 0}};
+static const struct peer_step usual_steps[] = {{1, 64},     {8, 64},      {32, 128}, {128, 512},
+                                               {512, 2048}, {1024, 4096}, {0, 0}};
 static uint64_t table[ARGS];
 static const char *self;
 static double seconds;
@@ -62,7 +63,7 @@ static double now(void)
 
 /* ---- the worker ---- */
 
-static uint64_t feb(int64_t n)
+uint64_t peer_feb(int64_t n)
 {
     if (n < 0 || n >= (int64_t)ARGS)
         peer_die("the worker: a wrong task, %lld", (long long)n);
@@ -73,12 +74,14 @@ static void work(const struct peer_ops *ops, const struct peer_run *r, void *p)
 {
     int64_t arg[PEER_BATCH_MAX];
     uint64_t answer[PEER_BATCH_MAX], count = 0;
+    if (ops->work)
+        ops->work(p);
     for (;;) {
         unsigned n = ops->get(p, arg, r->batch);
         if (n == 0)
             return; /* only where both sides were started by somebody else */
         for (unsigned i = 0; i < n && arg[i] != STOP; i++, count++) {
-            answer[i] = feb(arg[i]);
+            answer[i] = peer_feb(arg[i]);
             if (ops->one_way && arg[i] != (int64_t)(count % ARGS))
                 peer_die("the worker: task %llu is lost", (unsigned long long)count);
         }
@@ -89,8 +92,9 @@ static void work(const struct peer_ops *ops, const struct peer_run *r, void *p)
     }
 }
 
-/* The parent writes the run when its side is open, the child a byte when its own is. */
-static int start_worker(const struct peer_ops *ops, int *pipe_out)
+/* The worker is this program anew, since some libraries do not bear a fork. It reads the run when
+ * the producer's side is open, and writes a byte when its own is. */
+static int start_worker(const struct peer_run *r, int *io)
 {
     int s[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s) < 0)
@@ -99,22 +103,33 @@ static int start_worker(const struct peer_ops *ops, int *pipe_out)
     if (pid < 0)
         peer_die("fork: %s", strerror(errno));
     if (pid == 0) {
-        struct peer_run r;
+        char fd[16];
+        int theirs = dup(s[1]); /* without CLOEXEC */
+        snprintf(fd, sizeof fd, "%d", theirs);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
-        close(s[0]);
-        if (read(s[1], &r, sizeof r) != sizeof r)
-            _exit(1);
-        void *p = ops->open(&r, true);
-        if (write(s[1], "!", 1) != 1)
-            _exit(1);
-        work(ops, &r, p);
+        if (getppid() == parent)
+            execl("/proc/self/exe", self, WORKER, r->mode, r->address, fd, (char *)NULL);
         _exit(1);
     }
     close(s[1]);
-    *pipe_out = s[0];
+    *io = s[0];
     return pid;
+}
+
+static int worker_main(char **argv, const struct peer_ops *(*choose)(const char *mode))
+{
+    const struct peer_ops *ops = choose(argv[2]);
+    struct peer_run r;
+    int io = atoi(argv[4]);
+    if (!ops || read(io, &r, sizeof r) != sizeof r)
+        return 1;
+    r.mode = argv[2];
+    r.address = argv[3];
+    void *p = ops->open(&r, true);
+    if (write(io, "!", 1) != 1)
+        return 1;
+    work(ops, &r, p);
+    return 1;
 }
 
 /* ---- the producer ---- */
@@ -241,7 +256,7 @@ static void one_series(const struct peer_ops *ops, struct peer_run *r, bool rtt,
     struct series s = {.ops = ops};
     bool together = ops->is_worker != NULL;
     char ok = 0;
-    int io = -1, pid = together ? 0 : start_worker(ops, &io);
+    int io = -1, pid = together ? 0 : start_worker(r, &io);
     alarm((unsigned)(seconds * 4) + 20);
     s.p = ops->open(r, together && ops->is_worker());
     if (together && ops->is_worker()) {
@@ -262,17 +277,20 @@ static void one_series(const struct peer_ops *ops, struct peer_run *r, bool rtt,
 
 int peer_main(int argc, char **argv, const struct peer_ops *(*choose)(const char *mode))
 {
-    const struct peer_ops *ops = argc == 4 ? choose(argv[1]) : NULL;
+    const struct peer_ops *ops;
     struct figures f = {0};
     self = argv[0];
+    signal(SIGPIPE, SIG_IGN);
+    fill_table();
+    if (argc == 5 && strcmp(argv[1], WORKER) == 0)
+        return worker_main(argv, choose);
+    ops = argc == 4 ? choose(argv[1]) : NULL;
     seconds = argc == 4 ? atof(argv[3]) : 0;
     if (!ops || !(seconds > 0)) {
         fprintf(stderr, "Usage: %s MODE ADDRESS SECONDS (bench/peers/run starts it)\n", argv[0]);
         return 2;
     }
-    signal(SIGPIPE, SIG_IGN);
     signal(SIGALRM, too_slow);
-    fill_table();
     const struct peer_step *step = ops->step ? ops->step : usual_steps;
     struct peer_run r = {.mode = argv[1], .address = argv[2], .batch = 1, .window = 1};
     snprintf(r.name, sizeof r.name, "rtt-%d", (int)getpid());

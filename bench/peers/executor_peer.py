@@ -1,4 +1,5 @@
-"""concurrent.futures.ProcessPoolExecutor with one worker: submit and result, and map with chunks. Argument: seconds a part."""
+"""concurrent.futures.ProcessPoolExecutor with one worker: submit and result of each task, or map with
+chunks. Arguments: submit | map, seconds a part."""
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
@@ -6,14 +7,15 @@ import measure
 
 
 def main():
-    seconds = float(sys.argv[1])
-    with ProcessPoolExecutor(1) as pool:
+    mode, seconds = sys.argv[1], float(sys.argv[2])
+    with ProcessPoolExecutor(1, initializer=measure.die_with_parent) as pool:
         latency = measure.rtt(lambda n: pool.submit(measure.feb, n).result(), seconds)
-        rates = [(measure.rate_window(lambda n: pool.submit(measure.feb, n), lambda f: f.result(), w, seconds), 1, w)
-                 for w in (16, 256)]
-        for chunk in (64, 512):
-            n = chunk * 8
-            rates.append((measure.rate_batch(lambda a: pool.map(measure.feb, a, chunksize=chunk), n, seconds), chunk, n))
+        if mode == "submit":
+            rates = [(measure.rate_window(lambda n: pool.submit(measure.feb, n), lambda f: f.result(), w, seconds), 1, w)
+                     for w in (16, 64, 256)]
+        else:
+            rates = [(measure.rate_batch(lambda a: pool.map(measure.feb, a, chunksize=c), c * 8, seconds), c, c * 8)
+                     for c in (16, 128, 1024)]
     measure.report(latency, rates)
 
 

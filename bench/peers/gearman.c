@@ -11,7 +11,6 @@
 struct gearman {
     gearman_client_st *client;
     gearman_worker_st *worker;
-    gearman_job_st *job;
     int64_t arg[PEER_BATCH_MAX];
     uint64_t answer[PEER_BATCH_MAX];
     unsigned n;
@@ -25,6 +24,21 @@ static gearman_return_t completed(gearman_task_st *t)
         peer_die("gearman: an answer of %zu bytes", gearman_task_data_size(t));
     memcpy(gearman_task_context(t), gearman_task_data(t), 8);
     return GEARMAN_SUCCESS;
+}
+
+/* The library frees the answer. */
+static void *run_job(gearman_job_st *job, void *context, size_t *size, gearman_return_t *rc)
+{
+    int64_t arg;
+    uint64_t *answer = malloc(sizeof *answer);
+    (void)context;
+    if (!answer || gearman_job_workload_size(job) != sizeof arg)
+        peer_die("gearman: a task of %zu bytes", gearman_job_workload_size(job));
+    memcpy(&arg, gearman_job_workload(job), sizeof arg);
+    *answer = peer_feb(arg);
+    *size = sizeof *answer;
+    *rc = GEARMAN_SUCCESS;
+    return answer;
 }
 
 static void *g_open(struct peer_run *r, bool worker)
@@ -41,7 +55,7 @@ static void *g_open(struct peer_run *r, bool worker)
         g->worker = gearman_worker_create(NULL);
         rc = gearman_worker_add_server(g->worker, "127.0.0.1", number);
         if (rc == GEARMAN_SUCCESS)
-            rc = gearman_worker_register(g->worker, g->function, 0);
+            rc = gearman_worker_add_function(g->worker, g->function, 0, run_job, NULL);
     } else {
         g->client = gearman_client_create(NULL);
         rc = gearman_client_add_server(g->client, "127.0.0.1", number);
@@ -88,25 +102,12 @@ static unsigned g_take(void *p, uint64_t *answer, unsigned max)
     return n;
 }
 
-static unsigned g_get(void *p, int64_t *arg, unsigned max)
+static void g_work(void *p)
 {
     struct gearman *g = p;
-    gearman_return_t rc;
-    (void)max;
-    g->job = gearman_worker_grab_job(g->worker, NULL, &rc);
-    if (!g->job || rc != GEARMAN_SUCCESS || gearman_job_workload_size(g->job) != 8)
-        peer_die("gearman: the worker: %s", gearman_worker_error(g->worker));
-    memcpy(arg, gearman_job_workload(g->job), 8);
-    return 1;
-}
-
-static void g_put(void *p, const uint64_t *answer, unsigned n)
-{
-    struct gearman *g = p;
-    (void)n;
-    if (gearman_job_send_complete(g->job, answer, 8) != GEARMAN_SUCCESS)
-        peer_die("gearman: the worker: %s", gearman_worker_error(g->worker));
-    gearman_job_free(g->job);
+    for (;;)
+        if (gearman_worker_work(g->worker) != GEARMAN_SUCCESS)
+            peer_die("gearman: the worker: %s", gearman_worker_error(g->worker));
 }
 
 static const struct peer_ops *choose(const char *mode)
@@ -116,8 +117,7 @@ static const struct peer_ops *choose(const char *mode)
                                         .close = g_close,
                                         .send = g_send,
                                         .take = g_take,
-                                        .get = g_get,
-                                        .put = g_put,
+                                        .work = g_work,
                                         .step = steps};
     return strcmp(mode, "jobs") == 0 ? &ops : NULL;
 }

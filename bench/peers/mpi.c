@@ -4,9 +4,11 @@
  * answers back. Both poll. Started by mpirun with two ranks; an empty message ends a series.
  */
 #include <mpi.h>
+#include <string.h>
 #include "bench/peers/peer.h"
 
 static int rank;
+static bool arrays; /* a batch is one message */
 
 static bool is_worker(void)
 {
@@ -15,8 +17,8 @@ static bool is_worker(void)
 
 static void *m_open(struct peer_run *r, bool worker)
 {
-    (void)r;
     (void)worker;
+    arrays = strcmp(r->mode, "arrays") == 0;
     MPI_Barrier(MPI_COMM_WORLD);
     return &rank;
 }
@@ -34,7 +36,7 @@ static unsigned receive(void *v, MPI_Datatype type, unsigned max)
 {
     MPI_Status s;
     int n;
-    MPI_Recv(v, (int)max, type, 1 - rank, 0, MPI_COMM_WORLD, &s);
+    MPI_Recv(v, arrays ? (int)max : 1, type, 1 - rank, 0, MPI_COMM_WORLD, &s);
     MPI_Get_count(&s, type, &n);
     return (unsigned)n;
 }
@@ -62,19 +64,18 @@ static void m_put(void *p, const uint64_t *answer, unsigned n)
 
 static const struct peer_ops *choose(const char *mode)
 {
-    /* a message of a batch; windows within what Open MPI sends without waiting for the receiver */
-    static const struct peer_step steps[] = {{1, 64},    {8, 64},     {32, 128},
-                                             {128, 512}, {512, 1024}, {0, 0}};
-    static const struct peer_ops ops = {.open = m_open,
-                                        .close = m_close,
-                                        .send = m_send,
-                                        .take = m_take,
-                                        .get = m_get,
-                                        .put = m_put,
-                                        .is_worker = is_worker,
-                                        .step = steps};
-    (void)mode;
-    return &ops;
+    static const struct peer_step windows[] = {{1, 64}, {1, 256}, {1, 1024}, {0, 0}};
+    /* Below the 4 KiB from which on a send waits for its receive: both sides would. */
+    static const struct peer_step batches[] = {{8, 64}, {32, 128}, {128, 512}, {256, 1024}, {0, 0}};
+    static struct peer_ops ops = {.open = m_open,
+                                  .close = m_close,
+                                  .send = m_send,
+                                  .take = m_take,
+                                  .get = m_get,
+                                  .put = m_put,
+                                  .is_worker = is_worker};
+    ops.step = strcmp(mode, "arrays") == 0 ? batches : windows;
+    return strcmp(mode, "arrays") == 0 || strcmp(mode, "messages") == 0 ? &ops : NULL;
 }
 
 int main(int argc, char **argv)

@@ -46,6 +46,9 @@ struct peer_ops {
      * (and their acks). */
     unsigned (*get)(void *p, int64_t *arg, unsigned max);
     void (*put)(void *p, const uint64_t *answer, unsigned n);
+    /* Instead of get and put, where the library has a loop of its own: serves for ever, by
+     * peer_feb. */
+    void (*work)(void *p);
     bool one_way; /* nothing comes back but one count at the end */
     /* Both sides were started by somebody else: is this the worker? NULL: the driver forks the
      * worker. */
@@ -53,6 +56,9 @@ struct peer_ops {
     const struct peer_step
         *step; /* tried for throughput, the best is told; ends with batch 0; NULL: the usual ones */
 };
+
+/* The work. An argument that was never sent ends the process. */
+uint64_t peer_feb(int64_t n);
 
 /* Measures and prints one line of JSON. Usage: PROGRAM MODE ADDRESS SECONDS. */
 int peer_main(int argc, char **argv, const struct peer_ops *(*choose)(const char *mode));

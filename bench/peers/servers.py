@@ -7,6 +7,7 @@ own; it is killed by the kernel when this process dies (PR_SET_PDEATHSIG), and i
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -28,15 +29,36 @@ def free_port():
 
 
 def _child(memory):
-    parent = os.getppid
+    parent = os.getpid()
 
     def run():
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if parent() == 1 and os.getsid(0) == 1:
+        if os.getppid() != parent:
             os._exit(1)
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     return run
+
+
+def ended(p, seconds):
+    """Waits for a process's end, and leaves it to be waited for: while it is, nobody else gets its number."""
+    if p.returncode is not None:
+        return True
+    fd = os.pidfd_open(p.pid)
+    try:
+        return bool(select.select([fd], [], [], seconds)[0])
+    finally:
+        os.close(fd)
+
+
+def stop(p):
+    """Ends a process and its group: asked first, then killed."""
+    if p.returncode is not None:
+        return
+    os.killpg(p.pid, signal.SIGTERM)  # it leads a session of its own, and so a group
+    ended(p, 5)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait()
 
 
 class Bench:
@@ -75,7 +97,7 @@ class Bench:
         """address: a path or a port. None of these servers tells when it listens, so it is tried."""
         until = time.monotonic() + START_S
         while time.monotonic() < until:
-            if process.poll() is not None:
+            if ended(process, 0):
                 raise Failed(f"the server ended: {self.log()}")
             family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
             with socket.socket(family) as s:
@@ -86,34 +108,26 @@ class Bench:
                     time.sleep(0.02)
         raise Failed(f"the server did not listen within {START_S} s: {self.log()}")
 
+    def run(self, argv, timeout, env=None):
+        """Runs a program to its end; what it printed."""
+        with open(self.path("out"), "w+b") as out:
+            p = self.start(argv, env, stdout=out)
+            in_time = ended(p, timeout)
+            stop(p)
+            out.seek(0)
+            text = out.read().decode(errors="replace").strip()
+        if not in_time:
+            raise Failed(f"not finished within {timeout:.0f} s: {self.log()}")
+        if p.returncode != 0:
+            raise Failed(f"it ended with status {p.returncode}: {self.log()}")
+        return text
+
     def measure(self, argv, timeout, env=None):
         """Runs a measuring program; the last line of its output."""
-        p = self.start(argv, env, stdout=subprocess.PIPE)
-        try:
-            out = p.communicate(timeout=timeout)[0].decode(errors="replace")
-        except subprocess.TimeoutExpired:
-            raise Failed(f"not finished within {timeout:.0f} s: {self.log()}") from None
-        lines = out.strip().splitlines()
-        if p.returncode != 0 or not lines:
-            raise Failed(f"{self.log()} {lines[-1] if lines else ''}".strip())
+        lines = self.run(argv, timeout, env).splitlines()
+        if not lines:
+            raise Failed(f"it printed no figures: {self.log()}")
         return lines[-1]
-
-
-def stop(p):
-    """Ends a process and its group: asked first, then killed."""
-    for sig, wait in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        try:
-            os.killpg(p.pid, sig)  # its own session, so its group has its pid
-        except ProcessLookupError:
-            pass
-        try:
-            p.wait(wait)
-            if sig == signal.SIGTERM:
-                continue  # what it left in its group is killed
-        except subprocess.TimeoutExpired:
-            pass
-    if p.stdout:
-        p.stdout.close()
 
 
 def on_a_port(start):
