@@ -8,7 +8,7 @@ import measure
 
 def main():
     mode, seconds = sys.argv[1], float(sys.argv[2])
-    with ProcessPoolExecutor(1, initializer=measure.die_with_parent) as pool:
+    with ProcessPoolExecutor(1) as pool:
         latency = measure.rtt(lambda n: pool.submit(measure.feb, n).result(), seconds)
         if mode == "submit":
             rates = [(measure.rate_window(lambda n: pool.submit(measure.feb, n), lambda f: f.result(), w, seconds), 1, w)

@@ -2,9 +2,7 @@
 
 Arguments go 0, 1, ... 63, 0, ... as in driver.c; an answer that is not right ends the program. One thread's.
 """
-import ctypes
 import json
-import signal
 import time
 from collections import deque
 
@@ -20,11 +18,6 @@ def _table():
 
 TABLE = _table()
 assert TABLE[48] == 106373551
-
-
-def die_with_parent():
-    """For a worker whose library leaves it behind when its parent is killed (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def feb(n):

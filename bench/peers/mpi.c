@@ -4,7 +4,9 @@
  * answers back. Both poll. Started by mpirun with two ranks; an empty message ends a series.
  */
 #include <mpi.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include "bench/peers/peer.h"
 
 static int rank;
@@ -80,6 +82,7 @@ static const struct peer_ops *choose(const char *mode)
 
 int main(int argc, char **argv)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* mpirun's: its ranks are in groups of their own */
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     int rc = peer_main(argc, argv, choose);

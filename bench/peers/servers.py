@@ -2,7 +2,7 @@
 
 A server listens on loopback alone (a Unix socket in a private directory where it can), keeps its files in that directory, has a
 bound on its memory, and writes nothing to disk that its guarantee doesn't ask for. Each process is the leader of a session of its
-own; it is killed by the kernel when this process dies (PR_SET_PDEATHSIG), and its group by close() otherwise.
+own; its group is ended when the measurement is, and by a guard process when this one is killed.
 """
 import ctypes
 import os
@@ -61,6 +61,31 @@ def stop(p):
     p.wait()
 
 
+class Guard:
+    """A process that waits for the death of this one, to end a group then: the children of scripts and launchers outlive them.
+    It waits on a pipe of which only this process has the other end."""
+    ends = []  # of all guards: a younger guard must not hold an elder's
+
+    def __init__(self, group):
+        here, self.end = os.pipe()
+        Guard.ends.append(self.end)
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            for end in Guard.ends:
+                os.close(end)
+            if not os.read(here, 1):
+                os.killpg(group, signal.SIGKILL)
+            os._exit(0)
+        os.close(here)
+
+    def dismiss(self):
+        os.write(self.end, b"!")
+        Guard.ends.remove(self.end)
+        os.close(self.end)
+        os.waitpid(self.pid, 0)
+
+
 class Bench:
     """One measurement's directory and processes. A context manager: leaving it ends them all."""
 
@@ -72,8 +97,9 @@ class Bench:
         return self
 
     def __exit__(self, *exc):
-        for p in reversed(self.processes):
+        for p, guard in reversed(self.processes):
             stop(p)
+            guard.dismiss()
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -82,7 +108,7 @@ class Bench:
         with open(self.path("log"), "ab") as log:
             p = subprocess.Popen(argv, cwd=self.directory, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
                                  stdout=stdout or log, stderr=log, start_new_session=True, preexec_fn=_child(memory))
-        self.processes.append(p)
+        self.processes.append((p, Guard(p.pid)))
         return p
 
     def log(self):
@@ -188,6 +214,7 @@ def rabbitmq(b):
             f.write("[].\n")
         open(b.path("env.conf"), "w").close()
         env = {"HOME": b.directory, "ERL_EPMD_PORT": str(epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1",
+               "ERL_AFLAGS": "-start_epmd false",  # ours, no daemon that stays
                "RABBITMQ_NODENAME": f"peer{port}@localhost", "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
                "RABBITMQ_NODE_PORT": str(port), "RABBITMQ_DIST_PORT": str(free_port()),
                "RABBITMQ_MNESIA_BASE": b.path("mnesia"), "RABBITMQ_LOG_BASE": b.directory, "RABBITMQ_LOGS": "-",
