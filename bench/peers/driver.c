@@ -172,7 +172,7 @@ static void measure_rtt(struct series *s, double *p50, double *p99)
     double start = now(), warm = start + seconds / 5, end = start + seconds * 1.2, from = start, to;
     if (!ns)
         peer_die("no memory");
-    while (from < end && n < SAMPLES_MAX) {
+    while ((from < end || n < 100) && n < SAMPLES_MAX) {
         from = now();
         send_tasks(s, 1);
         take_answers(s, 1);
@@ -180,8 +180,6 @@ static void measure_rtt(struct series *s, double *p50, double *p99)
         if (from >= warm)
             ns[n++] = (uint64_t)((to - from) * 1e9);
     }
-    if (n < 10)
-        peer_die("only %llu round trips in %g seconds", (unsigned long long)n, seconds);
     qsort(ns, n, sizeof *ns, by_u64);
     *p50 = (double)ns[n / 2];
     *p99 = (double)ns[n * 99 / 100];
