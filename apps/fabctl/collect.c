@@ -65,7 +65,7 @@ void collect_help(FILE *to)
           "gone. Nothing left: prints nothing.\n"
           "\n"
           "Options:\n"
-          "      --client ID      the client id (`fabctl status` shows those that are kept)\n"
+          "      --client ID      the client id; fabctl status --json shows those kept\n"
           "  -t, --timeout TIME   print what is there after TIME (250ms, 10s, 5m); the rest is kept\n"
           "      --json           one JSON object a task: tag, status, result or error, attempts\n"
           "  -s, --server ADDR    unix:PATH, tcp://HOST[:PORT] or verbs://HOST[:PORT]; default\n"
