@@ -46,7 +46,7 @@ static struct {
     uint32_t addr_len, fruitless;
     uint64_t next_tick, tickets;
     uint64_t dead_until; /* UINT64_MAX: it lives */
-    bool asleep;
+    bool asleep, stirred;
 } host;
 
 static uint64_t keep_until(uint32_t id, bool bye)
@@ -127,6 +127,7 @@ static void bury_kept(bool all)
     while ((id = kept_first(&world.seg)) >= 0 &&
            (all || at_load(&world.seg.participant[id].identity.keep_until_ns) <= clock_ns())) {
         sim_trace("kept participant %d is buried", id);
+        host.stirred = true; /* what waits for room may find it */
         undertaker_recover(&world.seg, &world.out, world.me, (uint32_t)id, false, &rep);
     }
 }
@@ -435,8 +436,9 @@ static void host_run(struct actor *a)
     a->wake_at = sim_now() + 100 + sim_roll(800);
     at_store(&world.seg.head->daemon_parked, 0);
     host.asleep = false;
+    host.stirred = false;
     tick();
-    long other = poll_events() + look_at_lines(), moved = work_links();
+    long other = host.stirred + poll_events() + look_at_lines(), moved = work_links();
     if (moved > 0 && other == 0 && !announced)
         sim_fail("fabricd slept though a link had work: a wake-up was missed");
     if (other + moved > 0) {
