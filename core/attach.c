@@ -56,6 +56,8 @@ static int say_hello(int fd, const struct fab_options *opts)
                              .layout = SEG_LAYOUT,
                              .roles = opts->roles ? opts->roles : FAB_PRODUCER | FAB_WORKER};
     snprintf(h.name, sizeof h.name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    if (opts->client)
+        snprintf(h.client, sizeof h.client, "%s", opts->client);
     if (send(fd, &h, sizeof h, MSG_NOSIGNAL) != sizeof h)
         return err_set(-EPIPE, "fabricd hung up");
     return 0;
@@ -132,6 +134,10 @@ int attach_open(struct local **out, const char *path, const struct fab_options *
     CRASH_POINT("attach.mapped");
     (*out)->own = seg;
     (*out)->seg = &(*out)->own;
+    (*out)->named = opts->client != NULL;
+    if (w.taken_up)
+        local_take_up(*out);
+    CRASH_POINT("attach.taken_up");
     return 0;
 fail:
     segment_unmap(&seg);

@@ -39,9 +39,9 @@ static bool is_live(const struct segment *s, uint32_t id)
     if (id >= s->participants)
         return false;
     if (s->living)
-        return s->living[id];
+        return s->living[id] != LIVING_NOT;
     enum life l = participant_life(at_load(&s->participant[id].life));
-    return l == LIFE_LIVE || l == LIFE_LEFT;
+    return l == LIFE_LIVE || l == LIFE_LEFT || l == LIFE_KEPT;
 }
 
 /* ---- what never changes ---- */
@@ -81,8 +81,11 @@ static void check_participants(struct job *j)
         uint32_t raw = (uint32_t)w;
         enum life should = raw;
         if (j->s->living)
-            should = !j->s->living[i] ? LIFE_FREE : raw == LIFE_LEFT ? LIFE_LEFT : LIFE_LIVE;
-        else if (raw > LIFE_LEFT)
+            should = !j->s->living[i]                   ? LIFE_FREE
+                     : j->s->living[i] == LIVING_KEPT ? LIFE_KEPT
+                     : raw == LIFE_LEFT               ? LIFE_LEFT
+                                                      : LIFE_LIVE;
+        else if (raw > LIFE_KEPT)
             should = LIFE_DEAD;
         if (raw == should)
             continue;

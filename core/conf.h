@@ -37,7 +37,7 @@ struct conf {
     uint32_t slots, participants; /* slots: a power of two */
     uint64_t arena_bytes;
     int huge_pages, numa_node; /* numa_node: -1 any */
-    uint64_t keep_ns;
+    uint64_t keep_ns, keep_results_ns;
     int producer_share;  /* slots; below 0: so many per cent of them */
     uint32_t dedup_keys;
     /* [[queue]] in the file's order; at least one */

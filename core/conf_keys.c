@@ -71,6 +71,12 @@ const struct conf_key conf_keys[] = {
          "\"60s\"",
          "How long the segment, with all tasks, waits for a new fabricd when this one is killed\n"
          "(\"0s\" to \"86400s\"); local work goes on meanwhile. \"0s\": it does not wait.")},
+    {"segment", "keep_results", NUMBER(T_DURATION, keep_results_ns, 0, 86400 * SECOND),
+     DEFAULT(
+         "\"60s\"",
+         "How long the tasks and results of a producer that has vanished are kept for one with the\n"
+         "same client id, and those of a remote producer for its new link (\"0s\" to \"86400s\").\n"
+         "\"0s\": they are not.")},
 
     {"segment", "producer_share", NUMBER(T_SHARE, producer_share, 1, 16777216),
      DEFAULT(

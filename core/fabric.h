@@ -54,6 +54,7 @@ extern "C" {
 #define FAB_PRIORITIES      4  /* 0 (first) .. 3 (last); FAB_PRIORITY_NORMAL when in doubt */
 #define FAB_PRIORITY_NORMAL 1
 #define FAB_ARG_MAX         (1u << 30) /* bytes of one argument or result */
+#define FAB_CLIENT_MAX      64 /* client ids, with the terminating NUL */
 
 typedef struct fab fab_t;
 typedef uint64_t fab_id; /* names a submitted task within its handle; never 0 */
@@ -66,16 +67,33 @@ struct fab_options {
     const char *key_file; /* remote: NULL: $FABRIC_KEY_FILE, else the local fabricd's */
     int64_t timeout_ns;   /* for connecting; 0: 10 seconds */
     int64_t spin_ns; /* how long a wait spins before it sleeps; 0: adaptive, < 0: never spins */
+    /* A producer's name for itself across its own death: printable ASCII; NULL: none. One handle at
+     * a time has it. When its process dies (or its link is cut for good), its tasks go on and their
+     * outcomes stay for segment.keep_results; whoever opens a handle with the same id in this time,
+     * over any transport, has them all outstanding again. (What a remote handle had not sent yet goes
+     * with its process, and what it took in its last moments may be told again.) Any local user of
+     * the socket, and any remote one that holds the key, may use any id. */
+    const char *client;
 };
 
 /* Opens a handle. address: "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]", or NULL for
  * $FABRIC_SERVER, else the local fabricd's socket. Blocks up to opts->timeout_ns.
  * -ECONNREFUSED, -ENOENT: no fabricd there; -EACCES: not let in; -EPROTO: it speaks another
- * version; -ENODEV: no device for verbs; -EUSERS: the participant table is full. */
+ * version; -ENODEV: no device for verbs; -EUSERS: the participant table is full; -EADDRINUSE: a
+ * living handle has this client id.
+ *
+ * Remote handles that may produce survive a broken link and a restarted fabricd: every call goes on
+ * trying to connect again within its own time-out, and no task is lost or answered twice. (Tasks
+ * with FAB_NO_WAIT are run at least once: one whose acceptance the broken link swallowed is
+ * submitted again.) When that does not succeed within fabricd's segment.keep_results, or fabricd
+ * has another segment by then, tasks end as FAB_LOST; calls return -EPIPE in the first case, and the
+ * handle goes on in the second. A call with time-out 0 may take up to 20 ms while the link is made.
+ * Leases do not survive: they go to other workers at once, and ending one is -ESTALE. Handles that
+ * only work return -EPIPE at the break. */
 FAB_API FAB_MUST int fab_open(fab_t **out, const char *address, const struct fab_options *opts);
 
 /* Gives back what the handle holds (unfinished leases go to other workers, tasks without outcome
- * are withdrawn or finish unobserved) and frees it. NULL is allowed. */
+ * are withdrawn or finish unobserved, with a client id, too) and frees it. NULL is allowed. */
 FAB_API void fab_close(fab_t *f);
 
 /* The thread's last error as one sentence; never NULL, valid until the thread's next failing call.
@@ -146,6 +164,7 @@ enum fab_status {
 struct fab_outcome {
     fab_id id;
     uint64_t tag;
+    uint64_t kernel; /* the task's */
     uint64_t small; /* the bytes when len <= 8; use fab_data() */
     const void *data;
     uint32_t len;
@@ -176,7 +195,8 @@ FAB_API FAB_MUST long fab_submit(fab_t *f, const struct fab_task *tasks, size_t 
 FAB_API FAB_MUST int fab_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 
 /* Waits until some outcome is there, takes up to max of them, in the order they are found; returns
- * how many. -ENOENT: no task is outstanding. */
+ * how many. An outcome is taken when this returns: it is not kept for a later handle of the same
+ * client id any more. -ENOENT: no task is outstanding. */
 FAB_API FAB_MUST long fab_wait_any(fab_t *f, struct fab_outcome *out, size_t max,
                                    int64_t timeout_ns);
 
@@ -191,13 +211,14 @@ FAB_API FAB_MUST int fab_cancel(fab_t *f, fab_id id);
  * usual. */
 FAB_API FAB_MUST int fab_withdraw(fab_t *f, fab_id id);
 
-/* Number of tasks submitted on this handle whose outcome has not been taken. */
+/* Number of tasks submitted on this handle, or taken up by its client id when it was opened, whose
+ * outcome has not been taken. */
 FAB_API size_t fab_outstanding(const fab_t *f);
 
 /* ---- workers ---- */
 
 struct fab_lease {
-    uint64_t ref[2]; /* the library's */
+    uint64_t ref[3]; /* the library's */
     uint64_t kernel;
     uint64_t small[8]; /* the argument when len <= 64; use fab_arg() */
     const void *arg;

@@ -11,7 +11,7 @@
  * Words that different cores write have HOT_LINE (128) bytes to themselves.
  *
  *   header | queues | participants | free ring | timer ring | ready rings (queue-major, priority-minor) |
- *   slots | wides | keys | chunk words | block words | arena
+ *   slots | wides | keys | refs | chunk words | block words | arena
  *
  * A change of any struct here is a change of SEG_LAYOUT.
  */
@@ -20,6 +20,7 @@
 
 #include <assert.h>
 #include "core/atomic.h"
+#include "core/fabric.h"
 #include "core/hist.h"
 
 #define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
@@ -64,7 +65,7 @@ struct seg_header {
     uint32_t producer_share; /* most slots that one producer may hold (quota.h), 1 to slots */
     uint32_t pad0;
     uint64_t off_queues, off_participants, off_free_ring, off_timer_ring, off_ready_rings, off_slots, off_wides,
-        off_dedup, off_chunk_words, off_block_words, off_arena;
+        off_dedup, off_refs, off_chunk_words, off_block_words, off_arena;
     uint64_t ticks_hz; /* of clock_ticks() on this host */
     uint64_t created_unix_ns;
     char name[64];
@@ -121,8 +122,9 @@ struct seg_queue {
 #define QUEUE_PARKED_WORKERS 1u
 #define QUEUE_PARKED_DAEMON  2u
 
-/* LEFT: set by the participant itself when it closes; it touches the segment no more. */
-enum life { LIFE_FREE = 0, LIFE_LIVE, LIFE_DEAD, LIFE_LEFT };
+/* LEFT: set by the participant itself when it closes; it touches the segment no more. KEPT: nobody
+ * is behind it, but its tasks and their outcomes wait for a producer with the same identity. */
+enum life { LIFE_FREE = 0, LIFE_LIVE, LIFE_DEAD, LIFE_LEFT, LIFE_KEPT };
 enum bell_kind { BELL_FUTEX = 0, BELL_DAEMON };
 
 /* What fabricd tells of a link, for `fabctl links`. Written by fabricd alone. */
@@ -134,6 +136,14 @@ struct seg_link {
     _Atomic uint32_t window;    /* most leases (worker) or tasks (producer) it may hold */
     _Atomic uint32_t in_flight; /* leases or tasks it holds */
     _Atomic uint64_t tx_batches, tx_records, rx_batches, rx_records;
+};
+
+/* Who may take a participant's tasks up (kept.h). Written by fabricd alone. */
+struct seg_identity {
+    uint8_t client[16];   /* hash of the client id; zero: none */
+    uint8_t instance[16]; /* hash of a remote handle's random number; zero: a local handle */
+    char text[FAB_CLIENT_MAX];      /* the client id, for people */
+    _Atomic uint64_t keep_until_ns; /* clock_ns() */
 };
 
 struct seg_participant {
@@ -150,6 +160,7 @@ struct seg_participant {
     uint32_t remote;        /* 1: a link of fabricd's, `link` is filled in */
     _Atomic uint32_t queue; /* the queue it last claimed from: where its latency belongs */
     char name[SEG_NAME];
+    struct seg_identity identity;
     struct seg_link link;
 
     /* Own counters, by queue; written by the participant alone. */
@@ -217,7 +228,7 @@ static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,
 /* ---- attaching over the UNIX socket (SOCK_SEQPACKET): one message each way ---- */
 
 #define ATTACH_MAGIC   0x48544146u /* "FATH" */
-#define ATTACH_VERSION 1u
+#define ATTACH_VERSION 2u
 #define ATTACH_BYE     0x45594246u /* "FBYE": magic of the last message of a client that leaves */
 
 struct attach_hello {
@@ -225,6 +236,7 @@ struct attach_hello {
     uint32_t layout; /* SEG_LAYOUT of the client */
     uint32_t roles;
     char name[SEG_NAME];
+    char client[FAB_CLIENT_MAX]; /* "": none */
 };
 
 /* With error == 0 two descriptors come along: the segment and the daemon's doorbell (eventfd). */
@@ -232,7 +244,7 @@ struct attach_welcome {
     uint32_t magic, version;
     int32_t error; /* 0 or a negative errno; text says why */
     uint32_t participant, generation;
-    uint32_t pad;
+    uint32_t taken_up; /* the entry is that of an earlier handle with the same client id */
     uint64_t segment_id;
     char text[224];
 };

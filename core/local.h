@@ -46,6 +46,11 @@ struct local {
     uint32_t *held; /* slots whose outcome bytes the caller may still read */
     uint32_t held_n;
     uint64_t known_head[SEG_QUEUES_MAX][SEG_PRIORITIES]; /* ring_put_many() */
+    /* Its tasks may be taken up after its death: an outcome that was taken leaves no trace that
+     * looks like one that was not. */
+    bool named;
+    bool linked;  /* a link's: each task gets the remote handle's number for it */
+    uint64_t ref; /* that of the next task */
     bool unwaited; /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
     bool parked;   /* bell_parked is, or may still be, set by us */
     uint32_t attended; /* bell_seq as of the last fab_attend() */
@@ -73,6 +78,19 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
                int daemon_fd, int sock, int64_t spin_ns) __attribute__((warn_unused_result));
 extern const struct fab_ops local_ops;
 
+/* Puts a task of ours behind the outstanding ones. */
+static inline void local_tasks_add(struct local *l, uint32_t slot, uint32_t epoch, uint64_t tag)
+{
+    uint32_t head = l->seg->slots, last = l->tasks.at[head].prev;
+    l->tasks.at[slot].prev = last;
+    l->tasks.at[slot].next = head;
+    l->tasks.at[slot].epoch = epoch;
+    l->tasks.at[slot].tag = tag;
+    l->tasks.at[last].next = slot;
+    l->tasks.at[head].prev = slot;
+    l->tasks.n++;
+}
+
 /* ---- the operations, also called by fabricd's links ---- */
 long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
@@ -98,8 +116,19 @@ static inline bool local_fabric_gone(const struct local *l)
  * the segment. A system call: asked after sleeps that ended by time. */
 bool local_daemon_gone(const struct local *l);
 
-/* Frees the memory of the outcomes handed out last, without waiting for more. */
-void local_let_go(struct local *l);
+/* Puts all tasks that have us as their producer on the list of outstanding ones: those of an
+ * earlier owner of our participant entry. Once, after local_open(). */
+void local_take_up(struct local *l);
+/* For links, which hand outcomes on: reads up to max outcomes and takes their tasks off the list of
+ * outstanding ones, but the slots stay as they are until local_drop(), and the outcomes' data valid.
+ * Never blocks. */
+size_t local_read_any(struct local *l, struct fab_outcome *out, size_t max);
+/* The outcome of this task, read before or not, has reached whom it is for (or nobody wants it): its
+ * slot is free. False: there is no such outcome (it is not done, or not ours). */
+bool local_drop(struct local *l, fab_id id);
+
+/* Takes a task off the list of outstanding ones, if it is there, and leaves its slot alone. */
+void local_unlist(struct local *l, fab_id id);
 
 /* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the
  * daemon's doorbell will be rung; false: there is work, do not sleep. */

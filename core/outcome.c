@@ -40,17 +40,12 @@ static void free_held(struct local *l)
     while (l->held_n > 0) {
         uint32_t slot = l->held[--l->held_n];
         struct seg_slot *sl = &l->seg->slot[slot];
-        uint64_t w = at_load_rlx(&sl->state); /* ours */
+        uint64_t w = at_load_rlx(&sl->state); /* ours: an outcome, or ZOMBIE (take) */
         if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
             arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
         CRASH_POINT("take.held");
         slot_give(l->seg, &l->stock, l->me, slot);
     }
-}
-
-void local_let_go(struct local *l)
-{
-    free_held(l);
 }
 
 /* Where the result's bytes are, NULL when the slot's numbers make no sense. */
@@ -79,8 +74,9 @@ static bool part_with_zombie(const struct local *l, uint32_t slot, uint64_t w)
     return slot_owner(w) == l->me;
 }
 
-/* Takes the outcome of our task in this slot, whose state word w is one. */
-static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
+/* Reads the outcome of our task in this slot, whose state word w is one, and takes it off the list
+ * of outstanding ones. Returns its arg_len as it was read. */
+static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
 {
     static const uint16_t status[SLOT_STATES] = {[SLOT_DONE] = FAB_COMPLETED,
                                                  [SLOT_FAILED] = FAB_FAILED,
@@ -98,6 +94,7 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
         res_len = 0; /* what an attempt may have left there is no result */
     o->id = (fab_id)slot_epoch(w) << 32 | slot;
     o->tag = sl->tag;
+    o->kernel = sl->kernel;
     o->status = status[slot_state(w)];
     o->attempts = (uint16_t)slot_attempt(w);
     o->len = res_len;
@@ -113,21 +110,90 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
     }
     CRASH_POINT("take.read");
     tasks_remove(l, slot);
-    if (slot_arg_place(arg_len) == PLACE_BLOCK)
+    if (!l->linked && slot_arg_place(arg_len) == PLACE_BLOCK)
         quota_arena_sub(l, slot_arg_len(arg_len));
     if (overrun) {
         o->data = terms_overrun_text();
         o->len = (uint32_t)strlen(o->data);
-        if (!part_with_zombie(l, slot, w))
-            return; /* the argument is that worker's, too, until it has noticed */
     }
+    return arg_len;
+}
+
+/* Takes the outcome of our task in this slot, whose state word w is one. */
+static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t arg_len = read_outcome(l, slot, w, o);
+    bool overrun = slot_state(w) == SLOT_OVERRUN;
+    if (overrun && !part_with_zombie(l, slot, w))
+        return; /* the argument is that worker's, too, until it has noticed */
     if (slot_arg_place(arg_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
-    if (o->len > 8 && !overrun)
+    if (o->len > 8 && !overrun) {
         l->held[l->held_n++] = slot;
-    else
+        if (l->named) /* taken, though the caller still reads it; ours alone: a plain store will do */
+            at_store(&sl->state, slot_word(slot_epoch(w), l->me, slot_attempt(w), SLOT_ZOMBIE));
+    } else {
         slot_give(l->seg, &l->stock, l->me, slot);
+        if (l->named)
+            slot_stock_settle(l->seg, &l->stock, l->me);
+    }
     CRASH_POINT("take.given");
+}
+
+void local_unlist(struct local *l, fab_id id)
+{
+    uint32_t slot = (uint32_t)id;
+    if (slot < l->seg->slots && l->tasks.at[slot].epoch != 0 &&
+        l->tasks.at[slot].epoch == (uint32_t)(id >> 32))
+        tasks_remove(l, slot);
+}
+
+bool local_drop(struct local *l, fab_id id)
+{
+    uint32_t slot = (uint32_t)id;
+    if (slot >= l->seg->slots)
+        return false;
+    struct seg_slot *sl = &l->seg->slot[slot];
+    uint64_t w = at_load(&sl->state);
+    uint32_t arg_len = sl->arg_len, res_len = sl->res_len, st = slot_state(w); /* read once */
+    if (!slot_is_outcome(w) || slot_epoch(w) != (uint32_t)(id >> 32) ||
+        meta_producer(at_load_rlx(&sl->meta)) != l->me)
+        return false;
+    if (l->tasks.at[slot].epoch == slot_epoch(w))
+        tasks_remove(l, slot);
+    if (slot_arg_place(arg_len) == PLACE_BLOCK)
+        quota_arena_sub(l, slot_arg_len(arg_len));
+    if (st == SLOT_OVERRUN && !part_with_zombie(l, slot, w))
+        return true; /* its late worker frees it when it notices */
+    if (slot_arg_place(arg_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
+    if ((st == SLOT_DONE || st == SLOT_FAILED || st == SLOT_DEAD) &&
+        slot_res_place(arg_len, res_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
+    CRASH_POINT("drop.freed");
+    slot_give(l->seg, &l->stock, l->me, slot);
+    slot_stock_settle(l->seg, &l->stock, l->me);
+    CRASH_POINT("drop.given");
+    return true;
+}
+
+void local_take_up(struct local *l)
+{
+    const struct segment *s = l->seg;
+    for (uint32_t i = 0; i < s->slots; i++) {
+        /* acquire: pairs with the producer's release of READY; a task of ours stays ours until we
+         * take its outcome, whatever its state does meanwhile */
+        uint64_t w = at_load_acq(&s->slot[i].state), m = at_load_rlx(&s->slot[i].meta);
+        if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES ||
+            meta_producer(m) != l->me || meta_flags(m) & (META_NO_WAIT | META_ORPHAN) ||
+            slot_epoch(w) == 0 || slot_epoch(at_load(&s->slot[i].state)) != slot_epoch(w))
+            continue;
+        uint32_t arg_len = s->slot[i].arg_len; /* read once */
+        local_tasks_add(l, i, slot_epoch(w), s->slot[i].tag);
+        if (slot_arg_place(arg_len) == PLACE_BLOCK)
+            quota_arena_add(l, slot_arg_len(arg_len));
+    }
 }
 
 /* The state word of our task's slot if it is an outcome, else 0. A slot that left our hands without
@@ -251,8 +317,8 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     return 0;
 }
 
-/* Looks at outstanding tasks from `slot` on, takes what is done; stops after `misses` unfinished
- * ones. */
+/* Looks at outstanding tasks from `slot` on, takes (a link: reads) what is done; stops after
+ * `misses` unfinished ones. */
 static size_t look(struct local *l, uint32_t slot, uint32_t misses, struct fab_outcome *out,
                    size_t max, uint32_t *stopped_at)
 {
@@ -261,10 +327,12 @@ static size_t look(struct local *l, uint32_t slot, uint32_t misses, struct fab_o
     while (slot != head && misses > 0 && n < max && l->held_n < LOCAL_HELD_MAX) {
         uint32_t next = l->tasks.at[slot].next;
         uint64_t w = outcome_of(l, slot);
-        if (w)
-            take(l, slot, w, &out[n++]);
-        else
+        if (!w)
             misses--;
+        else if (l->linked)
+            (void)read_outcome(l, slot, w, &out[n++]);
+        else
+            take(l, slot, w, &out[n++]);
         slot = next;
     }
     *stopped_at = slot;
@@ -332,6 +400,14 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
         spin_hit(&l->spin);
     unpark(l);
     return (long)n;
+}
+
+size_t local_read_any(struct local *l, struct fab_outcome *out, size_t max)
+{
+    if (l->tasks.n == 0)
+        return 0;
+    l->spin.round = 1; /* a try looks further, too */
+    return look_around(l, out, max);
 }
 
 bool local_arm_bell(struct local *l)

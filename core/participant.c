@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,32 @@ uint64_t participant_start_ticks(uint32_t pid)
     return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
+static void put_identity(struct seg_participant *p, const struct identity *who)
+{
+    memset(&p->identity, 0, offsetof(struct seg_identity, keep_until_ns)); /* the deadline stays */
+    if (!who)
+        return;
+    memcpy(p->identity.client, who->client, sizeof who->client);
+    memcpy(p->identity.instance, who->instance, sizeof who->instance);
+    memcpy(p->identity.text, who->text, sizeof who->text);
+}
+
+static void put_owner(struct seg_participant *p, const struct participant_info *info)
+{
+    p->pid = info->pid;
+    p->uid = info->uid;
+    p->start_ticks = info->remote ? 0 : participant_start_ticks(info->pid);
+    p->roles = info->roles;
+    p->remote = info->remote;
+    memset(p->name, 0, sizeof p->name);
+    snprintf(p->name, sizeof p->name, "%s", info->name);
+    memset(&p->link, 0, sizeof p->link);
+    at_store(&p->queue, 0);
+    at_store(&p->bell_parked, 0);
+    at_store(&p->bell_kind, info->remote ? BELL_DAEMON : BELL_FUTEX);
+    put_identity(p, info->identity);
+}
+
 int participant_add(const struct segment *s, const struct participant_info *info,
                     uint32_t *generation)
 {
@@ -39,22 +66,12 @@ int participant_add(const struct segment *s, const struct participant_info *info
         uint64_t w = at_load(&p->life);
         if (participant_life(w) != LIFE_FREE)
             continue;
-        p->pid = info->pid;
-        p->uid = info->uid;
-        p->start_ticks = info->remote ? 0 : participant_start_ticks(info->pid);
-        p->roles = info->roles;
-        p->remote = info->remote;
-        memset(p->name, 0, sizeof p->name);
-        snprintf(p->name, sizeof p->name, "%s", info->name);
-        memset(&p->link, 0, sizeof p->link);
+        put_owner(p, info);
         memset(p->counts, 0, sizeof p->counts);
         memset(&p->latency, 0, sizeof p->latency);
-        at_store(&p->queue, 0);
-        at_store(&p->bell_parked, 0);
-        at_store(&p->bell_kind, info->remote ? BELL_DAEMON : BELL_FUTEX);
         *generation = participant_generation(w) + 1;
         if (s->living)
-            s->living[i] = 1;
+            s->living[i] = LIVING;
         CRASH_POINT("participant.filled");
         at_store(&p->life, participant_word(*generation, LIFE_LIVE));
         CRASH_POINT("participant.live");
@@ -64,6 +81,31 @@ int participant_add(const struct segment *s, const struct participant_info *info
                    "all %u participant entries are taken: raise segment.participants in fabricd's "
                    "configuration",
                    s->participants);
+}
+
+void participant_take_up(const struct segment *s, uint32_t id, const struct participant_info *info,
+                         uint32_t *generation)
+{
+    struct seg_participant *p = &s->participant[id];
+    /* A death of ours before the last store leaves it KEPT, with an identity of the same client. */
+    put_owner(p, info);
+    *generation = participant_generation(at_load(&p->life)) + 1;
+    if (s->living)
+        s->living[id] = LIVING;
+    CRASH_POINT("participant.taking_up");
+    at_store(&p->life, participant_word(*generation, LIFE_LIVE));
+    CRASH_POINT("participant.taken_up");
+}
+
+void participant_keep(const struct segment *s, uint32_t id)
+{
+    struct seg_participant *p = &s->participant[id];
+    at_store(&p->bell_parked, 0); /* nobody sleeps */
+    if (s->living)
+        s->living[id] = LIVING_KEPT;
+    CRASH_POINT("participant.keeping");
+    at_store(&p->life, participant_word(participant_generation(at_load(&p->life)), LIFE_KEPT));
+    CRASH_POINT("participant.kept");
 }
 
 void participant_leave(const struct segment *s, uint32_t id, uint32_t generation)
@@ -104,7 +146,7 @@ void participant_remove(const struct segment *s, uint32_t id)
         hist_merge(&s->queue[q].past_latency.total, &p->latency.total);
     }
     if (s->living)
-        s->living[id] = 0;
+        s->living[id] = LIVING_NOT;
     CRASH_POINT("participant.summed");
     at_store(&p->life, participant_word(participant_generation(w), LIFE_FREE));
     CRASH_POINT("participant.free");

@@ -7,8 +7,11 @@
  * owner from the one before it.
  *
  *   FREE --participant_add--> LIVE --participant_dead--> DEAD --(undertaker)--> participant_remove
- *                              |                          ^
- *                              +--participant_leave--> LEFT     (by its owner, when it closes)
+ *                             ^ | |                        ^
+ *                             | | +--participant_leave--> LEFT  (by its owner, when it closes)
+ *       participant_take_up   | |                          |
+ *                             | v participant_keep         |
+ *                            KEPT <------------------------+--participant_dead--> DEAD
  */
 #ifndef FABRIC_PARTICIPANT_H
 #define FABRIC_PARTICIPANT_H
@@ -19,6 +22,13 @@ struct participant_info {
     uint32_t pid, uid, roles;
     const char *name;
     bool remote; /* a link: its bell rings the daemon */
+    const struct identity *identity; /* NULL: nobody can take its tasks up */
+};
+
+/* See kept.h. */
+struct identity {
+    uint8_t client[16], instance[16];
+    char text[FAB_CLIENT_MAX];
 };
 
 static inline uint64_t participant_word(uint32_t generation, enum life life)
@@ -27,7 +37,7 @@ static inline uint64_t participant_word(uint32_t generation, enum life life)
 }
 static inline enum life participant_life(uint64_t w)
 {
-    return (enum life)((uint32_t)w & 3);
+    return (enum life)((uint32_t)w & 7);
 }
 static inline uint32_t participant_generation(uint64_t w)
 {
@@ -40,7 +50,13 @@ int participant_add(const struct segment *s, const struct participant_info *info
                     uint32_t *generation) __attribute__((warn_unused_result));
 /* LIVE -> LEFT, by its owner, whose last access to the segment this is. */
 void participant_leave(const struct segment *s, uint32_t id, uint32_t generation);
-/* LIVE or LEFT -> DEAD: from here on others know that nobody is behind it. */
+/* KEPT -> LIVE with the next generation: the entry is info's now, with the tasks that have it as
+ * their producer. Its counters go on. */
+void participant_take_up(const struct segment *s, uint32_t id, const struct participant_info *info,
+                         uint32_t *generation);
+/* LIVE or LEFT -> KEPT until identity.keep_until_ns, which has been set; by the undertaker. */
+void participant_keep(const struct segment *s, uint32_t id);
+/* LIVE, LEFT or KEPT -> DEAD: from here on others know that nobody is behind it. */
 void participant_dead(const struct segment *s, uint32_t id);
 /* DEAD -> FREE, its counts and latencies added to its queues' past. */
 void participant_remove(const struct segment *s, uint32_t id);

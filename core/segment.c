@@ -65,6 +65,8 @@ static void place(struct seg_header *h)
     at = align_up(at + (uint64_t)h->slots * sizeof(struct seg_wide), 4096);
     h->off_dedup = at;
     at = align_up(at + (uint64_t)h->dedup_keys * sizeof(struct seg_key), 4096);
+    h->off_refs = at;
+    at = align_up(at + (uint64_t)h->slots * sizeof(uint64_t), 4096);
     h->off_chunk_words = at;
     at = align_up(at + (uint64_t)h->chunks * sizeof(uint64_t), 4096);
     h->off_block_words = at;
@@ -99,6 +101,7 @@ static void view(struct segment *s, const struct seg_header *h)
     s->key = (struct seg_key *)(s->base + h->off_dedup);
     s->dedup_keys = h->dedup_keys;
     s->producer_share = h->producer_share;
+    s->ref = (uint64_t *)(s->base + h->off_refs);
     s->chunk_word = (_Atomic uint64_t *)(s->base + h->off_chunk_words);
     s->block_word = (_Atomic uint64_t *)(s->base + h->off_block_words);
     s->arena = s->base + h->off_arena;

@@ -33,6 +33,8 @@ struct segment_params {
     int numa_node; /* -1: wherever it is touched first */
 };
 
+enum living { LIVING_NOT = 0, LIVING, LIVING_KEPT };
+
 struct segment {
     uint8_t *base;
     size_t bytes;
@@ -53,6 +55,7 @@ struct segment {
     struct seg_wide *wide;
     struct seg_key *key; /* dedup_keys of them */
     uint32_t dedup_keys, producer_share;
+    uint64_t *ref; /* of each slot whose task came over a link: the remote handle's number for it */
     _Atomic uint64_t *chunk_word;
     _Atomic uint64_t *block_word;
     uint8_t *arena;
@@ -60,8 +63,8 @@ struct segment {
     /* What never changes, as it was when it was checked: check.h restores it. */
     struct seg_header original;
     char queue_name[SEG_QUEUES_MAX][SEG_NAME];
-    /* fabricd's own record of which entries of the participant table are in use (participant_add,
-     * participant_remove); NULL in everybody else. */
+    /* fabricd's own record of which entries of the participant table are in use, enum living
+     * (participant.c); NULL in everybody else. */
     uint8_t *living;
 };
 

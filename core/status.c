@@ -13,6 +13,7 @@
 #include <time.h>
 #include "core/arena.h"
 #include "core/dedup.h"
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
@@ -92,6 +93,18 @@ static bool is_live(const struct segment *s, uint32_t i)
     return participant_life(at_load(&s->participant[i].life)) == LIFE_LIVE;
 }
 
+static bool is_kept(const struct segment *s, uint32_t i)
+{
+    return participant_life(at_load(&s->participant[i].life)) == LIFE_KEPT;
+}
+
+/* Seconds for which it is still kept; 0 for the living. */
+static double kept_s(const struct segment *s, uint32_t i)
+{
+    uint64_t until = at_load_rlx(&s->participant[i].identity.keep_until_ns), now = clock_ns();
+    return is_kept(s, i) && until > now ? (double)(until - now) / 1e9 : 0;
+}
+
 static void count_participants(const struct segment *s, struct tally *t)
 {
     for (uint32_t q = 0; q < s->queues; q++) {
@@ -99,7 +112,7 @@ static void count_participants(const struct segment *s, struct tally *t)
         add_latency(&t->queue[q].latency, &s->queue[q].past_latency);
     }
     for (uint32_t i = 0; i < s->participants; i++) {
-        if (!is_live(s, i))
+        if (!is_live(s, i) && !is_kept(s, i))
             continue;
         const struct seg_participant *p = &s->participant[i];
         for (uint32_t q = 0; q < s->queues; q++)
@@ -185,10 +198,12 @@ static json_t *participant_json(const struct segment *s, uint32_t i, uint32_t he
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed);
         submitted += at_load_rlx(&p->counts[q].submitted);
     }
-    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I}", "id", (json_int_t)i, "name",
+    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:o, s:b, s:f}", "id", (json_int_t)i, "name",
                      text_of(p->name, SEG_NAME), "kind", kind_of(p->roles), "pid",
                      (json_int_t)p->pid, "remote", p->remote != 0, "tasks", (json_int_t)tasks,
-                     "submitted", (json_int_t)submitted, "held", (json_int_t)held);
+                     "submitted", (json_int_t)submitted, "held", (json_int_t)held, "client",
+                     text_of(p->identity.text, sizeof p->identity.text), "kept", is_kept(s, i),
+                     "kept_s", kept_s(s, i));
 }
 
 static json_t *link_json(const struct segment *s, uint32_t i)
@@ -225,10 +240,10 @@ int status_json(const struct segment *s, char **text)
     for (uint32_t q = 0; q < s->queues; q++)
         json_array_append_new(queues, queue_json(s, q, &t.queue[q]));
     for (uint32_t i = 0; i < s->participants; i++) {
-        if (!is_live(s, i))
+        if (!is_live(s, i) && !is_kept(s, i))
             continue;
         json_array_append_new(parts, participant_json(s, i, t.held[i]));
-        if (s->participant[i].remote)
+        if (s->participant[i].remote && is_live(s, i))
             json_array_append_new(links, link_json(s, i));
     }
     json_object_set_new(top, "fabric", fabric_json(s, &t));

@@ -24,20 +24,6 @@
 
 #define PUBLISH_BATCH 64u
 
-/* ---- the list of outstanding tasks ---- */
-
-static void tasks_add(struct local *l, uint32_t slot, uint32_t epoch, uint64_t tag)
-{
-    uint32_t head = l->seg->slots, last = l->tasks.at[head].prev;
-    l->tasks.at[slot].prev = last;
-    l->tasks.at[slot].next = head;
-    l->tasks.at[slot].epoch = epoch;
-    l->tasks.at[slot].tag = tag;
-    l->tasks.at[last].next = slot;
-    l->tasks.at[head].prev = slot;
-    l->tasks.n++;
-}
-
 /* ---- submit ---- */
 
 static int check_task(const struct local *l, const struct fab_task *t)
@@ -125,6 +111,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     }
     sl->res_len = 0;
     sl->tag = t->tag;
+    if (__builtin_expect(l->linked, 0))
+        l->seg->ref[slot] = l->ref;
     sl->stamp = now;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
@@ -236,10 +224,12 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
     sl->kernel = t->kernel;
     sl->arg_len = sl->res_len = 0;
     sl->tag = t->tag;
+    if (l->linked)
+        l->seg->ref[slot] = l->ref;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, 0));
     at_store_rel(&sl->state, slot_word(epoch, l->me, 0, SLOT_DUPLICATE)); /* for the undertaker */
     CRASH_POINT("dedup.duplicate");
-    tasks_add(l, slot, epoch, t->tag);
+    local_tasks_add(l, slot, epoch, t->tag);
     if (id)
         *id = (fab_id)epoch << 32 | slot;
 }
@@ -339,7 +329,7 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         if (t[i].flags & FAB_NO_WAIT)
             l->unwaited = true;
         else
-            tasks_add(l, slot[i], epoch[i], t[i].tag);
+            local_tasks_add(l, slot[i], epoch[i], t[i].tag);
         if (ids)
             ids[i] = (fab_id)epoch[i] << 32 | slot[i];
     }

@@ -12,6 +12,10 @@
  * stand in no ring are put in again 8  wake sleepers: one that it was woken for may sleep on 9 free
  * the entry
  *
+ * Of a participant that is kept (FATE_KEEP_*) steps 1, 2 and the outcomes of 4 are left out, and 8
+ * makes its entry KEPT. Cut off before that, it is LIVE by its word with nobody behind it, as
+ * before.
+ *
  * Cost: a scan of the slots (64 bytes each) and of the rings between head and tail.
  */
 #include <errno.h>
@@ -40,6 +44,16 @@ static enum fate fate_of(const struct job *j, uint32_t participant)
 {
     return j->fate && participant < j->s->participants ? (enum fate)j->fate[participant]
                                                        : FATE_NONE;
+}
+
+static bool keeps(enum fate f)
+{
+    return f == FATE_KEEP_LEFT || f == FATE_KEEP_CRASHED;
+}
+
+static bool crashed_by(enum fate f)
+{
+    return f == FATE_CRASHED || f == FATE_KEEP_CRASHED;
 }
 
 /* ---- blocks ---- */
@@ -132,7 +146,7 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t meta = at_load(&sl->meta);
     uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
-    if (fate_of(j, slot_owner(w)) == FATE_CRASHED) {
+    if (crashed_by(fate_of(j, slot_owner(w)))) {
         /* once an attempt, should we be cut off and come here again; ours while the dead holds it */
         while (meta_counted(meta) != (slot_attempt(w) & 0xff) &&
                !at_cas(&sl->meta, &meta, meta_count_crash(meta, slot_attempt(w))))
@@ -245,8 +259,9 @@ static void recover_slots(const struct job *j)
             (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN))
             recover_own(j, i, w);
         uint64_t meta = at_load(&sl->meta);
+        enum fate producers = fate_of(j, meta_producer(meta));
         /* or an outcome that a worker has published between the mark and its own death */
-        if (fate_of(j, meta_producer(meta)) != FATE_NONE ||
+        if ((producers != FATE_NONE && !keeps(producers)) ||
             (slot_is_outcome(w) && (meta_flags(meta) & META_ORPHAN)))
             orphan(j, i, meta);
     }
@@ -418,7 +433,7 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     uint32_t crashed = 0;
     memset(report, 0, sizeof *report);
     for (uint32_t i = 0; i < s->participants; i++)
-        if (fate[i] != FATE_NONE)
+        if (fate[i] != FATE_NONE && !keeps((enum fate)fate[i]))
             participant_dead(s, i);
     CRASH_POINT("undertaker.marked");
     recover_blocks(&j);
@@ -439,8 +454,11 @@ void undertaker_recover_many(const struct segment *s, const struct wake_out *out
     for (uint32_t i = 0; i < s->participants; i++) {
         if (fate[i] == FATE_NONE)
             continue;
-        crashed += fate[i] == FATE_CRASHED;
-        participant_remove(s, i);
+        crashed += crashed_by((enum fate)fate[i]);
+        if (keeps((enum fate)fate[i]))
+            participant_keep(s, i);
+        else
+            participant_remove(s, i);
     }
     at_add(&s->head->recovered_leases, report->leases);
     at_add(&s->head->dead_participants, crashed);
@@ -452,5 +470,16 @@ void undertaker_recover(const struct segment *s, const struct wake_out *out, uin
     uint8_t fate[SEG_PARTICIPANTS_MAX];
     memset(fate, FATE_NONE, s->participants);
     fate[dead] = crashed ? FATE_CRASHED : FATE_LEFT;
+    undertaker_recover_many(s, out, me, fate, report);
+}
+
+void undertaker_keep(const struct segment *s, const struct wake_out *out, uint32_t me,
+                     uint32_t dead, bool crashed, uint64_t until_ns,
+                     struct undertaker_report *report)
+{
+    uint8_t fate[SEG_PARTICIPANTS_MAX];
+    memset(fate, FATE_NONE, s->participants);
+    fate[dead] = crashed ? FATE_KEEP_CRASHED : FATE_KEEP_LEFT;
+    at_store(&s->participant[dead].identity.keep_until_ns, until_ns);
     undertaker_recover_many(s, out, me, fate, report);
 }

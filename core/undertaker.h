@@ -27,8 +27,9 @@ struct undertaker_report {
 };
 
 /* What is to be done about a participant. CRASHED: its leases count against the tasks' crash
- * budgets. */
-enum fate { FATE_NONE, FATE_LEFT, FATE_CRASHED };
+ * budgets. KEEP_*: what it held is given back, but its own tasks and their outcomes stay, and its
+ * entry is kept until identity.keep_until_ns (which the caller has set). */
+enum fate { FATE_NONE, FATE_LEFT, FATE_CRASHED, FATE_KEEP_LEFT, FATE_KEEP_CRASHED };
 
 /* Recovers what all participants with a fate held, in one pass, and frees their entries. fate: one
  * byte (enum fate) for each entry of the table. */
@@ -47,6 +48,10 @@ void undertaker_stray(const struct segment *s, const struct wake_out *out, uint3
  * being freed. */
 void undertaker_recover(const struct segment *s, const struct wake_out *out, uint32_t me,
                         uint32_t dead, bool crashed, struct undertaker_report *report);
+/* The same for one whose tasks and outcomes are to be kept until then (clock_ns). */
+void undertaker_keep(const struct segment *s, const struct wake_out *out, uint32_t me,
+                     uint32_t dead, bool crashed, uint64_t until_ns,
+                     struct undertaker_report *report);
 /* Puts READY and FREE slots that no ring entry leads to back. Safe at any time: an entry too many
  * is skipped. */
 void undertaker_audit(const struct segment *s, const struct wake_out *out,

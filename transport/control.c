@@ -157,18 +157,29 @@ uint32_t ctl_put_hello(uint8_t *body, const struct ctl_hello *h)
     ctl_put_u32(&b, h->roles);
     ctl_put(&b, h->name, sizeof h->name);
     ctl_put(&b, h->provider, sizeof h->provider);
+    ctl_put(&b, h->client, sizeof h->client);
+    ctl_put(&b, h->instance, sizeof h->instance);
+    ctl_put_u32(&b, h->resume);
+    ctl_put_u32(&b, h->window);
     return b.at;
 }
 
 int ctl_get_hello(const struct ctl_frame *f, struct ctl_hello *h)
 {
     struct ctl_buf b = reader(f->body, f->len);
+    memset(h, 0, sizeof *h);
     h->version_min = ctl_get_u32(&b);
     h->version_max = ctl_get_u32(&b);
+    if (!b.bad && h->version_max < CTL_VERSION)
+        return 0; /* what follows is of that version's making; it is refused for it */
     ctl_get(&b, h->nonce, sizeof h->nonce);
     h->roles = ctl_get_u32(&b);
     get_text(&b, h->name, sizeof h->name);
     get_text(&b, h->provider, sizeof h->provider);
+    get_text(&b, h->client, sizeof h->client);
+    ctl_get(&b, h->instance, sizeof h->instance);
+    h->resume = ctl_get_u32(&b);
+    h->window = ctl_get_u32(&b);
     return done(&b, "HELLO");
 }
 
@@ -198,6 +209,10 @@ uint32_t ctl_put_welcome(uint8_t *body, const struct ctl_welcome *w)
     ctl_put_u32(&b, w->cells);
     ctl_put_u32(&b, w->lease_window);
     ctl_put_u32(&b, w->submit_window);
+    ctl_put_u32(&b, w->session);
+    ctl_put_u64(&b, w->segment_id);
+    ctl_put_u32(&b, w->untold_max);
+    ctl_put_u64(&b, w->keep_ns);
     ctl_put(&b, w->server, sizeof w->server);
     ctl_put_u32(&b, w->addr_len);
     ctl_put(&b, w->addr, sizeof w->addr);
@@ -218,12 +233,16 @@ int ctl_get_welcome(const uint8_t *body, uint32_t len, struct ctl_welcome *w)
     w->cells = ctl_get_u32(&b);
     w->lease_window = ctl_get_u32(&b);
     w->submit_window = ctl_get_u32(&b);
+    w->session = ctl_get_u32(&b);
+    w->segment_id = ctl_get_u64(&b);
+    w->untold_max = ctl_get_u32(&b);
+    w->keep_ns = ctl_get_u64(&b);
     get_text(&b, w->server, sizeof w->server);
     w->addr_len = ctl_get_u32(&b);
     ctl_get(&b, w->addr, sizeof w->addr);
     w->queues = ctl_get_u32(&b);
     if (w->addr_len > sizeof w->addr || w->queues > CTL_QUEUES || w->lease_window == 0 ||
-        w->lease_window > 1u << 20 || w->submit_window == 0 || w->submit_window > 1u << 24)
+        w->lease_window > 1u << 20 || w->submit_window == 0 || w->submit_window > 1u << 26 || w->session >= CTL_SESSIONS)
         return err_set(-EPROTO, "a WELCOME frame with numbers out of range");
     for (uint32_t i = 0; i < w->queues; i++)
         get_text(&b, w->queue[i], sizeof w->queue[i]);

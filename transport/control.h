@@ -14,12 +14,18 @@
  *
  * Handshake (mutual; the client proves first, so that a stranger gets nothing to
  * guess the key from):
- *   C -> S  HELLO     {u32 min, max protocol version; nonce_c[32]; u8 role; name[64]; provider[16]}
+ *   C -> S  HELLO     {struct ctl_hello}: versions, nonce, roles, names, and who it is
  *   S -> C  CHALLENGE {nonce_s[32]; u32 version chosen}
  *   C -> S  PROOF     {HMAC-SHA256(key, "taskfabric client" | transcript)}
  *   S -> C  WELCOME   {HMAC-SHA256(key, "taskfabric server" | transcript | client's proof); struct
  * ctl_welcome} transcript = every byte of HELLO's and CHALLENGE's bodies. WELCOME's payload is
  * covered by its HMAC too. Comparison is constant time (libsodium).
+ *
+ * Sessions: a handle that may produce draws a random 128-bit number, its instance, when it is made,
+ * and shows it in every HELLO. With `resume` it says that it has had a link before and wants its
+ * tasks back; WELCOME's `session` says what it gets. The number is as secret as the connection: it
+ * keeps others who know the key, but don't listen on the wire, from taking the session over. A client
+ * id chosen by the user keeps nobody out who knows the key.
  */
 #ifndef FABRIC_CONTROL_H
 #define FABRIC_CONTROL_H
@@ -48,7 +54,7 @@ enum ctl_type {
     CTL_STATUS,       /* request, empty body; answer: CTL_STATUS_REPLY */
     CTL_STATUS_REPLY, /* a chunk of JSON text; the last chunk is shorter than CTL_BODY_MAX */
     CTL_DRAIN,        /* the sender takes no more work and will close when what it holds is done */
-    CTL_BYE,
+    CTL_BYE, /* from fabricd: its segment ends with it */
     CTL_TYPE_MAX
 };
 
@@ -95,6 +101,7 @@ uint32_t ctl_frame_put(uint8_t *out, enum ctl_type type, const uint8_t *body, ui
 #define CTL_NONCE  32
 #define CTL_MAC    32
 #define CTL_NAME   64
+#define CTL_INSTANCE 16
 #define CTL_QUEUES 64
 
 struct ctl_hello {
@@ -103,6 +110,17 @@ struct ctl_hello {
     uint32_t roles; /* enum fab_role bits */
     char name[CTL_NAME];
     char provider[16]; /* "" for a tool that needs no data connection */
+    char client[CTL_NAME]; /* the user's client id; "": none */
+    uint8_t instance[CTL_INSTANCE];
+    uint32_t resume; /* the handle has had a link before */
+    uint32_t window; /* with resume: the places of its task table, above all its refs' low halves */
+};
+
+enum ctl_session {
+    CTL_SESSION_NEW,      /* nothing is known of an earlier link */
+    CTL_SESSION_RESUMED,  /* record.h: RESUME is expected */
+    CTL_SESSION_TAKEN_UP, /* tasks of an earlier handle with the same client id follow (KEPT) */
+    CTL_SESSIONS
 };
 
 struct ctl_challenge {
@@ -116,6 +134,10 @@ struct ctl_welcome {
     uint32_t lane_mode; /* enum lane_mode */
     uint32_t cell, cells;
     uint32_t lease_window, submit_window;
+    uint32_t session; /* enum ctl_session */
+    uint64_t segment_id;
+    uint32_t untold_max; /* slots of taken outcomes that an idle link may hold */
+    uint64_t keep_ns; /* how long a broken link's tasks are kept */
     char server[CTL_NAME];
     uint32_t addr_len;
     uint8_t addr[TR_ADDR_MAX]; /* where to connect the data endpoint */

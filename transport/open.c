@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <unistd.h>
+#include <string.h>
 #include "core/attach.h"
 #include "core/error.h"
 #include "core/handle.h"
@@ -18,6 +19,10 @@ FAB_API int fab_open(fab_t **out, const char *address, const struct fab_options 
     *out = NULL;
     if (!opts)
         opts = &none;
+    if (opts->client && (!opts->client[0] || strlen(opts->client) >= FAB_CLIENT_MAX))
+        return err_set(-EINVAL, "a client id has 1 to %d characters", FAB_CLIENT_MAX - 1);
+    if (opts->client && opts->roles && !(opts->roles & FAB_PRODUCER))
+        return err_set(-EINVAL, "a client id is for producers");
     int rc = address_resolve_default(address, text, sizeof text);
     if (rc == 0)
         rc = address_parse(text, &a);

@@ -30,6 +30,11 @@ void rec_put(uint8_t *to, const struct record *r)
         memcpy(to, &kernel, 8);
         to += REC_KERNEL;
     }
+    if (rec_has_tag(r)) {
+        uint64_t tag = htole64(r->tag);
+        memcpy(to, &tag, 8);
+        to += REC_TAG;
+    }
     if (!r->payload)
         return;
     if (r->len == 8) {
@@ -38,6 +43,13 @@ void rec_put(uint8_t *to, const struct record *r)
     }
     memcpy(to, r->payload, r->len);
     memset(to + r->len, 0, REC_PAD(r->len) - r->len); /* nothing of ours leaks in the padding */
+}
+
+uint64_t rec_ref_at(const struct record *r, uint32_t i)
+{
+    uint64_t ref;
+    memcpy(&ref, r->payload + (size_t)8 * i, 8);
+    return le64toh(ref);
 }
 
 void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t)
@@ -71,7 +83,7 @@ int rec_get_terms(const struct record *r, struct fab_terms *t)
 static bool has_payload(const struct record *r)
 {
     return !(r->flags & REC_BIG) && r->type != REC_WANT && r->type != REC_CANCEL &&
-           r->type != REC_RELEASE;
+           r->type != REC_RELEASE && r->type != REC_PLACED;
 }
 
 int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
@@ -93,7 +105,7 @@ int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
     r->attempts = (uint16_t)(word >> 24);
     r->len = le32toh(rlen);
     r->ref = le64toh(r->ref);
-    r->kernel = 0;
+    r->kernel = r->tag = 0;
     r->payload = NULL;
     if (r->type == 0 || r->type >= REC_TYPE_MAX)
         return err_set(-EPROTO, "lane record of unknown type %u", r->type);
@@ -103,6 +115,13 @@ int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
         memcpy(&r->kernel, p + need, 8);
         r->kernel = le64toh(r->kernel);
         need += REC_KERNEL;
+    }
+    if (rec_has_tag(r)) {
+        if (left < need + REC_TAG)
+            return err_set(-EPROTO, "a lane record is cut off");
+        memcpy(&r->tag, p + need, 8);
+        r->tag = le64toh(r->tag);
+        need += REC_TAG;
     }
     if (has_payload(r)) {
         if (r->len > left - need || REC_PAD(r->len) > left - need)

@@ -9,11 +9,27 @@
  *   to the daemon                          to the peer
  *   SUBMIT  ref, queue, priority, kernel   OUTCOME ref, status, attempts
  *   CANCEL  ref                            LEASE   ref, queue, priority, attempts, kernel
+ *   TAKEN   refs                           PLACED  ref
+ *   RESUME  refs                           UNKNOWN refs
+ *                                          KEPT    ref, kernel, tag
  *   TERMS   ref, of the SUBMIT to come     TERMS   ref, of the LEASE to come: what is left of its limit
  *                                          CANCEL  ref, of a LEASE
  *   WANT    queue, len = leases wanted
  *   DONE    ref, status
  *   RELEASE ref
+ *
+ * A SUBMIT with REC_TAGGED carries the user's tag behind the kernel (handles with a client id: the
+ * tag must outlive them). TAKEN says that the outcomes of these tasks have been taken by the user; so
+ * does a SUBMIT with the place (the low half) of such a task's ref. PLACED says that a large argument
+ * lies in the segment, so that the producer need not keep it.
+ *
+ * After a new link for an old session (control.h), first of all in each direction:
+ *   resumed    RESUME.. the refs whose outcome has not arrived (priority 0), or has arrived and was
+ *              not taken (priority 1); answered by UNKNOWN.., those of the first that fabricd does
+ *              not have, to be submitted again
+ *   taken up   KEPT.., each task that the session has, under a ref that fabricd chose
+ * The last record of each list has REC_LAST set; RESUME, UNKNOWN: payload is refs of 8 bytes; KEPT:
+ * the tag, and the last one has none and is no task.
  *
  * A payload over what one batch holds is announced by a record with REC_BIG set, whose len is
  * the whole length and which carries no payload, and follows in DATA records of the same ref,
@@ -44,15 +60,26 @@ enum rec_type {
     REC_CANCEL,
     REC_DATA,
     REC_TERMS,
+    REC_TAKEN,
+    REC_PLACED,
+    REC_RESUME,
+    REC_UNKNOWN,
+    REC_KEPT,
     REC_TYPE_MAX
 };
+
+/* Arguments over this are told of by PLACED. */
+#define REC_PLACED_MIN 4096u
 
 #define REC_NO_WAIT 1u /* SUBMIT: no outcome is wanted */
 #define REC_BIG     2u
 #define REC_WAITING 4u /* CANCEL: only a task that nobody has started */
+#define REC_TAGGED  4u /* SUBMIT */
+#define REC_LAST    4u /* RESUME, UNKNOWN, KEPT */
 
 #define REC_HEAD   16u
 #define REC_KERNEL 8u
+#define REC_TAG    8u
 /* Bytes of a small record with len payload bytes. */
 #define REC_PAD(len) (((uint32_t)(len) + 7u) & ~7u)
 
@@ -65,20 +92,34 @@ struct record {
     uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more */
     uint32_t len;      /* payload, or with REC_BIG the whole length, or for WANT the number */
     uint64_t ref;
-    uint64_t kernel;        /* SUBMIT, LEASE */
+    uint64_t kernel;        /* SUBMIT, LEASE, KEPT */
+    uint64_t tag;           /* SUBMIT with REC_TAGGED */
     const uint8_t *payload; /* NULL with REC_BIG and WANT */
 };
 
 static inline bool rec_has_kernel(uint8_t type)
 {
-    return type == REC_SUBMIT || type == REC_LEASE;
+    return type == REC_SUBMIT || type == REC_LEASE || type == REC_KEPT;
+}
+static inline bool rec_has_tag(const struct record *r)
+{
+    return r->type == REC_SUBMIT && (r->flags & REC_TAGGED);
 }
 
 /* Bytes that rec_put() will write. */
 static inline uint32_t rec_size(const struct record *r)
 {
-    uint32_t n = REC_HEAD + (rec_has_kernel(r->type) ? REC_KERNEL : 0);
+    uint32_t n = REC_HEAD + (rec_has_kernel(r->type) ? REC_KERNEL : 0) +
+                 (rec_has_tag(r) ? REC_TAG : 0);
     return r->payload ? n + REC_PAD(r->len) : n;
+}
+
+/* The i-th of the refs that are r's payload (little-endian), and how many there are; what is over a
+ * multiple of 8 bytes is no ref. */
+uint64_t rec_ref_at(const struct record *r, uint32_t i);
+static inline uint32_t rec_refs(const struct record *r)
+{
+    return r->payload ? r->len / 8 : 0;
 }
 
 /* The payload of TERMS. */

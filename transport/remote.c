@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * remote.c - opening, progress, waiting and closing of a remote handle; its halves are
- * remote_submit.c and remote_claim.c.
+ * remote_submit.c and remote_claim.c, the making of new links is remote_link.c.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,6 +18,7 @@
  * waits for have been taken in (a full fabric takes its time). */
 #define CLOSE_NS          200000000u
 #define CLOSE_UNWAITED_NS 10000000000u
+#define OPEN_NS           10000000000ll
 
 int remote_broken(struct remote *r, int why)
 {
@@ -26,7 +27,7 @@ int remote_broken(struct remote *r, int why)
         snprintf(r->why, sizeof r->why, "%s", err_text(why));
         remote_lose_all(r);
     }
-    return err_set(-EPIPE, "the link to %s is gone: %s", session_info(r->session)->server, r->why);
+    return err_set(-EPIPE, "the link to %s is gone: %s", r->info.server, r->why);
 }
 
 static int take_record(struct remote *r, const struct record *rec)
@@ -46,12 +47,23 @@ static int take_record(struct remote *r, const struct record *rec)
                    ? remote_outcome(r, &whole, data)
                    : (free(data), err_set(-EPROTO, "a large payload of no use"));
     }
-    if (rec->type == REC_LEASE)
+    switch (rec->type) {
+    case REC_LEASE:
         return remote_lease(r, rec, NULL);
-    if (rec->type == REC_OUTCOME)
+    case REC_OUTCOME:
         return remote_outcome(r, rec, NULL);
-    if (rec->type == REC_CANCEL || rec->type == REC_TERMS)
+    case REC_CANCEL:
+    case REC_TERMS:
         return remote_on_mark(r, rec);
+    case REC_PLACED:
+        return remote_placed(r, rec);
+    case REC_UNKNOWN:
+        return remote_unknown(r, rec);
+    case REC_KEPT:
+        return remote_kept(r, rec);
+    default:
+        break;
+    }
     return err_set(-EPROTO, "a record of type %u is not for this side", rec->type);
 }
 
@@ -88,35 +100,54 @@ static int take_events(struct remote *r)
     return n;
 }
 
+/* Events and records; then what is to go out. */
+static int progress_link(struct remote *r)
+{
+    int events = r->hangup ? r->hangup : take_events(r);
+    if (events < 0) {
+        /* outcomes that came before the end are no losses; after a fault in them it is as it was */
+        char why[200];
+        snprintf(why, sizeof why, "%s", err_text(events));
+        while (take_events(r) > 0)
+            ;
+        (void)!take_batches(r);
+        return err_set(events, "%s", why);
+    }
+    int records = take_batches(r);
+    if (records < 0)
+        return records;
+    if (records > 0)
+        remote_tell_taken(r, false);
+    int more = remote_link_pump(r);
+    if (more < 0)
+        return more;
+    long put = big_pump(&r->big_out, r->lane);
+    if (put < 0)
+        return (int)put;
+    /* also sends the credits that are due */
+    if (lane_tx_idle(r->lane) || put || more)
+        (void)remote_flush(r);
+    return events + records + more + (put > 0);
+}
+
 int remote_progress(struct remote *r)
 {
     if (r->broken)
         return remote_broken(r, r->broken);
-    int events = take_events(r);
-    if (events < 0) {
-        /* outcomes that came before the end are no losses; after a fault in them it is as it was */
-        (void)!take_batches(r);
-        return remote_broken(r, events);
-    }
-    int records = take_batches(r);
-    if (records < 0)
-        return remote_broken(r, records);
-    long put = big_pump(&r->big_out, r->lane);
-    if (put < 0)
-        return remote_broken(r, (int)put);
-    /* also sends the credits that are due */
-    int sent = lane_tx_idle(r->lane) || put ? remote_flush(r) : 0;
-    if (sent < 0)
-        return sent;
-    return events + records + (put > 0);
+    if (r->link == LINK_DOWN || r->link == LINK_JOINING)
+        return remote_link_step(r);
+    int rc = progress_link(r);
+    return rc < 0 ? remote_link_down(r, rc) : rc;
 }
 
 int remote_flush(struct remote *r)
 {
-    int rc = lane_tx_flush(r->lane);
-    if (rc == -EAGAIN) /* the batch is kept; progress sends it */
+    if (!r->lane || r->hangup)
         return 0;
-    return rc < 0 ? remote_broken(r, rc) : rc;
+    int rc = lane_tx_flush(r->lane);
+    if (rc < 0 && rc != -EAGAIN) /* -EAGAIN: the batch is kept; progress sends it */
+        r->hangup = rc;
+    return rc == 1;
 }
 
 static void on_readable(struct loop_src *src, int result)
@@ -131,7 +162,13 @@ static void on_control(struct loop_src *src, int result)
     (void)result;
     int rc = session_progress(r->session);
     if (rc < 0)
-        (void)remote_broken(r, rc);
+        r->hangup = rc;
+}
+
+int remote_watch(struct remote *r)
+{
+    r->src[2].owner = r;
+    return loop_watch(r->loop, &r->src[2], session_fd(r->session), POLLIN, false, on_control);
 }
 
 /* Sleeps in the loop until something is readable or ns are over. A watch that did not fire stays
@@ -139,7 +176,7 @@ static void on_control(struct loop_src *src, int result)
 int remote_sleep(struct remote *r, int64_t ns)
 {
     int fd[2], n = r->tr->fds(r->dom, fd), rc = 0;
-    if (r->tr->arm(r->dom) != 0) /* events wait already */
+    if (r->hangup || r->tr->arm(r->dom) != 0) /* events wait already */
         return 0;
     for (int i = 0; i < n && rc == 0; i++)
         if (r->src[i].slot == 0)
@@ -149,25 +186,55 @@ int remote_sleep(struct remote *r, int64_t ns)
     return rc < 0 ? remote_broken(r, rc) : 0;
 }
 
+static int64_t ns_until(uint64_t deadline, uint64_t now)
+{
+    return deadline == UINT64_MAX || deadline - now > INT64_MAX ? -1 : (int64_t)(deadline - now);
+}
+
+/* The link is not there: until it may be time for the next step towards it. */
+static int sleep_down(struct remote *r, uint64_t deadline)
+{
+    uint64_t now = clock_ns(), until = deadline < r->give_up_at ? deadline : r->give_up_at;
+    if (now >= deadline)
+        return -ETIMEDOUT;
+    if (r->link == LINK_JOINING) {
+        session_sleep(r->session, until);
+        return 0;
+    }
+    if (r->try_at < until)
+        until = r->try_at;
+    int rc = until > now ? loop_run(r->loop, ns_until(until, now)) : 0;
+    return rc < 0 ? remote_broken(r, rc) : 0;
+}
+
 int remote_wait(struct remote *r, uint64_t deadline)
 {
     int rc = remote_progress(r);
     if (rc != 0)
         return rc < 0 ? rc : 0;
+    if (r->link == LINK_DOWN || r->link == LINK_JOINING)
+        return sleep_down(r, deadline);
     if (spin_on(&r->spin))
         return 0;
     uint64_t now = clock_ns();
     if (now >= deadline)
         return -ETIMEDOUT;
     rc = r->producing ? remote_give_back(r) : 0;
-    if (rc >= 0)
-        rc = remote_flush(r);
-    if (rc < 0)
-        return rc;
+    remote_tell_taken(r, true);
+    (void)remote_flush(r);
+    if (rc < 0 || r->hangup || (r->link != LINK_UP && r->link != LINK_EXCHANGE))
+        return rc == -ESTALE ? 0 : rc;
     spin_miss(&r->spin);
-    rc = remote_sleep(
-        r, deadline == UINT64_MAX || deadline - now > INT64_MAX ? -1 : (int64_t)(deadline - now));
+    rc = remote_sleep(r, ns_until(deadline, now));
     spin_start(&r->spin);
+    return rc;
+}
+
+int remote_await_up(struct remote *r, uint64_t deadline)
+{
+    int rc = 0;
+    while (!remote_is_up(r) && rc == 0)
+        rc = remote_wait(r, deadline);
     return rc;
 }
 
@@ -179,29 +246,38 @@ int remote_wait_outcome(struct remote *r, uint64_t deadline)
     return rc;
 }
 
-int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
+int remote_try_put(struct remote *r, const struct record *rec)
 {
     uint32_t size = rec_size(rec);
+    uint8_t *room = lane_tx_room(r->lane, size);
+    if (!room && (remote_flush(r) != 1 || !(room = lane_tx_room(r->lane, size))))
+        return 0;
+    rec_put(room, rec);
+    lane_tx_add(r->lane, size);
+    return 1;
+}
+
+static int link_gone(void)
+{
+    return err_set(-ESTALE, "the link has ended meanwhile");
+}
+
+int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
+{
+    uint32_t links = r->links;
     bool waited = false;
     for (;;) {
         if (r->broken)
             return remote_broken(r, r->broken);
-        uint8_t *room = lane_tx_room(r->lane, size);
-        if (room) {
-            rec_put(room, rec);
-            lane_tx_add(r->lane, size);
+        if (!remote_is_up(r) || r->links != links)
+            return link_gone();
+        if (remote_try_put(r, rec))
             return 0;
-        }
-        int rc = remote_flush(r);
-        if (rc < 0)
-            return rc;
-        if (rc == 1)
-            continue;
         if (!waited) {
             spin_start(&r->spin);
             waited = true;
         }
-        rc = remote_wait(r, deadline);
+        int rc = remote_wait(r, deadline);
         if (rc < 0)
             return rc;
     }
@@ -209,7 +285,7 @@ int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
 
 int remote_put_any(struct remote *r, struct record *rec, const void *data, uint64_t deadline)
 {
-    uint32_t small = lane_tx_max(r->lane) - REC_HEAD - REC_KERNEL;
+    uint32_t small = lane_tx_max(r->lane) - REC_HEAD - REC_KERNEL - REC_TAG, links = r->links;
     rec->payload = data;
     if (rec->len <= small)
         return remote_put(r, rec, deadline);
@@ -219,21 +295,21 @@ int remote_put_any(struct remote *r, struct record *rec, const void *data, uint6
     /* The bytes are the caller's: they must be out before we return. No deadline: half a payload
      * can't be taken back. */
     spin_start(&r->spin);
-    while (r->big_out.first) {
+    while (r->big_out.first && r->links == links) {
         rc = remote_wait(r, UINT64_MAX);
         if (rc < 0) {
             big_drop(&r->big_out);
             return rc;
         }
     }
-    return 0;
+    return remote_is_up(r) && r->links == links ? 0 : link_gone();
 }
 
 /* ---- the rest of the table ---- */
 
 static int remote_queue(fab_t *f, const char *name, uint32_t *queue)
 {
-    const struct session_info *in = session_info(((struct remote *)f)->session);
+    const struct session_info *in = &((struct remote *)f)->info;
     char list[512] = "";
     for (uint32_t i = 0; i < in->queues; i++) {
         if (strcmp(in->queue[i], name) == 0) {
@@ -257,14 +333,16 @@ static int remote_flush_op(fab_t *f)
 {
     struct remote *r = (struct remote *)f;
     int rc = remote_progress(r);
-    if (rc >= 0)
-        rc = remote_flush(r);
+    (void)remote_flush(r);
     return rc < 0 ? rc : 0;
 }
 
 static int remote_status(fab_t *f, char **text, int64_t timeout_ns)
 {
     struct remote *r = (struct remote *)f;
+    int rc = r->lane || !remote_is_up(r) ? remote_await_up(r, deadline_of(timeout_ns)) : 0;
+    if (rc < 0)
+        return rc == -ETIMEDOUT ? deadline_error(timeout_ns, "the link did not come back") : rc;
     return session_status(r->session, text, timeout_ns);
 }
 
@@ -274,15 +352,20 @@ static void say_all(struct remote *r)
 {
     uint64_t now = clock_ns();
     spin_start(&r->spin);
-    while (!r->broken && remote_flush(r) >= 0 && (r->unwaited > 0 || lane_tx_settle(r->lane) == 0))
+    for (;;) {
+        (void)remote_flush(r);
+        bool said = remote_is_up(r) ? lane_tx_settle(r->lane) != 0 : r->unwaited == 0;
+        if (r->broken || (r->unwaited == 0 && said))
+            return;
         if (remote_wait(r, now + (r->unwaited > 0 ? CLOSE_UNWAITED_NS : CLOSE_NS)) < 0)
-            break;
+            return;
+    }
 }
 
 static void remote_close(fab_t *f)
 {
     struct remote *r = (struct remote *)f;
-    if (r->lane && !r->broken)
+    if (r->task && !r->broken && (r->lane || r->link != LINK_UP))
         say_all(r);
     for (int i = 0; i < 4 && r->loop; i++)
         loop_stop(r->loop, &r->src[i]);
@@ -292,16 +375,20 @@ static void remote_close(fab_t *f)
         session_close(r->session);
     big_drop(&r->big_out);
     big_in_drop(&r->big_in);
-    for (uint32_t i = 0; r->task && i < r->window; i++)
+    for (uint32_t i = 0; r->task && i < r->window; i++) {
         free(r->task[i].data);
-    for (uint32_t i = 0; r->lease && i < r->lease_n; i++)
-        free(r->lease[(r->lease_head + i) % r->lease_cap].data);
+        free(r->task[i].terms);
+    }
+    remote_drop_leases(r);
     while (r->held_n > 0)
         free(r->held[--r->held_n]);
     free(r->held);
     free(r->task);
     free(r->mark);
+    free(r->list);
+    free(r->tell);
     free(r->lease);
+    free((char *)r->opts.key_file);
     free(r);
 }
 
@@ -328,27 +415,65 @@ static const struct fab_ops remote_ops = {
 
 static int make_tables(struct remote *r)
 {
-    const struct session_info *in = session_info(r->session);
-    r->window = in->submit_window;
-    r->lease_cap = in->lease_window;
+    r->window = r->info.submit_window;
     r->task = calloc(r->window, sizeof *r->task);
-    r->lease = calloc(r->lease_cap, sizeof *r->lease);
-    r->mark = calloc(r->lease_cap + 1, sizeof *r->mark);
-    if (!r->task || !r->lease || !r->mark)
+    r->list = calloc(r->window, sizeof *r->list);
+    r->tell = calloc(r->window, sizeof *r->tell);
+    if (!r->task || !r->list || !r->tell)
         return err_set(-ENOMEM, "no memory for a window of %u tasks", r->window);
-    for (uint32_t i = 0; i < r->window; i++)
-        r->task[i].next = i + 1 < r->window ? i + 1 : REMOTE_NONE;
+    remote_free_places(r);
     r->done_first = r->done_last = REMOTE_NONE;
-    r->want_queue = REMOTE_NONE;
+    r->self.window = r->withdraw_at = r->window;
     return 0;
+}
+
+/* What later links need of the caller's options. */
+static int keep_options(struct remote *r, const char *provider, const char *host, const char *port,
+                        const struct fab_options *opts)
+{
+    r->opts = *opts;
+    r->opts.key_file = NULL;
+    snprintf(r->provider, sizeof r->provider, "%s", provider);
+    snprintf(r->host, sizeof r->host, "%s", host);
+    snprintf(r->port, sizeof r->port, "%s", port);
+    if (opts->key_file && !(r->opts.key_file = strdup(opts->key_file)))
+        return err_set(-ENOMEM, "no memory for a handle");
+    snprintf(r->name, sizeof r->name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    r->opts.name = r->name;
+    if (opts->client) {
+        snprintf(r->client, sizeof r->client, "%s", opts->client);
+        r->opts.client = r->client;
+    }
+    r->producer = opts->roles == 0 || opts->roles & FAB_PRODUCER;
+    if (r->producer)
+        session_new_instance(r->self.instance);
+    return 0;
+}
+
+/* The first link, and with a client id what an earlier handle has left. */
+static int first_link(struct remote *r)
+{
+    int64_t timeout = r->opts.timeout_ns ? r->opts.timeout_ns : OPEN_NS;
+    uint64_t deadline = deadline_of(timeout);
+    bool with_data = r->opts.roles == 0 || r->opts.roles & (FAB_PRODUCER | FAB_WORKER);
+    int rc = session_open(&r->session, r->provider, r->host, r->port, &r->opts, with_data, &r->self);
+    if (rc < 0)
+        return rc;
+    r->info = *session_info(r->session);
+    rc = make_tables(r);
+    if (rc == 0)
+        rc = remote_link_joined(r);
+    while (rc == 0 && r->link == LINK_EXCHANGE)
+        rc = remote_wait(r, deadline);
+    r->self.resume = true;
+    return rc == -ETIMEDOUT ? err_set(rc, "%s does not tell which tasks it has", r->info.server)
+                            : rc;
 }
 
 int remote_open(fab_t **out, const char *scheme, const char *host, const char *port,
                 const struct fab_options *opts)
 {
     struct remote *r = calloc(1, sizeof *r);
-    bool with_data = opts->roles == 0 || opts->roles & (FAB_PRODUCER | FAB_WORKER);
-    int rc;
     if (!r)
         return err_set(-ENOMEM, "no memory for a handle");
     r->base.ops = &remote_ops;
@@ -356,24 +481,16 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */
         r->spin.ticks = r->spin.ticks_max = r->ticks_hz / (1000000000 / SPIN_MAX_NS);
-    rc = session_open(&r->session, scheme, host, port, opts, with_data, &r->dom, &r->lane);
-    if (rc < 0)
-        goto fail;
-    r->tr = session_transport(r->session);
-    rc = loop_open(&r->loop, 8);
-    if (rc < 0)
-        goto fail;
-    r->src[2].owner = r;
-    rc = loop_watch(r->loop, &r->src[2], session_fd(r->session), POLLIN, false, on_control);
-    if (rc < 0)
-        goto fail;
-    rc = make_tables(r);
-    if (rc < 0)
-        goto fail;
+    int rc = keep_options(r, scheme, host, port, opts);
+    if (rc == 0)
+        rc = loop_open(&r->loop, 8);
+    if (rc == 0)
+        rc = first_link(r);
+    if (rc < 0) {
+        r->broken = rc; /* nothing to flush */
+        remote_close(&r->base);
+        return rc;
+    }
     *out = &r->base;
     return 0;
-fail:
-    r->broken = rc; /* nothing to flush */
-    remote_close(&r->base);
-    return rc;
 }

@@ -2,13 +2,23 @@
  *
  * remote.h - a handle on a fabric behind a link: what tcp: and verbs: addresses open.
  *
- * One handle is one link: a control connection (session.h), a domain, an endpoint and a lane pair,
- * all of one thread. There is no thread of its own: every call makes progress, waits spin briefly
- * and then sleep in the handle's loop.
+ * A handle has one link at a time: a control connection (session.h), a domain, an endpoint and a lane
+ * pair, all of one thread. There is no thread of its own: every call makes progress, waits spin
+ * briefly and then sleep in the handle's loop.
  *
- * Failure: when the link breaks, tasks whose outcome had not arrived end as FAB_LOST, leases held
- * are void (the daemon gives them to others), and every later call returns -EPIPE. Opening a new
- * handle is the caller's.
+ *   UP -> DOWN -> JOINING -> EXCHANGE -> UP        of a handle that may produce
+ *
+ * When the link breaks, leases are void at once (the daemon gives them to others). Tasks are not: the
+ * handle has kept what it needs to submit them again, connects anew, and both sides find out which of
+ * them the daemon has (remote_link.c). Calls wait for that within their time-outs.
+ *
+ * Failure: when the link does not come back in the time that the daemon keeps its tasks (or the
+ * daemon has said that it ends, or the handle only works) every later call returns -EPIPE, and tasks
+ * whose outcome had not arrived end as FAB_LOST. They do so, too, when the daemon that answers does
+ * not know the handle: its segment is another one. Then the handle goes on with that one.
+ *
+ * Bounds: small arguments are kept until the outcome comes, so at most the window's; of large ones
+ * (REC_PLACED_MIN) at most RETAINED_MAX bytes, until the daemon says that it has them.
  */
 #ifndef FABRIC_REMOTE_H
 #define FABRIC_REMOTE_H
@@ -20,17 +30,28 @@
 #include "transport/loop.h"
 #include "transport/session.h"
 
-/* A task submitted and not yet taken. */
+/* A task submitted and not yet taken. len, small, data are the argument's until the outcome has
+ * arrived, then that. */
 struct rtask {
     uint32_t generation; /* odd while in use; half of the fab_id and of the wire's ref */
     uint32_t next;       /* in the free list, or in the list of arrived outcomes */
-    uint8_t arrived;
-    uint8_t status;
-    uint16_t attempts;
     uint32_t len;
+    uint32_t seq; /* of its submit, counted on the handle */
+    uint8_t status;
+    uint8_t queue, priority;
+    bool arrived : 1;
+    bool unwaited : 1; /* FAB_NO_WAIT */
+    bool cancel : 1;   /* it was asked to be withdrawn */
+    bool stop : 1;     /* or stopped, if it runs */
+    bool placed : 1;   /* the daemon has its argument, or another handle submitted it: not here */
+    bool bulky : 1;    /* its argument or outcome took memory of the segment's beside the slot */
+    bool untold : 1;   /* the daemon does not know that it can forget the (last) outcome */
+    uint16_t attempts;
     uint64_t tag;
+    uint64_t kernel;
     uint64_t small;
-    uint8_t *data; /* len > 8 */
+    uint8_t *data;           /* len > 8 */
+    struct fab_terms *terms; /* NULL: none */
 };
 
 /* A lease that has arrived and was not yet handed to the caller, or is held by it (for its large
@@ -45,9 +66,21 @@ struct rmark {
     uint32_t cancelled, limited;
     uint64_t due_ns;
 };
+#define REMOTE_LIST 64u /* refs in a record */
 
 struct remote {
     struct fab base;
+    /* what a new link is made with */
+    char provider[16], host[256], port[8], name[FAB_NAME_MAX], client[FAB_CLIENT_MAX];
+    struct fab_options opts;
+    struct session_self self;
+    bool producer;
+
+    enum remote_link { LINK_UP, LINK_DOWN, LINK_JOINING, LINK_EXCHANGE } link;
+    uint32_t links; /* how many there were: a lease of another one is void */
+    int hangup;     /* why this one is about to end, found where it could not be dealt with */
+    uint64_t down_at, give_up_at, try_at, pause; /* clock_ns */
+    struct session_info info;
     struct session *session;
     struct lane *lane;
     const struct tr_ops *tr;
@@ -55,7 +88,7 @@ struct remote {
     struct loop *loop;
     struct loop_src src[4]; /* 0, 1: the transport; 2: control; 3: fab_attend()'s */
     struct spin spin;
-    int broken; /* 0, or why the link is gone: -errno */
+    int broken; /* 0, or why the link is gone for good: -errno */
     char why[200];
 
     /* producer */
@@ -63,6 +96,15 @@ struct remote {
     uint32_t window, outstanding, free_task;
     uint32_t unwaited;              /* FAB_NO_WAIT tasks that the daemon has not acknowledged */
     uint32_t done_first, done_last; /* arrived, in order; NONE */
+    uint32_t seq;
+    uint32_t untold, untold_bulky; /* tasks with these flags */
+    uint64_t *tell;                /* refs that were untold when they were put here; window of them */
+    uint32_t tell_n;
+    uint64_t retained;              /* bytes of large arguments */
+    uint32_t *list; /* of task numbers: to be named (EXCHANGE), then to be submitted again (UP) */
+    uint32_t list_n, list_at, list_arrived; /* from there on the named ones have arrived */
+    bool named;       /* all of the list has been sent */
+    uint32_t withdraw_at; /* cancellations from here on are to be repeated; window: none */
     struct big_queue big_out;
     struct big_in big_in;
     uint8_t **held; /* large outcomes lent to the caller until its next wait */
@@ -89,7 +131,45 @@ struct remote {
 int remote_open(fab_t **out, const char *scheme, const char *host, const char *port,
                 const struct fab_options *opts) __attribute__((warn_unused_result));
 
+#define RETAINED_MAX (64u << 20)
+
 /* ---- between the remote_*.c files ---- */
+
+/* remote_link.c: what has arrived has been read; the link is no more. -EPIPE when it is for good. */
+int remote_link_down(struct remote *r, int why) __attribute__((warn_unused_result));
+/* One step towards a new link. 1: something was done; 0: not yet; -EPIPE: given up. */
+int remote_link_step(struct remote *r) __attribute__((warn_unused_result));
+/* The session is up: the link is. */
+int remote_link_joined(struct remote *r) __attribute__((warn_unused_result));
+/* Sends what the exchange wants to be sent. 1, 0 as above; < 0: the link is to end. */
+int remote_link_pump(struct remote *r) __attribute__((warn_unused_result));
+/* UNKNOWN, KEPT, PLACED. */
+int remote_unknown(struct remote *r, const struct record *rec) __attribute__((warn_unused_result));
+int remote_kept(struct remote *r, const struct record *rec) __attribute__((warn_unused_result));
+/* Waits until the link is up. 0, -ETIMEDOUT, -EPIPE. */
+int remote_await_up(struct remote *r, uint64_t deadline) __attribute__((warn_unused_result));
+/* Tasks can be submitted: the link is up, and nothing is to be submitted again first. */
+static inline bool remote_is_up(const struct remote *r)
+{
+    return r->link == LINK_UP && !r->broken;
+}
+
+/* remote_submit.c */
+int remote_placed(struct remote *r, const struct record *rec) __attribute__((warn_unused_result));
+/* The task that ref names, NULL when it is not outstanding. */
+struct rtask *remote_task(struct remote *r, uint64_t ref);
+static inline uint64_t remote_ref(const struct remote *r, uint32_t i)
+{
+    return (uint64_t)r->task[i].generation << 32 | i;
+}
+/* Puts task i into the lane. 1; 0: no room now; < 0: the link is to end. */
+int remote_put_task(struct remote *r, uint32_t i) __attribute__((warn_unused_result));
+/* Task i ends as FAB_LOST, or is forgotten when nobody waits for it. */
+void remote_lose(struct remote *r, uint32_t i);
+/* Tells the daemon which outcomes it can forget: before a sleep (now) of all, else of many. */
+void remote_tell_taken(struct remote *r, bool now);
+/* Puts all places that are not in use into the free list. */
+void remote_free_places(struct remote *r);
 
 /* Moves what can be moved without waiting. Returns a count of things done, or -EPIPE. */
 int remote_progress(struct remote *r) __attribute__((warn_unused_result));
@@ -101,13 +181,21 @@ int remote_wait_outcome(struct remote *r, uint64_t deadline) __attribute__((warn
 /* Gives unstarted leases back and wants no more until the next claim. A thread that sleeps for an
  * outcome runs no tasks meanwhile, and the very task it waits for may be among them. */
 int remote_give_back(struct remote *r) __attribute__((warn_unused_result));
-/* Puts a record into the lane, making room by flushing and waiting until the deadline. */
+/* Puts a record into the lane, making room by flushing and waiting until the deadline. -ESTALE: the
+ * link is not up, or has ended meanwhile. */
 int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
     __attribute__((warn_unused_result));
 /* The same for a payload of any length: large ones are queued and pumped until they are out. */
 int remote_put_any(struct remote *r, struct record *rec, const void *data, uint64_t deadline)
     __attribute__((warn_unused_result));
-int remote_flush(struct remote *r) __attribute__((warn_unused_result));
+/* 1: posted; 0: nothing, or not now. An end of the link is remote_progress()'s to deal with. */
+int remote_flush(struct remote *r);
+/* Puts a record into the lane. 1; 0: no room now. */
+int remote_try_put(struct remote *r, const struct record *rec) __attribute__((warn_unused_result));
+/* Watches the session's control connection. */
+int remote_watch(struct remote *r) __attribute__((warn_unused_result));
+/* Drops all leases: those of a link that has ended. */
+void remote_drop_leases(struct remote *r);
 int remote_broken(struct remote *r, int why);
 /* A record from the daemon; data: its payload when it came as a large one (ours to free). */
 int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)

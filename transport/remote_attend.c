@@ -51,7 +51,8 @@ int remote_cancelled(fab_t *f, const struct fab_lease *l)
         r->looked_at = now;
         (void)!remote_progress(r); /* a break is remembered */
     }
-    return r->broken || i >= r->lease_cap || r->mark[i].cancelled == (uint32_t)(l->ref[0] >> 32);
+    return !remote_is_up(r) || l->ref[2] != r->links || i >= r->lease_cap ||
+           r->mark[i].cancelled == (uint32_t)(l->ref[0] >> 32);
 }
 
 int remote_crash(fab_t *f, const struct fab_lease *l, const char *text)
@@ -74,9 +75,11 @@ int remote_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t time
 {
     struct remote *r = (struct remote *)f;
     uint64_t deadline = deadline_of(timeout_ns), now;
-    int rc = r->lane ? remote_progress(r) : err_set(-EPERM, "this handle is a tool's");
+    int rc = r->task ? remote_progress(r) : err_set(-EPERM, "this handle is a tool's");
     if (rc >= 0)
         rc = remote_flush(r);
+    if (rc == -ESTALE || (rc >= 0 && !remote_is_up(r)))
+        return 0; /* the leases ended with the link */
     if (rc < 0)
         return rc;
     if (fd >= 0 && r->src[3].slot == 0 &&
@@ -92,6 +95,8 @@ int remote_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t time
                                  : (int64_t)(deadline - now));
         if (rc == 0)
             rc = remote_progress(r);
+        if (rc == -ESTALE || (rc >= 0 && !remote_is_up(r)))
+            break;
         if (rc < 0)
             return rc;
     }

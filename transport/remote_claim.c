@@ -33,6 +33,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     own->data = NULL;
     l->ref[0] = rec->ref;
     l->ref[1] = 0;
+    l->ref[2] = r->links;
     l->kernel = rec->kernel;
     l->len = rec->len;
     l->attempt = rec->attempts;
@@ -93,11 +94,24 @@ static int tell_want(struct remote *r, uint32_t queue, size_t max)
     return 0;
 }
 
+void remote_drop_leases(struct remote *r)
+{
+    for (; r->lease_n > 0; r->lease_n--) {
+        free(r->lease[r->lease_head].data);
+        r->lease[r->lease_head].data = NULL;
+        r->lease_head = (r->lease_head + 1) % r->lease_cap;
+    }
+    r->lease_head = 0;
+    r->handed = 0;
+}
+
 int remote_give_back(struct remote *r)
 {
     struct record none = {.type = REC_WANT, .queue = (uint8_t)r->want_queue};
     int rc = 0;
     r->producing = false; /* a put may wait, too */
+    if (!remote_is_up(r))
+        return 0;
     if (r->want > 0) {
         rc = remote_put(r, &none, UINT64_MAX);
         if (rc == 0)
@@ -144,30 +158,31 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
     int rc;
     if (r->broken)
         return remote_broken(r, r->broken);
-    if (!r->lane)
+    if (!r->lane && remote_is_up(r))
         return err_set(-EPERM, "this handle was opened as a tool and claims nothing");
-    if (queue >= session_info(r->session)->queues)
+    if (queue >= r->info.queues)
         return err_set(-EINVAL, "queue %u: the fabric has %u", queue,
-                       session_info(r->session)->queues);
+                       r->info.queues);
     measure(r);
-    rc = tell_want(r, queue, max);
-    if (rc < 0)
-        return rc;
+    if (remote_is_up(r)) {
+        rc = tell_want(r, queue, max);
+        if (rc < 0 && rc != -ESTALE)
+            return rc;
+    }
     if (r->lease_n > 0) {
         uint64_t now = clock_ticks();
         if ((double)(now - r->flushed_at) * 1e9 > FLUSH_NS * (double)r->ticks_hz) {
             r->flushed_at = now;
-            rc = remote_flush(r);
-            if (rc >= 0)
-                rc = remote_progress(r);
+            (void)remote_flush(r);
+            rc = remote_progress(r);
             if (rc < 0)
                 return rc;
         }
-        return hand_over(r, l, max);
+        if (r->lease_n > 0)
+            return hand_over(r, l, max);
     }
-    rc = remote_flush(r);
-    if (rc >= 0)
-        rc = remote_progress(r);
+    (void)remote_flush(r);
+    rc = remote_progress(r);
     if (rc < 0)
         return rc;
     spin_start(&r->spin);
@@ -176,7 +191,10 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
             return deadline_error(0, "no task is waiting");
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
-        rc = remote_wait(r, deadline);
+        /* a new link has not been told what we want */
+        rc = r->want == 0 && remote_is_up(r) ? tell_want(r, queue, max) : 0;
+        if (rc == 0 || rc == -ESTALE)
+            rc = remote_wait(r, deadline);
         if (rc == -ETIMEDOUT)
             return deadline_error(timeout_ns, "no task came");
         if (rc < 0)
@@ -190,6 +208,8 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
 static int end(struct remote *r, const struct fab_lease *l, struct record *rec, const void *data)
 {
     int rc = r->broken ? remote_broken(r, r->broken) : 0;
+    if (rc == 0 && (!remote_is_up(r) || l->ref[2] != r->links))
+        rc = err_set(-ESTALE, "the lease ended with its link");
     if (rc == 0)
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
     free((void *)(uintptr_t)l->ref[1]);

@@ -2,8 +2,12 @@
  *
  * session.c - the client's control connection and the making of a link; see session.h.
  *
- * Opening blocks with one deadline for all of it: poll(2) on one socket until the handshake is
- * through, then the domain's progress until the endpoint is connected.
+ * Opening is a machine of stages, each of which ends with an answer from the other side:
+ *
+ *   CONNECT -> CHALLENGE -> WELCOME -> READY -> JOIN -> UP      (with_data false: WELCOME -> UP)
+ *
+ * Only the resolution of a host's name may block (session_begin), and the few bytes that are sent go
+ * into a fresh socket's empty buffer.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -26,9 +30,15 @@
 #define EVENTS     16
 #define REFUSAL_NS 500000000u
 
+enum stage { CONNECT, CHALLENGE, WELCOME, READY, JOIN, UP };
+
 struct session {
     int fd;
-    char host[256], port[8];
+    enum stage stage;
+    char host[256], port[8], provider[16];
+    bool with_data;
+    struct addrinfo *list, *next; /* addresses; those that are still to be tried */
+    struct ctl_hello hello;
     uint64_t deadline;
     struct ctl_reader in;
     struct ctl_frame frame;
@@ -40,6 +50,8 @@ struct session {
     struct tr_ep *ep;
     struct lane *lane;
     bool connected;
+    bool broken; /* it is closed without a farewell: the handle means to come back */
+    bool ended; /* fabricd has said that it is over */
     char *status; /* a reply being collected */
     size_t status_len;
     bool status_done;
@@ -59,53 +71,77 @@ static int await(struct session *s, short events)
     return 0;
 }
 
-static int try_connect(struct session *s, const struct addrinfo *a)
+/* As fabricd's side (gate.c): a host that dies or is cut off is found in about 12 s. */
+static void set_options(int fd)
 {
-    int one = 1, err = 0, rc;
-    socklen_t len = sizeof err;
-    s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->fd < 0)
-        return -errno;
-    (void)setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one,
-                     sizeof one); /* only speed hangs on it */
-    if (connect(s->fd, a->ai_addr, a->ai_addrlen) == 0)
-        return 0;
-    rc = -errno;
-    if (rc == -EINPROGRESS) {
-        rc = await(s, POLLOUT);
-        if (rc == 0 && getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0)
-            rc = -err;
-        struct pollfd p = {.fd = s->fd, .events = POLLOUT};
-        if (rc == 0 && poll(&p, 1, 0) == 0)
-            rc = -ETIMEDOUT;
-    }
-    if (rc < 0) {
-        close(s->fd);
-        s->fd = -1;
-    }
-    return rc;
+    const struct {
+        int level, name, value;
+    } opts[] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
+                {IPPROTO_TCP, TCP_KEEPIDLE, 5}, {IPPROTO_TCP, TCP_KEEPINTVL, 2},
+                {IPPROTO_TCP, TCP_KEEPCNT, 3},  {IPPROTO_TCP, TCP_USER_TIMEOUT, 12000}};
+    for (size_t i = 0; i < sizeof opts / sizeof *opts; i++)
+        (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof(int));
 }
 
-static int connect_host(struct session *s)
+static int no_connection(const struct session *s, int rc)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list;
-    int rc = getaddrinfo(s->host, s->port, &hints, &list);
-    if (rc)
-        return err_set(-EHOSTUNREACH, "%s: %s", s->host, gai_strerror(rc));
-    rc = -EHOSTUNREACH;
-    for (struct addrinfo *a = list; a; a = a->ai_next) {
-        rc = try_connect(s, a);
-        if (rc == 0)
-            break;
-    }
-    freeaddrinfo(list);
     if (rc == -ECONNREFUSED)
         return err_set(
             rc,
             "no fabricd listens at %s:%s: start one there with listen.address set to an address "
             "that this host reaches",
             s->host, s->port);
-    return rc < 0 ? err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc)) : 0;
+    return err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc));
+}
+
+/* Starts to connect to the next address that takes it. */
+static int next_address(struct session *s, int rc)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+    while (s->next) {
+        const struct addrinfo *a = s->next;
+        s->next = a->ai_next;
+        s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (s->fd < 0) {
+            rc = -errno;
+            continue;
+        }
+        set_options(s->fd);
+        if (connect(s->fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS)
+            return 0;
+        rc = -errno;
+        close(s->fd);
+        s->fd = -1;
+    }
+    return no_connection(s, rc);
+}
+
+static int resolve(struct session *s)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    int rc = getaddrinfo(s->host, s->port, &hints, &s->list);
+    if (rc)
+        return err_set(-EHOSTUNREACH, "%s: %s", s->host, gai_strerror(rc));
+    s->next = s->list;
+    return next_address(s, -EHOSTUNREACH);
+}
+
+/* 0 connected, -EAGAIN not yet. */
+static int connected(struct session *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLOUT};
+    int err = 0;
+    socklen_t len = sizeof err;
+    if (poll(&p, 1, 0) == 0)
+        return -EAGAIN;
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        err = errno;
+    if (err == 0)
+        return 0;
+    int rc = next_address(s, -err);
+    return rc < 0 ? rc : -EAGAIN;
 }
 
 static int send_frame(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)
@@ -144,16 +180,14 @@ static int fill(struct session *s)
     return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
 }
 
-/* The next frame, into s->frame, which must be of this type. */
+/* The next frame, into s->frame, which must be of this type. -EAGAIN: it has not come yet. */
 static int expect(struct session *s, enum ctl_type type)
 {
     int rc;
     while ((rc = ctl_reader_next(&s->in, &s->frame)) == 0) {
         rc = fill(s);
-        if (rc == 0)
-            rc = await(s, POLLIN);
-        if (rc < 0)
-            return rc;
+        if (rc <= 0)
+            return rc == 0 ? -EAGAIN : rc;
     }
     if (rc < 0)
         return err_prefix(rc, "%s:%s is no fabricd", s->host, s->port);
@@ -170,36 +204,35 @@ static int expect(struct session *s, enum ctl_type type)
 
 /* ---- handshake ---- */
 
-static int load_key(const struct fab_options *opts, uint8_t key[32])
+static int load_key(struct session *s, const struct fab_options *opts)
 {
     char path[512];
-    int rc = key_path_default(opts->key_file, path, sizeof path);
-    return rc < 0 ? rc : key_load(path, key);
-}
-
-static int shake_hands(struct session *s, const char *provider, const struct fab_options *opts)
-{
-    uint8_t body[CTL_BODY_MAX], key[32], mac[CTL_MAC];
-    struct ctl_hello h = {.version_min = CTL_VERSION,
-                          .version_max = CTL_VERSION,
-                          .roles = opts->roles ? opts->roles : FAB_PRODUCER | FAB_WORKER};
-    struct ctl_challenge c;
+    uint8_t key[32];
     if (sodium_init() < 0)
         return err_set(-EIO, "libsodium can't be used here");
-    int rc = load_key(opts, key);
-    if (rc < 0)
-        return rc;
-    hs_init(&s->hs, key);
+    int rc = key_path_default(opts->key_file, path, sizeof path);
+    if (rc == 0)
+        rc = key_load(path, key);
+    if (rc == 0)
+        hs_init(&s->hs, key);
     sodium_memzero(key, sizeof key);
-    randombytes_buf(h.nonce, sizeof h.nonce);
-    snprintf(h.name, sizeof h.name, "%s", opts->name ? opts->name : program_invocation_short_name);
-    snprintf(h.provider, sizeof h.provider, "%s", provider);
-    uint32_t len = ctl_put_hello(body, &h);
-    rc = hs_note_hello(&s->hs, body, len);
-    if (rc == 0)
-        rc = send_frame(s, CTL_HELLO, body, len);
-    if (rc == 0)
-        rc = expect(s, CTL_CHALLENGE);
+    return rc;
+}
+
+static int say_hello(struct session *s)
+{
+    uint8_t body[512];
+    randombytes_buf(s->hello.nonce, sizeof s->hello.nonce);
+    uint32_t len = ctl_put_hello(body, &s->hello);
+    int rc = hs_note_hello(&s->hs, body, len);
+    return rc < 0 ? rc : send_frame(s, CTL_HELLO, body, len);
+}
+
+static int on_challenge(struct session *s)
+{
+    uint8_t mac[CTL_MAC];
+    struct ctl_challenge c;
+    int rc = expect(s, CTL_CHALLENGE);
     if (rc == 0)
         rc = ctl_get_challenge(&s->frame, &c);
     if (rc == 0 && c.version != CTL_VERSION)
@@ -210,9 +243,12 @@ static int shake_hands(struct session *s, const char *provider, const struct fab
     if (rc < 0)
         return rc;
     hs_client_proof(&s->hs, mac);
-    rc = send_frame(s, CTL_PROOF, mac, sizeof mac);
-    if (rc == 0)
-        rc = expect(s, CTL_WELCOME);
+    return send_frame(s, CTL_PROOF, mac, sizeof mac);
+}
+
+static int on_welcome(struct session *s)
+{
+    int rc = expect(s, CTL_WELCOME);
     if (rc < 0)
         return rc;
     if (s->frame.len < CTL_MAC)
@@ -224,7 +260,7 @@ static int shake_hands(struct session *s, const char *provider, const struct fab
     return ctl_get_welcome(s->frame.body + CTL_MAC, s->frame.len - CTL_MAC, &s->welcome);
 }
 
-static void note_info(struct session *s, const char *provider)
+static void note_info(struct session *s)
 {
     const struct ctl_welcome *w = &s->welcome;
     struct session_info *in = &s->info;
@@ -234,7 +270,10 @@ static void note_info(struct session *s, const char *provider)
     for (uint32_t i = 0; i < w->queues; i++)
         memcpy(in->queue[i], w->queue[i], sizeof in->queue[i]);
     memcpy(in->server, w->server, sizeof in->server);
-    snprintf(in->provider, sizeof in->provider, "%s", provider);
+    snprintf(in->provider, sizeof in->provider, "%s", s->provider);
+    in->session = (enum ctl_session)w->session;
+    in->untold_max = w->untold_max;
+    in->keep_ns = w->keep_ns;
 }
 
 /* ---- data connection ---- */
@@ -285,44 +324,31 @@ static int refusal(struct session *s, int rc)
     return err_set(rc, "%s", why);
 }
 
-static int await_connected(struct session *s)
+/* 0 joined, -EAGAIN not yet. */
+static int on_join(struct session *s)
 {
     struct tr_event ev[EVENTS];
-    struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLRDHUP}};
-    while (!s->connected) {
-        int n = s->tr->poll(s->dom, ev, EVENTS);
+    struct pollfd p = {.fd = s->fd, .events = POLLRDHUP};
+    int n;
+    while (!s->connected && (n = s->tr->poll(s->dom, ev, EVENTS)) > 0)
         for (int i = 0; i < n; i++) {
             int rc = session_on_event(s, &ev[i]);
             if (rc < 0)
                 return refusal(s, err_prefix(rc, "data connection to %s", s->host));
         }
-        if (n > 0)
-            continue;
-        uint64_t now = clock_ns();
-        if (now >= s->deadline)
-            return err_set(-ETIMEDOUT,
-                           "the data connection to %s is not answered (a firewall? see "
-                           "listen.data_port)",
-                           s->host);
-        int fd[2], nfd = s->tr->fds(s->dom, fd);
-        if (s->tr->arm(s->dom) != 0)
-            continue;
-        for (int i = 0; i < nfd; i++)
-            p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
-        /* the net of 100 ms: a connection that is being made is progress that no descriptor tells
-         * of in 1.17 */
-        if (poll(p, 3, 100) > 0 && p[2].revents)
-            return refusal(s, err_set(-EPIPE, "%s:%s hung up", s->host, s->port));
-    }
-    return 0;
+    if (s->connected)
+        return 0;
+    if (poll(&p, 1, 0) > 0)
+        return refusal(s, err_set(-EPIPE, "%s:%s hung up", s->host, s->port));
+    return -EAGAIN;
 }
 
-static int open_data(struct session *s, const char *provider)
+static int offer_lane(struct session *s)
 {
     const struct ctl_welcome *w = &s->welcome;
     char host[64] = "";
     /* no more cells than lane_new() will allow */
-    struct tr_opts o = {.provider = provider,
+    struct tr_opts o = {.provider = s->provider,
                         .host = host,
                         .eps_max = 1,
                         .ops_per_ep = lane_ops(w->cells < 256 ? w->cells : 256)};
@@ -330,7 +356,7 @@ static int open_data(struct session *s, const char *provider)
                             .cell = w->cell,
                             .cells = w->cells,
                             .incarnation = w->incarnation};
-    struct tr_remote ours, theirs;
+    struct tr_remote ours;
     uint8_t body[64];
     s->tr = &tr_ofi;
     fix_address(s);
@@ -343,20 +369,21 @@ static int open_data(struct session *s, const char *provider)
     rc = s->tr->domain_open(&s->dom, &o);
     if (rc == 0)
         rc = lane_new(&s->lane, s->tr, s->dom, &p, &ours);
-    if (rc == 0)
-        rc = send_frame(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
-    if (rc == 0)
-        rc = expect(s, CTL_LANE_READY);
+    return rc < 0 ? rc : send_frame(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
+}
+
+static int on_ready(struct session *s)
+{
+    const struct ctl_welcome *w = &s->welcome;
+    struct tr_remote theirs;
+    int rc = expect(s, CTL_LANE_READY);
     if (rc == 0)
         rc = ctl_get_remote(&s->frame, &theirs);
     if (rc == 0)
         rc = lane_peer(s->lane, &theirs);
-    if (rc < 0)
-        return rc;
-    rc = s->tr->connect(s->dom, &s->ep, w->addr, w->addr_len, w->ticket, sizeof w->ticket);
     if (rc == 0)
-        rc = lane_bind(s->lane, s->ep);
-    return rc < 0 ? rc : await_connected(s);
+        rc = s->tr->connect(s->dom, &s->ep, w->addr, w->addr_len, w->ticket, sizeof w->ticket);
+    return rc < 0 ? rc : lane_bind(s->lane, s->ep);
 }
 
 /* verbs without a device here can't work whatever the daemon offers: say so before asking it. */
@@ -372,36 +399,137 @@ static int check_device(const char *provider)
     return rc;
 }
 
-int session_open(struct session **out, const char *provider, const char *host, const char *port,
-                 const struct fab_options *opts, bool with_data, struct tr_domain **dom,
-                 struct lane **lane)
+/* The end of a stage, if its answer is there. */
+static int end_stage(struct session *s)
+{
+    int rc;
+    switch (s->stage) {
+    case CONNECT:
+        rc = connected(s);
+        return rc < 0 ? rc : say_hello(s);
+    case CHALLENGE:
+        return on_challenge(s);
+    case WELCOME:
+        rc = on_welcome(s);
+        if (rc == 0)
+            note_info(s);
+        return rc < 0 || !s->with_data ? rc : offer_lane(s);
+    case READY:
+        return on_ready(s);
+    case JOIN:
+        return on_join(s);
+    case UP:
+        break;
+    }
+    return 0;
+}
+
+int session_step(struct session *s)
+{
+    while (s->stage != UP) {
+        int rc = end_stage(s);
+        if (rc == -EAGAIN && clock_ns() >= s->deadline)
+            return s->stage == JOIN
+                       ? err_set(-ETIMEDOUT,
+                                 "the data connection to %s is not answered (a firewall? see "
+                                 "listen.data_port)",
+                                 s->host)
+                       : err_set(-ETIMEDOUT, "%s:%s does not answer", s->host, s->port);
+        if (rc < 0)
+            return rc;
+        s->stage = s->stage == WELCOME && !s->with_data ? UP : s->stage + 1;
+    }
+    return 0;
+}
+
+void session_sleep(struct session *s, uint64_t until)
+{
+    struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLIN}};
+    uint64_t now = clock_ns();
+    if (s->deadline < until)
+        until = s->deadline;
+    if (now >= until)
+        return;
+    /* the net of 100 ms: a connection that is being made is progress that no descriptor tells of in
+     * libfabric 1.17 */
+    uint64_t ms = (until - now) / 1000000 + 1, most = s->stage == JOIN ? 100 : 1000;
+    if (s->stage == CONNECT)
+        p[2].events = POLLOUT;
+    if (s->stage == JOIN) {
+        int fd[2], n = s->tr->fds(s->dom, fd);
+        if (s->tr->arm(s->dom) != 0)
+            return;
+        for (int i = 0; i < n; i++)
+            p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
+        p[2].events = POLLRDHUP;
+    }
+    (void)!poll(p, 3, (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
+}
+
+int session_begin(struct session **out, const char *provider, const char *host, const char *port,
+                  const struct fab_options *opts, bool with_data, const struct session_self *self)
 {
     struct session *s = calloc(1, sizeof *s);
     if (!s)
         return err_set(-ENOMEM, "no memory for a session");
     int64_t timeout = opts->timeout_ns ? opts->timeout_ns : TIMEOUT_NS;
     s->fd = -1;
+    s->with_data = with_data;
     s->deadline = timeout < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout;
     snprintf(s->host, sizeof s->host, "%s", host);
     snprintf(s->port, sizeof s->port, "%s", port);
-    int rc = with_data ? check_device(provider) : 0;
+    snprintf(s->provider, sizeof s->provider, "%s", provider);
+    struct ctl_hello *h = &s->hello;
+    h->version_min = h->version_max = CTL_VERSION;
+    h->roles = opts->roles ? opts->roles : FAB_PRODUCER | FAB_WORKER;
+    snprintf(h->name, sizeof h->name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    snprintf(h->provider, sizeof h->provider, "%s", with_data ? provider : "");
+    snprintf(h->client, sizeof h->client, "%s", opts->client ? opts->client : "");
+    memcpy(h->instance, self->instance, sizeof h->instance);
+    h->resume = self->resume;
+    h->window = self->window;
+    int rc = load_key(s, opts);
+    if (rc == 0 && with_data && !self->resume)
+        rc = check_device(provider);
     if (rc == 0)
-        rc = connect_host(s);
-    if (rc == 0)
-        rc = shake_hands(s, with_data ? provider : "", opts);
-    if (rc == 0) {
-        note_info(s, provider);
-        if (with_data)
-            rc = open_data(s, provider);
-    }
+        rc = resolve(s);
     if (rc < 0) {
         session_close(s);
         return rc;
     }
-    *dom = s->dom;
-    *lane = s->lane;
     *out = s;
     return 0;
+}
+
+int session_open(struct session **out, const char *provider, const char *host, const char *port,
+                 const struct fab_options *opts, bool with_data, const struct session_self *self)
+{
+    int rc = session_begin(out, provider, host, port, opts, with_data, self);
+    if (rc < 0)
+        return rc;
+    while ((rc = session_step(*out)) == -EAGAIN)
+        session_sleep(*out, UINT64_MAX);
+    if (rc < 0) {
+        session_close(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+void session_new_instance(uint8_t instance[CTL_INSTANCE])
+{
+    if (sodium_init() >= 0)
+        randombytes_buf(instance, CTL_INSTANCE);
+}
+
+struct tr_domain *session_domain(const struct session *s)
+{
+    return s->dom;
+}
+
+struct lane *session_lane(const struct session *s)
+{
+    return s->lane;
 }
 
 const struct session_info *session_info(const struct session *s)
@@ -451,6 +579,7 @@ static int take_frames(struct session *s)
             break;
         case CTL_BYE:
         case CTL_REFUSE:
+            s->ended = true;
             rc = err_set(-EPIPE, "fabricd at %s:%s has ended the link", s->host, s->port);
             break;
         default: /* CTL_DRAIN: the lane tells, by giving no more work */
@@ -474,6 +603,11 @@ int session_progress(struct session *s)
     return more;
 }
 
+bool session_ended(const struct session *s)
+{
+    return s->ended;
+}
+
 int session_status(struct session *s, char **text, int64_t timeout_ns)
 {
     s->deadline = timeout_ns < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout_ns;
@@ -494,15 +628,22 @@ int session_status(struct session *s, char **text, int64_t timeout_ns)
     return 0;
 }
 
+void session_break(struct session *s)
+{
+    s->broken = true;
+    session_close(s);
+}
+
 void session_close(struct session *s)
 {
-    if (s->fd >= 0) {
+    if (s->fd >= 0 && !s->broken) {
         uint8_t bye[CTL_HEAD];
         uint32_t n = ctl_frame_put(bye, CTL_BYE, NULL, 0);
         (void)!send(s->fd, bye, n,
                     MSG_NOSIGNAL | MSG_DONTWAIT); /* the closed connection says the same */
-        close(s->fd);
     }
+    if (s->fd >= 0)
+        close(s->fd);
     if (s->ep) {
         s->tr->ep_shutdown(s->ep);
         s->tr->ep_free(s->ep);
@@ -511,6 +652,8 @@ void session_close(struct session *s)
         lane_free(s->lane);
     if (s->dom)
         s->tr->domain_close(s->dom);
+    if (s->list)
+        freeaddrinfo(s->list);
     sodium_memzero(&s->hs, sizeof s->hs);
     free(s->status);
     free(s);

@@ -3,9 +3,10 @@
  * session.h - a remote client's control connection: from host and key to a connected lane pair.
  *
  * TCP connection, mutual handshake (control.h), lane offer, libfabric connection with the one-time
- * ticket; afterwards heartbeats, status requests and the farewell. Blocking with a deadline while
- * opening; afterwards only session_fd() is watched and session_progress() called when it is
- * readable.
+ * ticket; afterwards heartbeats, status requests and the farewell. A session is one link; a handle
+ * whose link breaks begins another one and shows by session_self that it is the same handle. While
+ * it is being made, session_step() goes on with it without blocking; afterwards session_fd() is
+ * watched and session_progress() called when it is readable.
  *
  * Threads: the handle's. Failure: -errno with a message that names the host and the remedy.
  */
@@ -25,13 +26,36 @@ struct session_info {
     char queue[64][FAB_NAME_MAX];
     char server[64];
     char provider[16];
+    enum ctl_session session; /* what fabricd knows of the handle's last link */
+    uint32_t untold_max; /* taken outcomes that an idle handle need not tell of */
+    uint64_t keep_ns;         /* how long it keeps a broken link's tasks */
 };
 
-/* On success *dom, *lane are connected and belong to the caller's thread; session_close() frees
- * them. with_data false: control only (status), *dom and *lane are NULL. */
+/* The handle that a session is of (control.h). */
+struct session_self {
+    uint8_t instance[CTL_INSTANCE];
+    bool resume;
+    uint32_t window;
+};
+/* Draws a handle's number. */
+void session_new_instance(uint8_t instance[CTL_INSTANCE]);
+
+/* Begins to make a link, which must be up within opts->timeout_ns. with_data false: control only
+ * (status). Then session_step() until it returns 0 (up) or an error other than -EAGAIN, after which
+ * session_break() or session_close() is all that is left. */
+int session_begin(struct session **out, const char *provider, const char *host, const char *port,
+                  const struct fab_options *opts, bool with_data, const struct session_self *self)
+    __attribute__((warn_unused_result));
+int session_step(struct session *s) __attribute__((warn_unused_result));
+/* Sleeps until session_step() may get further, or until then (clock_ns). */
+void session_sleep(struct session *s, uint64_t until);
+/* Both, blocking. On failure nothing is left to close. */
 int session_open(struct session **out, const char *provider, const char *host, const char *port,
-                 const struct fab_options *opts, bool with_data, struct tr_domain **dom,
-                 struct lane **lane) __attribute__((warn_unused_result));
+                 const struct fab_options *opts, bool with_data, const struct session_self *self)
+    __attribute__((warn_unused_result));
+/* Of one that is up; they belong to the caller's thread and are freed by session_close(). */
+struct tr_domain *session_domain(const struct session *s);
+struct lane *session_lane(const struct session *s);
 const struct session_info *session_info(const struct session *s);
 /* The transport that the domain and the lane belong to. */
 const struct tr_ops *session_transport(const struct session *s);
@@ -41,9 +65,13 @@ int session_progress(struct session *s) __attribute__((warn_unused_result));
 /* Feeds an event of the domain; < 0: the link is closed. */
 int session_on_event(struct session *s, const struct tr_event *ev)
     __attribute__((warn_unused_result));
+/* fabricd has said that it ends: no other one will take its segment over. */
+bool session_ended(const struct session *s);
 /* Asks for the status text (malloc'ed). */
 int session_status(struct session *s, char **text, int64_t timeout_ns)
     __attribute__((warn_unused_result));
 void session_close(struct session *s);
+/* The same without a farewell: fabricd keeps what is the handle's. */
+void session_break(struct session *s);
 
 #endif

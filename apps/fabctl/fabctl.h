@@ -14,13 +14,17 @@
 int submit_main(int argc, char **argv);
 void submit_help(FILE *to);
 
+int collect_main(int argc, char **argv);
+void collect_help(FILE *to);
+
 /* command: "status", or a part of it: "queues", "links". */
 int status_main(const char *command, int argc, char **argv);
 void status_help(FILE *to, const char *command);
 
 struct fab;
 /* Opens a handle as fabctl; on failure says why on stderr and returns -errno. */
-int fabctl_open(struct fab **out, const char *server, const char *key_file, uint32_t roles)
+int fabctl_open(struct fab **out, const char *server, const char *key_file, uint32_t roles,
+                const char *client)
     __attribute__((warn_unused_result));
 
 #endif

@@ -17,6 +17,7 @@ static void main_help(FILE *to)
           "\n"
           "Commands:\n"
           "  submit   run tasks and print their results\n"
+          "  collect  print the results of tasks whose producer has vanished\n"
           "  status   show the fabric, its queues, participants and links\n"
           "  queues   the queues alone\n"
           "  links    the links alone\n"
@@ -45,6 +46,8 @@ static int help(int argc, char **argv)
         main_help(stdout);
     else if (strcmp(argv[0], "submit") == 0)
         submit_help(stdout);
+    else if (strcmp(argv[0], "collect") == 0)
+        collect_help(stdout);
     else if (is_status(argv[0]))
         status_help(stdout, argv[0]);
     else
@@ -52,9 +55,11 @@ static int help(int argc, char **argv)
     return EXIT_OK;
 }
 
-int fabctl_open(fab_t **out, const char *server, const char *key_file, uint32_t roles)
+int fabctl_open(fab_t **out, const char *server, const char *key_file, uint32_t roles,
+                const char *client)
 {
-    struct fab_options options = {.roles = roles, .name = "fabctl", .key_file = key_file};
+    struct fab_options options = {
+        .roles = roles, .name = "fabctl", .key_file = key_file, .client = client};
     int rc = fab_open(out, server, &options);
     if (rc < 0) {
         struct text line = {0};
@@ -80,6 +85,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(command, "submit") == 0)
         return submit_main(argc, argv); /* writes its output itself, and knows whether it could */
+    if (strcmp(command, "collect") == 0)
+        return collect_main(argc, argv);
     if (is_status(command))
         return status_main(command, argc, argv);
     if (strcmp(command, "help") == 0 || strcmp(command, "--help") == 0 ||

@@ -186,7 +186,8 @@ static bool submit_staged(struct run *r)
                                     .flags = r->o->no_wait ? FAB_NO_WAIT : 0,
                                     .queue = (uint8_t)r->queue,
                                     .priority = r->o->priority,
-                                    .tag = r->staged[k],
+                                    /* the entry, and above it the order: see collect.c */
+                                    .tag = r->entry[r->staged[k]].seq * RUN_WINDOW + r->staged[k],
                                     .terms = r->o->has_terms ? &terms[k] : NULL};
     }
     /* With tasks outstanding their outcomes are better to wait for. */
@@ -330,7 +331,12 @@ static void wind_up(struct run *r)
     enum run_stop why = r->stop;
     if (why == STOP_FABRIC)
         return;
-    withdraw(r);
+    if (r->o->client) { /* what was submitted goes on, for `fabctl collect` */
+        stop_reading(r);
+        why = STOP_NOT;
+    } else {
+        withdraw(r);
+    }
     while (r->stop == why && stay(r, limit)) {
         collect(r, why == STOP_TIMEOUT ? SLICE_FULL_NS : SLICE_NS);
         screen_flush(&r->screen);
@@ -365,9 +371,16 @@ static int start(struct run *r)
         screen_say(&r->screen, "%s", err_text(rc));
         return rc;
     }
-    rc = fabctl_open(&r->f, o->server, o->key_file, FAB_PRODUCER);
+    rc = fabctl_open(&r->f, o->server, o->key_file, FAB_PRODUCER, o->client);
     if (rc < 0)
         return rc;
+    if (fab_outstanding(r->f) > 0) {
+        screen_say(&r->screen,
+                   "client %s has left %zu tasks: take their results first (fabctl collect "
+                   "--client %s)",
+                   o->client, fab_outstanding(r->f), o->client);
+        return -EBUSY;
+    }
     if (o->queue && (rc = fab_queue(r->f, o->queue, &r->queue)) < 0)
         screen_say(&r->screen, "%s", fab_errmsg());
     return rc;
@@ -405,7 +418,9 @@ int run_all(const struct submit_options *o)
 out:
     screen_flush(&r->screen);
     screen_close(&r->screen);
-    fab_close(r->f);
+    /* With a client id what is still outstanding is for `fabctl collect`: our end is no farewell. */
+    if (!(r->f && o->client && fab_outstanding(r->f) > 0))
+        fab_close(r->f);
     run_window_close(r);
     args_close(&r->args);
     kernel_ctx_free(&r->parse);

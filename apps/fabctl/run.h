@@ -26,7 +26,7 @@
 #define RUN_BUDGET (64u << 20)
 
 struct submit_options {
-    const char *server, *key_file, *queue, *kernel;
+    const char *server, *key_file, *queue, *kernel, *client;
     char **words;
     int word_count;
     uint64_t count;     /* 0: as many as there are */
@@ -50,6 +50,7 @@ enum entry_state { ENTRY_FREE, ENTRY_STAGED, ENTRY_SENT, ENTRY_DONE };
 
 struct entry {
     fab_id id;
+    uint64_t seq; /* of its argument */
     uint8_t state;   /* enum entry_state */
     uint16_t status; /* enum fab_status, or one of below */
     uint16_t attempts;

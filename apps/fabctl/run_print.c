@@ -185,6 +185,9 @@ void run_print_summary(struct run *r)
         summary_quiet(r, seconds);
     else if (!r->o->json && r->duplicates)
         screen_say(&r->screen, "%" PRIu64 " of them duplicates, not run", r->duplicates);
+    if (r->o->client && r->left)
+        screen_say(&r->screen, "%" PRIu64 " go on: take their results with fabctl collect --client %s",
+                   r->left, r->o->client);
     if (r->o->no_wait && (r->stop == STOP_SIGNAL || r->stop == STOP_TIMEOUT))
         screen_say(&r->screen, "%s: %" PRIu64 " accepted",
                    r->stop == STOP_SIGNAL ? "interrupted" : "timed out", r->accepted);

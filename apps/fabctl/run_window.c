@@ -101,6 +101,7 @@ int run_window_take(struct run *r, const char *text, uint32_t *index)
         return err_set(-ENOMEM, "no memory for an argument of %zu bytes", len);
     learn_size(r, 2 * len, false);
     r->unused_n--;
+    e->seq = r->read;
     r->order[r->read++ % RUN_WINDOW] = i;
     e->state = ENTRY_STAGED;
     *index = i;
@@ -158,8 +159,9 @@ void run_window_end(struct run *r, uint32_t index, uint16_t status, uint16_t att
 int run_window_find(const struct run *r, fab_id id, uint64_t tag, uint32_t *index)
 {
     /* The tag lay in shared memory, the id is the handle's own. */
-    if (tag < RUN_WINDOW && r->entry[tag].state == ENTRY_SENT && r->entry[tag].id == id) {
-        *index = (uint32_t)tag;
+    const struct entry *e = &r->entry[tag % RUN_WINDOW];
+    if (e->state == ENTRY_SENT && e->id == id) {
+        *index = (uint32_t)(tag % RUN_WINDOW);
         return 0;
     }
     for (uint32_t i = 0; i < RUN_WINDOW; i++)

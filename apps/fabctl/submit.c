@@ -12,6 +12,7 @@
 enum {
     SERVER = 1,
     KEY_FILE,
+    CLIENT,
     QUEUE,
     PRIORITY,
     COUNT,
@@ -34,6 +35,7 @@ enum {
 
 static const struct opt options[] = {{"server", 's', OPT_VALUE, SERVER},
                                      {"key-file", 0, OPT_VALUE, KEY_FILE},
+                                     {"client", 0, OPT_VALUE, CLIENT},
                                      {"queue", 0, OPT_VALUE, QUEUE},
                                      {"priority", 'p', OPT_VALUE, PRIORITY},
                                      {"count", 'n', OPT_VALUE, COUNT},
@@ -82,6 +84,8 @@ void submit_help(FILE *to)
           "      --key TEXT       of tasks with this key run one within --window; {} in TEXT is the\n"
           "                       argument. Others are duplicates: not run, and no failure\n"
           "      --window TIME    how long a key counts, from the first one's submit (10s, 1h)\n"
+          "      --client ID      should this command die or be interrupted, its tasks go on, and\n"
+          "                       their results wait for `fabctl collect --client ID`\n"
           "      --json           one JSON object a task: arg, status, result or error, attempts\n"
           "  -q, --quiet          no results, only a summary\n"
           "  -s, --server ADDR    unix:PATH, tcp://HOST[:PORT] or verbs://HOST[:PORT]; default\n"
@@ -99,7 +103,7 @@ void submit_help(FILE *to)
     fputs("\n"
           "Exit status: 0 all completed, 1 some failed (each is told on stderr), 2 usage,\n"
           "130 interrupted. Ctrl-C withdraws what has not started and waits for the rest;\n"
-          "a second one leaves at once.\n"
+          "a second one leaves at once. With --client it leaves at once, and the tasks go on.\n"
           "\n"
           "Examples:\n"
           "  fabctl submit feb 48\n"
@@ -144,6 +148,9 @@ static int take_option(struct submit_options *o, int id, const char *value)
         break;
     case KEY_FILE:
         o->key_file = value;
+        break;
+    case CLIENT:
+        o->client = value;
         break;
     case QUEUE:
         o->queue = value;
@@ -221,6 +228,8 @@ static int check(const struct submit_options *o)
     if (!o->key != !o->terms.dedup_ns)
         return err_set(-EINVAL, o->key ? "--key needs a --window: how long the key counts"
                                        : "--window has no meaning without --key");
+    if (o->no_wait && o->client)
+        return err_set(-EINVAL, "--no-wait keeps no results: --client has no meaning with it");
     if (o->no_wait && o->unordered)
         return err_set(-EINVAL, "--no-wait prints no results: --unordered has no meaning with it");
     return 0;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "apps/fabricd/adopt.h"
 #include "apps/fabricd/doorman.h"
+#include "apps/fabricd/keep.h"
 #include "apps/fabricd/notify.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
@@ -159,24 +160,35 @@ int adopt_or_make(struct daemon *d)
     return rc;
 }
 
+/* Its owner is no more: what becomes of it. */
+static int gone(struct daemon *d, uint32_t id, uint8_t *fate)
+{
+    uint64_t until = keep_until(d, id, false);
+    if (until) {
+        at_store(&d->seg.participant[id].identity.keep_until_ns, until);
+        *fate = *fate == FATE_CRASHED ? FATE_KEEP_CRASHED : FATE_KEEP_LEFT;
+    }
+    return 0;
+}
+
 /* LIVE by its word: is its process? Then the doorman watches it from here on. */
 static int look_at(struct daemon *d, uint32_t id, uint32_t old_daemon, uint8_t *fate)
 {
     const struct seg_participant *p = &d->seg.participant[id];
     uint32_t pid = p->pid; /* read once */
     *fate = p->remote || pid == old_daemon ? FATE_LEFT : FATE_CRASHED;
+    d->seg.living[id] = LIVING;
     if (*fate == FATE_LEFT || pid == 0 || pid > INT32_MAX)
-        return 0;
+        return gone(d, id, fate);
     /* the descriptor first, then the start time: a number that was reused in between shows */
     int pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
     if (pidfd < 0)
-        return 0;
+        return gone(d, id, fate);
     if (participant_start_ticks(pid) != p->start_ticks) {
         close(pidfd);
-        return 0;
+        return gone(d, id, fate);
     }
     *fate = FATE_NONE;
-    d->seg.living[id] = 1;
     return doorman_watch(d->doorman, id, pid, pidfd);
 }
 
@@ -197,10 +209,12 @@ int adopt_participants(struct daemon *d)
         enum life life = participant_life(at_load(&d->seg.participant[i].life));
         if (life == LIFE_LIVE)
             rc = look_at(d, i, old_daemon, &fate[i]);
+        else if (life == LIFE_KEPT)
+            d->seg.living[i] = LIVING_KEPT;
         else if (life != LIFE_FREE)
             fate[i] = life == LIFE_LEFT ? FATE_LEFT : FATE_CRASHED;
         live += life == LIFE_LIVE && fate[i] == FATE_NONE;
-        if (fate[i] != FATE_NONE)
+        if (fate[i] == FATE_LEFT || fate[i] == FATE_CRASHED)
             old_entry = (int)i;
     }
     if (rc == 0)

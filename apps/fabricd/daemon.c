@@ -22,6 +22,7 @@
 #include "apps/fabricd/daemon.h"
 #include "apps/fabricd/doorman.h"
 #include "apps/fabricd/gate.h"
+#include "apps/fabricd/keep.h"
 #include "apps/fabricd/notify.h"
 #include "core/check.h"
 #include "core/error.h"
@@ -97,6 +98,7 @@ static void on_tick(struct loop_src *src, int result)
     (void)result;
     at_store_rlx(&d->seg.head->alive_ns, now); /* a time, see layout.h */
     doorman_tick(d->doorman, now);
+    keep_tick(d, now);
     if (at_load(&d->seg.head->sweep_wanted) && at_swap(&d->seg.head->sweep_wanted, 0))
         doorman_sweep(d->doorman);
     if (d->gate)

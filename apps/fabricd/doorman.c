@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include "apps/fabricd/doorman.h"
+#include "apps/fabricd/keep.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/fabric.h"
@@ -73,8 +74,12 @@ static void bury(struct guest *g, bool crashed)
     memcpy(name, d->seg.participant[g->participant].name, sizeof name);
     name[sizeof name - 1] = 0;
     snprintf(who, sizeof who, "participant %d (%s, pid %d)", g->participant, name, (int)g->who.pid);
-    undertaker_recover(&d->seg, &d->out, d->me, (uint32_t)g->participant, crashed, &rep);
-    daemon_report(who, crashed ? "died" : "left", &rep);
+    uint64_t until = keep_until(d, (uint32_t)g->participant, !crashed);
+    if (until)
+        undertaker_keep(&d->seg, &d->out, d->me, (uint32_t)g->participant, crashed, until, &rep);
+    else
+        undertaker_recover(&d->seg, &d->out, d->me, (uint32_t)g->participant, crashed, &rep);
+    daemon_report(who, until ? "has gone and is kept" : crashed ? "died" : "left", &rep);
     d->stirred = true;
     guest_free(g);
 }
@@ -101,7 +106,8 @@ static void on_death(struct loop_src *src, int result)
     bury(g, !left);
 }
 
-static void answer(struct guest *g, int error, uint32_t generation, const char *text)
+static void answer(struct guest *g, int error, uint32_t generation, bool taken_up,
+                   const char *text)
 {
     struct daemon *d = g->dm->d;
     struct attach_welcome w = {.magic = ATTACH_MAGIC,
@@ -109,6 +115,7 @@ static void answer(struct guest *g, int error, uint32_t generation, const char *
                                .error = error,
                                .participant = g->participant < 0 ? 0 : (uint32_t)g->participant,
                                .generation = generation,
+                               .taken_up = taken_up,
                                .segment_id = d->seg.id};
     union {
         char buf[CMSG_SPACE(2 * sizeof(int))];
@@ -145,6 +152,10 @@ static int check_hello(const struct attach_hello *h, ssize_t n, char *why, size_
                  ATTACH_VERSION, SEG_LAYOUT, h->version, h->layout);
         return -EPROTO;
     }
+    if (h->client[0] && !(h->roles & FAB_PRODUCER)) {
+        snprintf(why, cap, "a client id is for producers");
+        return -EINVAL;
+    }
     if (h->roles == 0 || h->roles & ~(uint32_t)(FAB_PRODUCER | FAB_WORKER | FAB_TOOL)) {
         snprintf(why, cap, "unknown roles %#x", h->roles);
         return -EINVAL;
@@ -167,16 +178,60 @@ static int open_pidfd(struct guest *g)
     return (int)syscall(SYS_pidfd_open, g->who.pid, 0);
 }
 
+/* Its death or farewell may wait in a queue behind the newcomer with the same client id. */
+static void look_after(struct doorman *dm, uint32_t id)
+{
+    for (struct guest *g = dm->guests; g; g = g->next) {
+        if (g->participant != (int)id)
+            continue;
+        struct pollfd p = {.fd = g->pidfd, .events = POLLIN};
+        if (has_left(g) || poll(&p, 1, 0) == 1)
+            on_death(&g->pid_src, 0);
+        return;
+    }
+}
+
+/* The entry for who, a kept one's or a new one. */
+static int enter(struct guest *g, const struct participant_info *info, bool *taken_up,
+                 uint32_t *generation)
+{
+    struct daemon *d = g->dm->d;
+    int id = info->identity ? kept_find(&d->seg, info->identity) : -ENOENT;
+    if (id >= 0 && !kept_is(&d->seg, (uint32_t)id)) {
+        look_after(g->dm, (uint32_t)id);
+        id = kept_find(&d->seg, info->identity);
+    }
+    *taken_up = id >= 0 && kept_is(&d->seg, (uint32_t)id);
+    if (*taken_up) {
+        participant_take_up(&d->seg, (uint32_t)id, info, generation);
+        return id;
+    }
+    if (id >= 0)
+        return err_set(-EADDRINUSE,
+                       "client id \"%s\" is in use by participant %d: end that one, or choose "
+                       "another id",
+                       info->identity->text, id);
+    id = participant_add(&d->seg, info, generation);
+    if (id == -EUSERS && keep_make_room(d))
+        id = participant_add(&d->seg, info, generation);
+    return id;
+}
+
 static void admit(struct guest *g, struct attach_hello *h)
 {
     struct daemon *d = g->dm->d;
+    struct identity who;
     uint32_t generation;
+    bool taken_up = false;
     h->name[sizeof h->name - 1] = 0;
-    struct participant_info info = {
-        .pid = (uint32_t)g->who.pid, .uid = g->who.uid, .roles = h->roles, .name = h->name};
+    struct participant_info info = {.pid = (uint32_t)g->who.pid,
+                                    .uid = g->who.uid,
+                                    .roles = h->roles,
+                                    .name = h->name,
+                                    .identity = h->client[0] ? &who : NULL};
     if (g->who.pid <= 0 && d->conf->keep_ns > 0) {
         /* the next fabricd would take it for dead, and its entry for free */
-        answer(g, -ESRCH, 0,
+        answer(g, -ESRCH, 0, false,
                "fabricd can't see your process (another pid namespace), and the next fabricd could "
                "not find it again: run both in one, or set segment.keep = \"0s\"");
         guest_free(g);
@@ -184,13 +239,15 @@ static void admit(struct guest *g, struct attach_hello *h)
     }
     g->pidfd = open_pidfd(g);
     if (g->pidfd < 0) {
-        answer(g, -ESRCH, 0, "your process can't be watched (another pid namespace?)");
+        answer(g, -ESRCH, 0, false, "your process can't be watched (another pid namespace?)");
         guest_free(g);
         return;
     }
-    int id = participant_add(&d->seg, &info, &generation);
+    int id = keep_identity(&who, h->client, NULL);
+    if (id == 0)
+        id = enter(g, &info, &taken_up, &generation);
     if (id < 0) {
-        answer(g, id, 0, err_text(id));
+        answer(g, id, 0, false, err_text(id));
         guest_free(g);
         return;
     }
@@ -200,12 +257,12 @@ static void admit(struct guest *g, struct attach_hello *h)
     g->pid_src.owner = g;
     int rc = loop_watch(d->loop, &g->pid_src, g->pidfd, POLLIN, true, on_death);
     if (rc < 0) {
-        answer(g, rc, 0, "fabricd has no room to watch your process");
+        answer(g, rc, 0, false, "fabricd has no room to watch your process");
         bury(g, false);
         return;
     }
     log_debug("participant %d (%s, pid %d) attached", id, h->name, (int)g->who.pid);
-    answer(g, 0, generation, "");
+    answer(g, 0, generation, taken_up, "");
     CRASH_POINT("doorman.answered");
 }
 
@@ -238,7 +295,7 @@ static void on_message(struct loop_src *src, int result)
         uint32_t more;
         if (log_allowed(&g->dm->limit, 5, 10000, &more))
             log_warn("refused pid %d: %s", (int)g->who.pid, why);
-        answer(g, rc, 0, why);
+        answer(g, rc, 0, false, why);
         guest_free(g);
         return;
     }

@@ -313,6 +313,7 @@ void gate_close(struct gate *g)
     struct daemon *d = g->d;
     while (g->peers) {
         g->peers->bye = true; /* we end it: nobody crashed */
+        peer_bye(g->peers);
         peer_close(g->peers, NULL);
     }
     loop_stop(d->loop, &g->src);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apps/fabricd/link_parts.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/participant.h"
 #include "core/ring.h"
@@ -21,7 +22,7 @@
 
 static uint32_t small_max(const struct link *k)
 {
-    return lane_tx_max(k->lane) - REC_HEAD - REC_KERNEL;
+    return lane_tx_max(k->lane) - REC_HEAD - REC_KERNEL - REC_TAG;
 }
 
 int link_put(struct link *k, const struct record *r)
@@ -101,6 +102,10 @@ static int on_record(struct link *k, const struct record *r)
         return producer_on_cancel(k, r);
     case REC_TERMS:
         return producer_on_terms(k, r);
+    case REC_TAKEN:
+        return producer_on_taken(k, r);
+    case REC_RESUME:
+        return resume_on_list(k, r);
     default:
         return err_set(-EPROTO, "a record of type %u is not for this side", r->type);
     }
@@ -163,8 +168,8 @@ bool link_arm(struct link *k)
     /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
      * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
      * the daemon's timer looks for them. */
-    bool stuck = k->cancels > 0 || k->claimed_at < k->claimed_n || k->got_at < k->got_n || k->big_out.first ||
-                 lane_tx_blocked(k->lane);
+    bool stuck = k->cancels > 0 || k->claimed_at < k->claimed_n || k->got_at < k->got_n ||
+                 k->big_out.first || k->placed_n > 0 || lane_tx_blocked(k->lane);
     if (stuck)
         return true;
     if (k->pending_n > 0) {
@@ -175,7 +180,7 @@ bool link_arm(struct link *k)
             (k->local->lack == LACK_SLOTS && ring_depth(k->seg->free_ring) > 0))
             return false;
     }
-    if (k->local->tasks.n > 0 && !local_arm_bell(k->local))
+    if (k->exchange == EXCHANGE_OVER && k->local->tasks.n > 0 && !local_arm_bell(k->local))
         return false;
     if (k->in_flight < k->want && !local_arm_queue(k->local, k->want_queue))
         return false;
@@ -199,43 +204,85 @@ void link_publish(struct link *k)
     at_store_rlx(&out->rx_records, st.rx_records);
 }
 
-int link_open(struct link **out, const struct link_params *p)
+/* The places that a link's table has. */
+static uint32_t window_of(const struct link_params *p, uint32_t kept)
 {
-    struct participant_info info = {
-        .pid = p->pid, .roles = p->roles, .name = p->name, .remote = true};
-    struct link *k = calloc(1, sizeof *k);
-    int rc;
-    if (!k)
-        return err_set(-ENOMEM, "no memory for a link");
-    k->seg = p->seg;
-    k->lease_window = p->lease_window;
-    k->submit_window = p->submit_window;
-    rc = p->roles & FAB_PRODUCER ? producer_open(k) : 0;
-    if (rc == 0)
+    /* a handle that had a link goes on with the table it has */
+    if (p->window > 0 && p->window <= p->seg->slots + p->submit_window)
+        return p->window;
+    return p->submit_window + kept;
+}
+
+/* The participant's entry: a new one, or that of the session. */
+static int enter(struct link *k, const struct link_params *p)
+{
+    struct participant_info info = {.pid = p->pid,
+                                    .roles = p->roles,
+                                    .name = p->name,
+                                    .remote = true,
+                                    .identity = p->roles & FAB_PRODUCER ? p->identity : NULL};
+    int rc = 0;
+    if (p->session == LINK_NEW)
         rc = participant_add(p->seg, &info, &k->generation);
-    if (rc < 0) {
-        producer_close(k);
-        free(k);
+    else
+        participant_take_up(p->seg, p->kept, &info, &k->generation);
+    if (rc < 0)
         return rc;
-    }
-    k->participant = (uint32_t)rc;
+    k->participant = p->session == LINK_NEW ? (uint32_t)rc : p->kept;
     struct seg_link *sl = &p->seg->participant[k->participant].link;
     snprintf(sl->peer, sizeof sl->peer, "%s", p->peer);
     snprintf(sl->provider, sizeof sl->provider, "%s", p->provider);
     snprintf(sl->mode, sizeof sl->mode, "%s", p->mode == LANE_WRITE ? "write" : "send");
-    rc = local_open(&k->local, p->seg, k->participant, k->generation, p->daemon_fd, -1, -1);
-    if (rc < 0) {
-        participant_dead(p->seg, k->participant);
-        participant_remove(p->seg, k->participant);
-        producer_close(k);
-        free(k);
-        return rc;
-    }
-    *out = k;
     return 0;
 }
 
-void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed)
+/* Back as it was: nobody has been told of the link. */
+static void leave(const struct link_params *p, uint32_t participant)
+{
+    if (p->session == LINK_NEW) {
+        participant_dead(p->seg, participant);
+        participant_remove(p->seg, participant);
+    } else {
+        participant_keep(p->seg, participant);
+    }
+}
+
+int link_open(struct link **out, const struct link_params *p)
+{
+    struct link *k = calloc(1, sizeof *k);
+    if (!k)
+        return err_set(-ENOMEM, "no memory for a link");
+    k->seg = p->seg;
+    k->lease_window = p->lease_window;
+    int rc = enter(k, p);
+    if (rc < 0) {
+        free(k);
+        return rc;
+    }
+    rc = local_open(&k->local, p->seg, k->participant, k->generation, p->daemon_fd, -1, -1);
+    if (rc < 0)
+        goto fail;
+    k->local->linked = true;
+    if (p->session != LINK_NEW)
+        local_take_up(k->local);
+    k->submit_window = window_of(p, p->session == LINK_TAKEN_UP ? k->local->tasks.n : 0);
+    rc = p->roles & FAB_PRODUCER ? producer_open(k) : 0;
+    if (rc < 0)
+        goto fail;
+    if (p->session != LINK_NEW)
+        resume_open(k, p->session == LINK_RESUMED);
+    *out = k;
+    return 0;
+fail:
+    if (k->local)
+        k->local->base.ops->close(&k->local->base);
+    leave(p, k->participant);
+    free(k);
+    return rc;
+}
+
+void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed,
+                uint64_t keep_until_ns)
 {
     const struct segment *seg = k->seg;
     uint32_t participant = k->participant;
@@ -247,5 +294,9 @@ void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool cr
     worker_close(k);
     producer_close(k);
     free(k);
-    undertaker_recover(seg, out, me, participant, crashed, &rep);
+    CRASH_POINT("link.closed");
+    if (keep_until_ns)
+        undertaker_keep(seg, out, me, participant, crashed, keep_until_ns, &rep);
+    else
+        undertaker_recover(seg, out, me, participant, crashed, &rep);
 }

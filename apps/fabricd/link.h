@@ -10,6 +10,9 @@
  * the ready rings and sends outcomes back; for a worker it claims up to as many leases as the peer
  * WANTs and completes them as DONE records arrive.
  *
+ * A producer's link can break and come back: its participant is kept, and a new link takes it up
+ * (resume.c).
+ *
  * Backpressure: what the fabric has no room for waits in the link's pending list (its length is
  * bounded by the submit window, its bytes by PENDING_BYTES_MAX); beyond that the lane is not read,
  * and the peer runs out of credits.
@@ -21,6 +24,7 @@
 #define FABRICD_LINK_H
 
 #include "core/local.h"
+#include "core/participant.h"
 #include "transport/big.h"
 #include "transport/lane.h"
 
@@ -36,6 +40,24 @@ struct link_params {
     enum lane_mode mode;
     uint32_t lease_window, submit_window;
     uint32_t pid; /* the daemon's own: the participant lives as long as it */
+    const struct identity *identity; /* of a producer; NULL: its tasks can't be taken up */
+    enum link_session { LINK_NEW, LINK_RESUMED, LINK_TAKEN_UP } session;
+    uint32_t kept; /* the kept participant whose tasks it takes up; not with LINK_NEW */
+    uint32_t window; /* of a handle that had a link before: the places of its table; 0: it had none */
+};
+
+/* A task of a remote producer, at the place that the low half of its ref names. */
+enum link_task_state {
+    TASK_NONE,    /* no such task, or it was taken */
+    TASK_WAITING, /* in the pending list */
+    TASK_PLACED,  /* in a slot */
+    TASK_TOLD,    /* its outcome was sent; the slot stays until the user has taken it */
+};
+struct link_task {
+    fab_id id; /* slot and epoch: PLACED, TOLD */
+    uint32_t generation; /* the high half of its ref */
+    uint8_t state;
+    bool wanted; /* the handle has named it (resume.c) */
 };
 
 struct pending; /* a SUBMIT waiting for room */
@@ -62,14 +84,20 @@ struct link {
     uint32_t claimed_n, claimed_at;
 
     /* producer */
-    fab_id *id; /* by the peer's task number, for CANCEL */
+    struct link_task *task; /* submit_window of them */
     struct link_terms **terms; /* by the peer's task number, of SUBMITs to come; NULL: none yet */
     uint32_t unanswered;
     struct pending *pending_first, *pending_last;
     uint32_t pending_n;
     uint64_t pending_bytes;
-    struct fab_outcome got[LINK_BATCH]; /* taken, not yet in the lane */
+    struct fab_outcome got[LINK_BATCH]; /* read, not yet in the lane */
     uint32_t got_n, got_at;
+    uint64_t placed[LINK_BATCH]; /* refs of large arguments, to be told */
+    uint32_t placed_n;
+    /* what both sides know (resume.c) */
+    enum { EXCHANGE_OVER, EXCHANGE_HEAR, EXCHANGE_UNKNOWN, EXCHANGE_KEPT } exchange;
+    uint64_t *unknown;
+    uint32_t unknown_n, heard, kept_n, told;
 
     struct big_queue big_out;
     struct big_in big_in;
@@ -89,7 +117,9 @@ void link_cancel(struct link *k, uint32_t slot, uint64_t word);
 /* Copies its numbers to where fabctl sees them. */
 void link_publish(struct link *k);
 /* Gives back everything (through the undertaker) and frees the link; the lane is the owner's.
- * crashed: leases count against their tasks' crash budgets. */
-void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed);
+ * crashed: leases count against their tasks' crash budgets. keep_until_ns: its tasks and outcomes
+ * are kept until then; 0: not at all. */
+void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed,
+                uint64_t keep_until_ns);
 
 #endif

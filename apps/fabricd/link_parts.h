@@ -35,6 +35,18 @@ int producer_on_terms(struct link *k, const struct record *r) __attribute__((war
 long producer_place(struct link *k) __attribute__((warn_unused_result));
 long producer_send(struct link *k) __attribute__((warn_unused_result));
 
+/* TAKEN. */
+int producer_on_taken(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+
+/* ---- resume.c: which tasks both sides of a session know, after a new link ---- */
+
+/* The tasks that the handle below has taken up go into the link's table, and the exchange begins. */
+void resume_open(struct link *k, bool resumed);
+/* RESUME. */
+int resume_on_list(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+/* UNKNOWN or KEPT, as far as there is room; returns how many. */
+long resume_send(struct link *k) __attribute__((warn_unused_result));
+
 /* ---- link_worker.c: a remote worker's leases ---- */
 
 /* WANT; DONE and RELEASE. */

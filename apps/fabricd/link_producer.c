@@ -4,12 +4,18 @@
  * link.h.
  *
  * What the fabric has no room for waits in the pending list, in order.
+ *
+ * A task's slot stays as it is after its outcome was sent, until the user has taken it: by then the
+ * link may have broken, or fabricd been killed, and the segment is all that is left. So whatever the
+ * handle has no outcome of is either in a slot that has its ref, or never got that far. resume.c has
+ * the exchange after a new link.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "apps/fabricd/link_parts.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 
 struct pending {
@@ -23,41 +29,92 @@ struct link_terms {
     struct fab_terms terms;
 };
 
-/* ---- producer: SUBMIT, CANCEL in; OUTCOME out ---- */
+/* ---- the table ---- */
 
+static struct link_task *task_of(struct link *k, uint64_t ref)
+{
+    uint32_t i = (uint32_t)ref;
+    return k->task && i < k->submit_window && k->task[i].generation == (uint32_t)(ref >> 32)
+               ? &k->task[i]
+               : NULL;
+}
+
+static void answered(struct link *k, struct link_task *t, enum link_task_state as)
+{
+    t->state = as;
+    k->unanswered--;
+}
+
+/* The user has taken its outcome. */
+static void taken(struct link *k, struct link_task *t)
+{
+    (void)local_drop(k->local, t->id); /* false: somebody wrote over its slot */
+    t->state = TASK_NONE;
+}
+
+/* ---- OUTCOME out ---- */
+
+/* The task whose outcome o is. The ref lies in shared memory; what the slot was given to does not.
+ */
+static struct link_task *task_told(struct link *k, const struct fab_outcome *o, uint64_t *ref)
+{
+    uint32_t slot = (uint32_t)o->id;
+    *ref = k->seg->ref[slot];
+    struct link_task *t = task_of(k, *ref);
+    for (uint32_t i = 0; (!t || t->id != o->id) && i < k->submit_window; i++)
+        if (k->task[i].id == o->id && k->task[i].state == TASK_PLACED) {
+            t = &k->task[i];
+            *ref = (uint64_t)t->generation << 32 | i;
+        }
+    return t && t->id == o->id && t->state == TASK_PLACED ? t : NULL;
+}
+
+/* 1: in the lane, or nobody's; 0: no room now; < 0. */
 static int send_outcome(struct link *k, const struct fab_outcome *o)
 {
+    uint64_t ref;
+    struct link_task *t = task_told(k, o, &ref);
+    if (!t) {
+        (void)local_drop(k->local, o->id);
+        return 1;
+    }
     struct record r = {.type = REC_OUTCOME,
                        .priority = (uint8_t)o->status,
                        .attempts = o->attempts,
                        .len = o->len,
-                       .ref = o->tag};
-    return link_put_any(k, &r, fab_data(o), true);
+                       .ref = ref};
+    int rc = link_put_any(k, &r, fab_data(o), true);
+    if (rc == 1)
+        answered(k, t, TASK_TOLD); /* the slot stays until it is taken: the link may break */
+    return rc;
 }
 
 long producer_send(struct link *k)
 {
     long n = 0;
+    if (k->exchange != EXCHANGE_OVER)
+        return resume_send(k);
+    while (k->placed_n > 0) {
+        struct record r = {.type = REC_PLACED, .ref = k->placed[k->placed_n - 1]};
+        int rc = link_put(k, &r);
+        if (rc <= 0)
+            return rc;
+        k->placed_n--;
+    }
     for (;;) {
         while (k->got_at < k->got_n) {
             int rc = send_outcome(k, &k->got[k->got_at]);
             if (rc <= 0)
                 return rc < 0 ? rc : n;
             k->got_at++;
-            k->unanswered--;
             n++;
         }
-        /* copied into the lane or the queue: others may wait for the memory they take */
-        if (k->got_n > 0)
-            local_let_go(k->local);
         k->got_n = k->got_at = 0;
         if (k->local->tasks.n == 0 || !lane_tx_room(k->lane, REC_HEAD + 8))
             return n;
-        long got = local_wait_any(&k->local->base, k->got, LINK_BATCH, 0);
-        if (got <= 0)
+        k->got_n = (uint32_t)local_read_any(k->local, k->got, LINK_BATCH);
+        if (k->got_n == 0)
             return n;
-        k->got_n = (uint32_t)got;
-        k->got_at = 0;
     }
 }
 
@@ -77,9 +134,10 @@ static int answer(struct link *k, uint64_t ref, enum fab_status status, const ch
                        .len = (uint32_t)strnlen(text, 255),
                        .ref = ref,
                        .payload = (const uint8_t *)text};
+    struct link_task *t = task_of(k, ref);
     int rc = link_put(k, &r);
-    if (rc == 1)
-        k->unanswered--;
+    if (rc == 1 && t)
+        answered(k, t, TASK_NONE);
     return rc;
 }
 
@@ -92,7 +150,7 @@ int producer_on_terms(struct link *k, const struct record *r)
     int rc = rec_get_terms(r, &t);
     if (rc < 0)
         return rc;
-    if (i >= k->submit_window || !k->id)
+    if (i >= k->submit_window || !k->task)
         return err_set(-EPROTO, "terms for task %u of a window of %u", i, k->submit_window);
     if (!k->terms)
         k->terms = calloc(k->submit_window, sizeof *k->terms);
@@ -134,7 +192,7 @@ static int place_once(struct link *k, const struct record *r, const void *data)
                          .flags = r->flags & REC_NO_WAIT ? FAB_NO_WAIT : 0,
                          .queue = r->queue,
                          .priority = r->priority,
-                         .tag = r->ref,
+                         .tag = r->tag,
                          .terms = terms_for(k, r->ref)};
     fab_id id = 0;
     if (!answer_fits(k))
@@ -143,6 +201,7 @@ static int place_once(struct link *k, const struct record *r, const void *data)
         return answer(k, r->ref, FAB_CANCELLED, "");
     if (!data && r->len) /* its bytes were let go by */
         return answer(k, r->ref, FAB_FAILED, err_text(link_too_large(k, r->len)));
+    k->local->ref = r->ref;
     long rc = local_submit(&k->local->base, &t, 1, &id, 0);
     if (rc == -EAGAIN)
         return 0;
@@ -150,7 +209,12 @@ static int place_once(struct link *k, const struct record *r, const void *data)
         return answer(k, r->ref, FAB_FAILED, err_text((int)rc));
     if (r->flags & REC_NO_WAIT)
         return answer(k, r->ref, FAB_COMPLETED, "");
-    k->id[(uint32_t)r->ref] = id;
+    CRASH_POINT("link.placed");
+    struct link_task *own = task_of(k, r->ref);
+    own->id = id;
+    own->state = TASK_PLACED;
+    if (r->len > REC_PLACED_MIN && k->placed_n < LINK_BATCH)
+        k->placed[k->placed_n++] = r->ref;
     return 1;
 }
 
@@ -212,15 +276,22 @@ long producer_place(struct link *k)
 
 int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
 {
+    uint32_t i = (uint32_t)r->ref;
+    struct link_task *t = k->task && i < k->submit_window ? &k->task[i] : NULL;
     int rc = 0;
     if (!(k->local->self->roles & FAB_PRODUCER))
         rc = err_set(-EPROTO, "a task from a peer that is no producer");
-    else if ((uint32_t)r->ref >= k->submit_window || k->unanswered >= k->submit_window)
+    else if (!t || (t->state != TASK_NONE && t->state != TASK_TOLD))
         rc = err_set(-EPROTO, "more tasks than the window of %u allows", k->submit_window);
+    else if (k->exchange != EXCHANGE_OVER)
+        rc = err_set(-EPROTO, "a task before it is clear which are known");
     if (rc < 0) {
         free(own);
         return rc;
     }
+    if (t->state == TASK_TOLD)
+        taken(k, t); /* its place is used again: the user has it */
+    *t = (struct link_task){.generation = (uint32_t)(r->ref >> 32), .state = TASK_WAITING};
     k->unanswered++;
     const void *data = own ? own : r->payload;
     if (!k->pending_first) {
@@ -235,8 +306,7 @@ int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
 
 int producer_on_cancel(struct link *k, const struct record *r)
 {
-    uint32_t i = (uint32_t)r->ref;
-    if (i >= k->submit_window)
+    if ((uint32_t)r->ref >= k->submit_window)
         return err_set(-EPROTO, "a task number outside the window");
     for (struct pending *p = k->pending_first; p; p = p->next) {
         if (p->rec.ref == r->ref) {
@@ -245,24 +315,41 @@ int producer_on_cancel(struct link *k, const struct record *r)
         }
     }
     /* answered already, or started and not to be stopped: its outcome tells */
-    if (r->flags & REC_WAITING)
-        (void)!local_withdraw(&k->local->base, k->id[i]);
-    else
-        (void)!local_cancel(&k->local->base, k->id[i]);
+    const struct link_task *t = task_of(k, r->ref);
+    if (t && t->state == TASK_PLACED)
+        (void)!(r->flags & REC_WAITING ? local_withdraw(&k->local->base, t->id)
+                                       : local_cancel(&k->local->base, t->id));
+    return 0;
+}
+
+int producer_on_taken(struct link *k, const struct record *r)
+{
+    for (uint32_t i = 0; i < rec_refs(r); i++) {
+        uint64_t ref = rec_ref_at(r, i);
+        struct link_task *t = task_of(k, ref);
+        if ((uint32_t)ref >= k->submit_window ||
+            (t && (t->state == TASK_WAITING || t->state == TASK_PLACED)))
+            return err_set(-EPROTO, "an outcome is said to be taken that was not sent");
+        /* else it was answered without a slot, on this link or one before */
+        if (t && t->state == TASK_TOLD)
+            taken(k, t);
+    }
+    CRASH_POINT("link.taken");
     return 0;
 }
 
 int producer_open(struct link *k)
 {
-    k->id = calloc(k->submit_window, sizeof *k->id);
-    return k->id ? 0
-                 : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
+    k->task = calloc(k->submit_window, sizeof *k->task);
+    return k->task ? 0
+                   : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
 }
 
 void producer_close(struct link *k)
 {
     while (k->pending_first)
         pop_pending(k);
-    free(k->id);
     free_terms(k);
+    free(k->task);
+    free(k->unknown);
 }

@@ -14,12 +14,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "apps/fabricd/carrier.h"
+#include "apps/fabricd/keep.h"
 #include "apps/fabricd/peer.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/status.h"
 
 #define OUT_MAX (16u << 20)
+/* Of taken outcomes an idle handle need not tell: enough for tasks that go one by one. */
+#define UNTOLD_MAX 3u
 
 /* ---- the end of a peer ---- */
 
@@ -49,7 +52,8 @@ void peer_close(struct peer *p, const char *why)
         lane_free(p->lane);
     if (p->link) {
         g->links--;
-        link_close(p->link, &d->out, d->me, !p->bye);
+        link_close(p->link, &d->out, d->me, !p->bye,
+                   keep_until(d, p->link->participant, p->bye));
     }
     if (p->prev)
         p->prev->next = p->next;
@@ -100,6 +104,11 @@ int peer_refuse(struct peer *p, int error, const char *text)
     return err_set(error, "%s", text);
 }
 
+void peer_bye(struct peer *p)
+{
+    (void)!send_frame(p, CTL_BYE, NULL, 0); /* the closed connection says nearly the same */
+}
+
 /* ---- frames ---- */
 
 static int on_hello(struct peer *p, const struct ctl_frame *f)
@@ -118,7 +127,9 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
                  CTL_VERSION, p->hello.version_min, p->hello.version_max);
         return peer_refuse(p, -EPROTO, text);
     }
-    if (p->g->refusing)
+    if (keep_identity(&p->who, p->hello.client, p->hello.instance) < 0)
+        return peer_refuse(p, -EINVAL, err_text(-EINVAL));
+    if (p->g->refusing && !p->hello.resume) /* outcomes of what is being done are waited for */
         return peer_refuse(p, -ESHUTDOWN, "this fabricd is draining and takes nobody in");
     if (p->hello.provider[0] && !carrier_for(d, p->hello.provider)) {
         snprintf(
@@ -137,6 +148,48 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
         return rc;
     p->stage = STAGE_PROOF;
     return send_frame(p, CTL_CHALLENGE, body, len);
+}
+
+/* The peer whose link is participant id. */
+static struct peer *peer_of(struct gate *g, uint32_t id)
+{
+    for (struct peer *p = g->peers; p; p = p->next)
+        if (p->link && p->link->participant == id)
+            return p;
+    return NULL;
+}
+
+/* Finds what the peer left behind when its last link broke, or an earlier handle with its client id
+ * did. Sets p->session and *kept. */
+static int find_session(struct peer *p, uint32_t *kept)
+{
+    struct daemon *d = p->g->d;
+    char text[200];
+    p->session = LINK_NEW;
+    if (!(p->hello.roles & FAB_PRODUCER))
+        return 0;
+    int id = kept_find(&d->seg, &p->who);
+    bool same = id >= 0 && kept_same_instance(&d->seg, (uint32_t)id, &p->who);
+    if (id >= 0 && !kept_is(&d->seg, (uint32_t)id)) {
+        struct peer *before = peer_of(p->g, (uint32_t)id);
+        if (!same || !p->hello.resume || !before) {
+            snprintf(text, sizeof text,
+                     "client id \"%.63s\" is in use by participant %d: end that one, or choose "
+                     "another id",
+                     p->who.text, id);
+            return peer_refuse(p, -EADDRINUSE, text);
+        }
+        /* we have not noticed yet that its old link is dead: who comes with its number knows */
+        peer_close(before, "its handle has come back over another link");
+        id = kept_find(&d->seg, &p->who);
+    }
+    if (id < 0)
+        return 0;
+    if (p->hello.resume && !same)
+        return peer_refuse(p, -ESTALE, "another handle has taken over this client id");
+    p->session = p->hello.resume ? LINK_RESUMED : LINK_TAKEN_UP;
+    *kept = (uint32_t)id;
+    return 0;
 }
 
 static int make_link(struct peer *p)
@@ -160,8 +213,16 @@ static int make_link(struct peer *p)
                              .lease_window = c->lease_window,
                              .submit_window =
                                  c->submit_window < d->seg.slots ? c->submit_window : d->seg.slots,
-                             .pid = (uint32_t)getpid()};
-    int rc = link_open(&p->link, &lp);
+                             .pid = (uint32_t)getpid(),
+                             .identity = &p->who,
+                             .window = p->hello.resume ? p->hello.window : 0};
+    int rc = find_session(p, &lp.kept);
+    if (rc < 0)
+        return rc;
+    lp.session = p->session;
+    rc = link_open(&p->link, &lp);
+    if (rc == -EUSERS && keep_make_room(d))
+        rc = link_open(&p->link, &lp);
     if (rc < 0)
         return peer_refuse(p, rc, err_text(rc));
     p->g->links++;
@@ -188,6 +249,12 @@ static int welcome(struct peer *p)
     w->cells = c->lane_cells;
     w->lease_window = c->lease_window;
     w->submit_window = p->link ? p->link->submit_window : 1;
+    w->session = p->session;
+    w->segment_id = d->seg.id;
+    /* all idle links together hold a quarter of the slots at most */
+    uint32_t share = d->seg.slots / d->seg.participants / 4;
+    w->untold_max = share < UNTOLD_MAX ? share : UNTOLD_MAX;
+    w->keep_ns = c->keep_results_ns;
     snprintf(w->server, sizeof w->server, "%.63s", d->seg.head->name);
     if (p->carrier) {
         w->addr_len = p->carrier->addr_len;

@@ -42,6 +42,8 @@ struct peer {
     size_t out_len, out_at;
     struct carrier *carrier;
     enum lane_mode mode;
+    struct identity who;
+    enum link_session session;
     struct link *link;
     struct lane *lane;
     struct tr_ep *ep;
@@ -69,6 +71,8 @@ static inline bool peer_is_stranger(const struct peer *p)
 
 /* Ends and frees it; why is logged, NULL: it left as it should. */
 void peer_close(struct peer *p, const char *why);
+/* Tells it that the segment ends, so that it does not wait for a fabricd that takes it over. */
+void peer_bye(struct peer *p);
 /* Says why, as well as it can be said; returns error for the caller to close with. */
 int peer_refuse(struct peer *p, int error, const char *text) __attribute__((warn_unused_result));
 /* Its socket is readable or writable. */

@@ -77,9 +77,9 @@ static bool good(const uint8_t *p, uint32_t n, uint32_t len, bool result)
 }
 
 /* A handle, however long fabricd is down. */
-static fab_t *open_handle(struct stage *st, uint32_t roles)
+static fab_t *open_handle(struct stage *st, uint32_t roles, const char *client)
 {
-    struct fab_options o = {.roles = roles, .name = "actor", .spin_ns = 2000};
+    struct fab_options o = {.roles = roles, .name = "actor", .spin_ns = 2000, .client = client};
     fab_t *f = NULL;
     for (uint64_t until = clock_ns() + 30ull * SECOND; clock_ns() < until;) {
         if (fab_open(&f, st->address, &o) == 0)
@@ -212,11 +212,15 @@ static bool take_some(struct producer *p, int64_t timeout)
     return true;
 }
 
-static int produce(struct stage *st, struct actor *me, uint64_t dice)
+/* With a client id it goes on with the tasks of the one that was killed before it. */
+static int produce(struct stage *st, struct actor *me, uint64_t dice, const char *client)
 {
-    struct producer p = {.st = st, .me = me, .dice = dice, .f = open_handle(st, FAB_PRODUCER)};
+    struct producer p = {
+        .st = st, .me = me, .dice = dice, .f = open_handle(st, FAB_PRODUCER, client)};
     bool fine = p.f != NULL;
     at_store(&me->working, 1);
+    if (fine)
+        at_add(&me->taken_up, fab_outstanding(p.f));
     while (fine && !at_load(&st->stop)) {
         if (fab_outstanding(p.f) < WINDOW)
             fine = submit_some(&p);
@@ -227,7 +231,7 @@ static int produce(struct stage *st, struct actor *me, uint64_t dice)
         if (fine && roll(&p.dice) % 512 == 0) { /* leaves with tasks outstanding, comes back */
             fab_close(p.f);
             p.ids = 0;
-            p.f = open_handle(st, FAB_PRODUCER);
+            p.f = open_handle(st, FAB_PRODUCER, client);
             fine = p.f != NULL;
         }
     }
@@ -296,7 +300,7 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
 static int work(struct stage *st, struct actor *me, uint64_t dice)
 {
     struct fab_lease l[8];
-    fab_t *f = open_handle(st, FAB_WORKER);
+    fab_t *f = open_handle(st, FAB_WORKER, NULL);
     bool fine = f != NULL;
     at_store(&me->working, 1);
     while (fine && !(at_load(&st->stop) & 2)) {
@@ -310,7 +314,7 @@ static int work(struct stage *st, struct actor *me, uint64_t dice)
         fine = fine && k > 0;
         if (fine && roll(&dice) % 1024 == 0) {
             fab_close(f);
-            f = open_handle(st, FAB_WORKER);
+            f = open_handle(st, FAB_WORKER, NULL);
             fine = f != NULL;
         }
     }
@@ -325,5 +329,5 @@ int actor_run(struct stage *st, unsigned i)
     dice = dice ? dice : 1;
     (void)roll(&dice);
     crash_obey(&me->plan);
-    return i < PRODUCERS ? produce(st, me, dice) : work(st, me, dice);
+    return i < PRODUCERS ? produce(st, me, dice, i == 0 ? "the first" : NULL) : work(st, me, dice);
 }

@@ -27,7 +27,7 @@ struct actor {
     int pidfd;
     uint32_t life; /* how often it was started */
     _Atomic uint32_t working; /* has a handle, is in its loop */
-    _Atomic uint64_t accepted, answered, ran, dead, cancelled, failed, ended;
+    _Atomic uint64_t accepted, answered, ran, dead, cancelled, failed, ended, taken_up;
 };
 
 /* Shared by the driver and all actors. */

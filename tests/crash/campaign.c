@@ -56,7 +56,7 @@ struct campaign {
     struct point *on_its_way_up; /* where the next fabricd shall die while it starts */
     bool died_on_its_way_up;
     uint32_t kills, poisoned, at_points, at_random, of_fabricd, pairs, rounds;
-    uint64_t net_catches, late, ended, accepted, answered, ran, dead, cancelled;
+    uint64_t net_catches, late, ended, accepted, answered, ran, dead, cancelled, taken_up;
 };
 
 static uint64_t roll(struct campaign *c)
@@ -479,6 +479,7 @@ static bool one_round(struct campaign *c, uint32_t kills)
         c->dead += at_swap(&a->dead, 0);
         c->cancelled += at_swap(&a->cancelled, 0);
         c->ended += at_swap(&a->ended, 0);
+        c->taken_up += at_swap(&a->taken_up, 0);
         (void)at_swap(&a->failed, 0);
     }
     c->rounds++;
@@ -541,10 +542,11 @@ static int report(const struct campaign *c)
            (unsigned long long)c->st->seed, c->kills, c->rounds, c->at_points, c->at_random,
            c->poisoned, c->of_fabricd, c->pairs);
     printf("%llu tasks accepted, %llu outcomes (%llu cancelled, %llu dead, %llu expired or "
-           "overrun), %llu results computed, %llu late ones dropped\n",
+           "overrun), %llu results computed, %llu late ones dropped; %llu taken up by client id\n",
            (unsigned long long)c->accepted, (unsigned long long)c->answered,
            (unsigned long long)c->cancelled, (unsigned long long)c->dead,
-           (unsigned long long)c->ended, (unsigned long long)c->ran, (unsigned long long)c->late);
+           (unsigned long long)c->ended, (unsigned long long)c->ran, (unsigned long long)c->late,
+           (unsigned long long)c->taken_up);
     printf("%llu tasks were duplicates\n", (unsigned long long)at_load(&c->st->duplicates));
     printf("deaths at each point:");
     for (uint32_t i = 0; i < c->points; i++)

@@ -46,7 +46,13 @@ static void lane(const uint8_t *data, size_t size)
     struct big_in big = {0};
     struct record r;
     uint32_t at = 0;
+    uint64_t sum = 0;
     while (rec_next(data, (uint32_t)size, &at, &r) == 1) {
+        struct fab_terms terms;
+        if (r.type == REC_TERMS)
+            (void)!rec_get_terms(&r, &terms);
+        for (uint32_t i = 0; i < rec_refs(&r); i++)
+            sum += rec_ref_at(&r, i); /* reads all of it */
         if (!(r.flags & REC_BIG) && r.type != REC_DATA)
             continue;
         int rc = big_feed(&big, &r, 1 << 20);
@@ -59,6 +65,7 @@ static void lane(const uint8_t *data, size_t size)
         }
     }
     big_in_drop(&big);
+    __asm__ volatile("" : : "r"(sum));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

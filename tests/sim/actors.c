@@ -25,6 +25,7 @@ struct program {
     struct actor *actor;
     uint32_t roles, quota; /* tasks still to submit */
     uint32_t handle;
+    const char *client; /* NULL: none */
     bool lazy; /* takes its time with every task */
     bool done_producing;
     uint64_t
@@ -54,8 +55,18 @@ static bool gone(const struct program *p, long rc)
 {
     if (rc == -EPIPE || p->actor->killed)
         return true;
-    if (rc < 0 && rc != -EAGAIN && rc != -ETIMEDOUT && rc != -ENOENT && rc != -EBUSY)
+    if (rc < 0 && rc != -EAGAIN && rc != -ETIMEDOUT && rc != -ENOENT && rc != -EBUSY &&
+        rc != -ESTALE) /* a lease that ended with its link */
         sim_fail("%s", err_text((int)rc));
+    return false;
+}
+
+/* fabricd has told it that its session is over. */
+static bool dropped(const struct actor *a)
+{
+    for (const struct line *l = world.lines; l; l = l->next)
+        if (l->client == a && l->over)
+            return true;
     return false;
 }
 
@@ -68,6 +79,8 @@ static void note_end(struct program *p, fab_t *f)
         sim_fail("the link broke without any fault: %s", fab_errmsg());
     if (!p->actor->killed && ((struct remote *)f)->broken == -EPROTO)
         sim_fail("%s", fab_errmsg());
+    if (!p->actor->killed && p->roles & FAB_PRODUCER && world.patient && !dropped(p->actor))
+        sim_fail("it gave up though there was time: %s", fab_errmsg());
 }
 
 static long submit(struct program *p, fab_t *f, bool room)
@@ -86,9 +99,13 @@ static long submit(struct program *p, fab_t *f, bool room)
     }
     /* local handles sleep in the kernel, where no virtual time passes: they only try */
     bool remote = world.oracle.handle[p->handle].remote;
-    long rc = fab_submit(f, t, n, id, remote ? pick_timeout(room) : 0);
-    if (p->actor->killed)
+    /* and outcomes that wait for a handle with a client id hold memory until they are taken */
+    long rc = fab_submit(f, t, n, id, remote ? pick_timeout(room && !p->client) : 0);
+    if (p->actor->killed) {
+        for (uint32_t i = 0; i < n; i++)
+            oracle_unsure(number[i]);
         return -EPIPE;
+    }
     bool well = !(remote && ((struct remote *)f)->broken);
     for (uint32_t i = 0; i < n; i++) {
         if ((long)i < rc)
@@ -119,7 +136,7 @@ static long take(struct program *p, fab_t *f, int64_t timeout)
     struct handle *h = &world.oracle.handle[p->handle];
     if (h->remote && ((struct remote *)f)->broken)
         h->broken = true;
-    for (long i = 0; i < n && !p->actor->killed; i++)
+    for (long i = 0; i < n; i++) /* of one that was just killed, too: they have been handed out */
         oracle_outcome(p->handle, &o[i]);
     return n;
 }
@@ -233,19 +250,20 @@ static void drain(struct program *p, fab_t *f)
     oracle_drained(p->handle);
 }
 
-/* Something was done to the line that a used last. */
+/* Something was done to a line that a used. */
 static bool harmed(const struct actor *a)
 {
     for (const struct line *l = world.lines; l; l = l->next)
-        if (l->client == a)
-            return l->harmed;
+        if (l->client == a && l->harmed)
+            return true;
     return false;
 }
 
 static void remote_body(struct actor *a)
 {
     struct program *p = a->arg;
-    struct fab_options opts = {.roles = p->roles, .name = a->name, .spin_ns = -1};
+    struct fab_options opts = {
+        .roles = p->roles, .name = a->name, .spin_ns = -1, .client = p->client};
     fab_t *f;
     while (!(world.stop || (p->done_producing && !(p->roles & FAB_WORKER)))) {
         a->killed = false;
@@ -254,7 +272,10 @@ static void remote_body(struct actor *a)
             sim_sleep(1 + sim_roll(50000));
             continue;
         }
+        uint32_t before = p->handle;
         p->handle = oracle_handle(true);
+        if (p->client && before)
+            oracle_taken_up(p->handle, before, fab_outstanding(f));
         int rc = use_remote(p, f);
         if (rc < 0) {
             note_end(p, f);
@@ -263,11 +284,20 @@ static void remote_body(struct actor *a)
                 drain(p, f);
         }
         fab_close(f);
+        world.oracle.handle[p->handle].harmed = harmed(a);
         if (harmed(a) || a->killed) /* tasks nobody waits for may have been lost by the closing */
             world.oracle.handle[p->handle].broken = true;
         a->killed = false;
         sim_sleep(1 + sim_roll(30000));
     }
+}
+
+bool actors_harmed(uint32_t handle)
+{
+    for (uint32_t i = 0; i < programs; i++)
+        if (program[i].handle == handle && harmed(program[i].actor))
+            return true;
+    return world.oracle.handle[handle].harmed;
 }
 
 bool actor_kill(uint32_t i)
@@ -325,7 +355,7 @@ static void local_worker(struct actor *a)
     long n;
     /* goes on after the others, until it finds nothing: orphans are to be run, too */
     do {
-        last = world.stop && !world.peers && !at_load(&world.seg.head->audit_wanted);
+        last = world.stop && !world.peers && !world.dead && !at_load(&world.seg.head->audit_wanted);
         n = 0;
         for (uint32_t q = 0; q < world.queues; q++)
             n += work(p, f, q, 0) > 0;
@@ -361,6 +391,8 @@ static void add(const char *name, void (*body)(struct actor *), uint32_t roles, 
     p->quota = quota;
     p->lazy = sim_chance(300);
     p->done_producing = false;
+    p->handle = 0;
+    p->client = NULL;
     p->backoff = 0;
     for (uint32_t i = 0; i < BATCH_MAX && roles & FAB_PRODUCER; i++)
         if (!p->arg[i] && !(p->arg[i] = malloc(ARG_MAX)))
@@ -380,6 +412,8 @@ void actors_open(void)
     for (uint32_t i = 0; i < remotes; i++) {
         uint32_t roles = i == 0 ? FAB_PRODUCER : 1 + (uint32_t)sim_roll(3);
         add(names[i], remote_body, roles, roles & FAB_PRODUCER ? 10 + (uint32_t)sim_roll(120) : 0);
+        if (roles & FAB_PRODUCER && sim_roll(2))
+            program[programs - 1].client = names[i];
     }
     add("worker", local_worker, FAB_WORKER, 0);
     if (sim_chance(300))

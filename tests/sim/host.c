@@ -13,7 +13,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "apps/fabricd/link_parts.h"
+#include "core/clock.h"
 #include "core/error.h"
+#include "core/kept.h"
 #include "core/ring.h"
 #include "core/participant.h"
 #include "core/undertaker.h"
@@ -43,8 +46,17 @@ static struct {
     uint8_t addr[TR_ADDR_MAX];
     uint32_t addr_len, fruitless;
     uint64_t next_tick, tickets;
-    bool asleep;
+    uint64_t dead_until; /* UINT64_MAX: it lives */
+    bool asleep, stirred;
 } host;
+
+static uint64_t keep_until(uint32_t id, bool bye)
+{
+    const struct seg_participant *p = &world.seg.participant[id];
+    if (bye || world.keep == 0 || !(p->roles & FAB_PRODUCER) || !kept_has_identity(&world.seg, id))
+        return 0;
+    return clock_ns() + world.keep;
+}
 
 /* ---- the end of a peer ---- */
 
@@ -65,14 +77,124 @@ static void peer_close(struct peer *p, bool bye)
     if (p->lane)
         lane_free(p->lane);
     world.crashes += !bye;
-    link_close(p->link, &world.out, world.me, !bye);
+    link_close(p->link, &world.out, world.me, !bye, keep_until(p->link->participant, bye));
     free(p);
+}
+
+static struct peer *peer_of(uint32_t participant)
+{
+    for (struct peer *p = world.peers; p; p = p->next)
+        if (p->link->participant == participant)
+            return p;
+    return NULL;
+}
+
+/* As find_session() in peer.c; identities are not hashed here. */
+static int find_session(const struct session_self *self, const char *client, struct link_params *lp,
+                        struct identity *who)
+{
+    *who = (struct identity){0};
+    memcpy(who->instance, self->instance, sizeof who->instance);
+    if (client)
+        snprintf((char *)who->client, sizeof who->client, "%.15s", client);
+    if (!(lp->roles & FAB_PRODUCER))
+        return 0;
+    lp->identity = who;
+    lp->window = self->resume ? self->window : 0;
+    int id = kept_find(&world.seg, who);
+    bool same = id >= 0 && kept_same_instance(&world.seg, (uint32_t)id, who);
+    if (id >= 0 && !kept_is(&world.seg, (uint32_t)id)) {
+        struct peer *before = peer_of((uint32_t)id);
+        if (!same || !self->resume || !before)
+            return err_set(-EBUSY, "in use");
+        sim_trace("a handle comes back before its link has ended");
+        peer_close(before, false);
+        id = kept_find(&world.seg, who);
+    }
+    if (id < 0)
+        return 0;
+    if (self->resume && !same)
+        return err_set(-ESTALE, "taken over");
+    lp->session = self->resume ? LINK_RESUMED : LINK_TAKEN_UP;
+    lp->kept = (uint32_t)id;
+    return 0;
+}
+
+/* Time is over, or with `all` everything is. */
+static void bury_kept(bool all)
+{
+    struct undertaker_report rep;
+    int id;
+    while ((id = kept_first(&world.seg)) >= 0 &&
+           (all || at_load(&world.seg.participant[id].identity.keep_until_ns) <= clock_ns())) {
+        sim_trace("kept participant %d is buried", id);
+        host.stirred = true; /* what waits for room may find it */
+        undertaker_recover(&world.seg, &world.out, world.me, (uint32_t)id, false, &rep);
+    }
+}
+
+/* What a killed fabricd does with a link: nothing; its memory is ours to free. */
+static void forget_link(struct link *k)
+{
+    big_drop(&k->big_out);
+    big_in_drop(&k->big_in);
+    k->local->base.ops->close(&k->local->base);
+    worker_close(k);
+    producer_close(k);
+    free(k);
+}
+
+void host_die(void)
+{
+    if (host.dead_until != UINT64_MAX)
+        return;
+    sim_trace("fabricd dies");
+    while (world.peers) {
+        struct peer *p = world.peers;
+        world.peers = p->next;
+        p->line->peer = NULL;
+        p->line->harmed = true;
+        p->line->host_end_due = sim_now() + 1 + sim_roll(20000);
+        sim_wake(p->line->client, p->line->host_end_due);
+        if (p->ep) {
+            tr_net.ep_shutdown(p->ep);
+            tr_net.ep_free(p->ep);
+        }
+        if (p->lane)
+            lane_free(p->lane);
+        forget_link(p->link);
+        free(p);
+    }
+    world.dead = true;
+    host.dead_until = sim_now() + 1 + sim_roll(600000);
+    sim_wake(world.host, host.dead_until);
+}
+
+/* As adopt.c. */
+static void come_back(void)
+{
+    struct undertaker_report rep;
+    uint8_t fate[SEG_PARTICIPANTS_MAX] = {0};
+    sim_trace("another fabricd takes over");
+    host.dead_until = UINT64_MAX;
+    world.dead = false;
+    for (uint32_t i = 0; i < world.seg.participants; i++) {
+        struct seg_participant *p = &world.seg.participant[i];
+        if (participant_life(at_load(&p->life)) != LIFE_LIVE || !p->remote)
+            continue;
+        uint64_t until = keep_until(i, false);
+        at_store(&p->identity.keep_until_ns, until);
+        fate[i] = until ? FATE_KEEP_LEFT : FATE_LEFT;
+    }
+    undertaker_recover_many(&world.seg, &world.out, world.me, fate, &rep);
 }
 
 void host_drop(struct line *line)
 {
-    if (line->peer)
-        peer_close(line->peer, true);
+    if (!line->peer)
+        return;
+    line->over = true;
+    peer_close(line->peer, true);
 }
 
 struct tr_ep *line_ep(const struct line *line)
@@ -82,8 +204,12 @@ struct tr_ep *line_ep(const struct line *line)
 
 /* ---- lines ---- */
 
-int host_join(uint32_t roles, struct line **out, struct host_welcome *w)
+int host_join(uint32_t roles, const struct session_self *self, const char *client,
+              struct line **out, struct host_welcome *w)
 {
+    if (host.dead_until != UINT64_MAX)
+        return err_set(-ECONNREFUSED, "no fabricd is there");
+    struct identity who;
     struct peer *p = calloc(1, sizeof *p);
     struct line *line = calloc(1, sizeof *line);
     if (!p || !line)
@@ -104,7 +230,9 @@ int host_join(uint32_t roles, struct line **out, struct host_welcome *w)
                              .lease_window = world.lease_window,
                              .submit_window = world.submit_window,
                              .pid = (uint32_t)getpid()};
-    int rc = link_open(&p->link, &lp);
+    int rc = find_session(self, client, &lp, &who);
+    if (rc == 0)
+        rc = link_open(&p->link, &lp);
     if (rc < 0) {
         free(p);
         free(line);
@@ -122,8 +250,9 @@ int host_join(uint32_t roles, struct line **out, struct host_welcome *w)
     line->host_patience = line->client_patience = UINT64_MAX;
     line->next = world.lines;
     world.lines = line;
-    *w = (struct host_welcome){.lease_window = lp.lease_window,
-                               .submit_window = lp.submit_window,
+    *w = (struct host_welcome){.session = (enum ctl_session)lp.session,
+                               .lease_window = lp.lease_window,
+                               .submit_window = p->link->submit_window,
                                .queues = world.seg.queues,
                                .lane = p->lane_params,
                                .ticket = p->ticket,
@@ -263,6 +392,7 @@ static void tick(void)
     if (sim_now() < host.next_tick)
         return;
     host.next_tick = sim_now() + world.tick;
+    bury_kept(false);
     for (struct peer *p = world.peers; p; p = p->next)
         if (p->stage == STAGE_UP)
             link_publish(p->link);
@@ -311,14 +441,22 @@ static long look_at_notes(void)
 
 static void host_run(struct actor *a)
 {
+    if (host.dead_until != UINT64_MAX) {
+        a->wake_at = host.dead_until;
+        if (sim_now() < host.dead_until)
+            return;
+        come_back();
+    }
     bool announced = !host.asleep || net_pending(host.dom) || some_wait() ||
                      at_load(&world.seg.head->daemon_parked) == 0 ||
                      at_load(&world.seg.head->audit_wanted);
     a->wake_at = sim_now() + 100 + sim_roll(800);
     at_store(&world.seg.head->daemon_parked, 0);
     host.asleep = false;
+    host.stirred = false;
     tick();
-    long other = poll_events() + look_at_lines() + look_at_notes(), moved = work_links();
+    long other = host.stirred + poll_events() + look_at_lines() + look_at_notes(),
+         moved = work_links();
     if (moved > 0 && other == 0 && !announced)
         sim_fail("fabricd slept though a link had work: a wake-up was missed");
     if (other + moved > 0) {
@@ -338,7 +476,7 @@ static void host_run(struct actor *a)
 static bool host_rung(struct actor *a)
 {
     (void)a;
-    return host.asleep && at_load(&world.seg.head->daemon_parked) == 0;
+    return host.asleep && host.dead_until == UINT64_MAX && at_load(&world.seg.head->daemon_parked) == 0;
 }
 
 void host_open(void)
@@ -361,12 +499,14 @@ void host_open(void)
     world.host->dom = host.dom;
     world.host->rung = host_rung;
     host.next_tick = world.tick;
+    host.dead_until = UINT64_MAX;
 }
 
 void host_close(void)
 {
     while (world.peers)
         peer_close(world.peers, true);
+    bury_kept(true);
     tr_net.listener_close(host.listener);
     tr_net.domain_close(host.dom);
     for (struct line *l = world.lines, *next; l; l = next) {

@@ -43,7 +43,7 @@ static struct {
 
 struct totals {
     uint64_t schedules, steps, ns, submitted, outcomes, attempts, lost, cancelled, dead, unwaited,
-        refused, released, crashes, links, faults, posts, again;
+        refused, released, crashes, links, faults, posts, again, taken_up, told_again;
 };
 
 /* ---- faults ---- */
@@ -91,7 +91,7 @@ static void one_fault(void)
 {
     struct line *l = pick_line();
     struct net_params *np = net_params(sim.net);
-    uint64_t kind = sim_roll(2) ? weather.favourite : sim_roll(8);
+    uint64_t kind = sim_roll(2) ? weather.favourite : sim_roll(9);
     weather.done++;
     if (kind == 0) {
         (void)actor_kill((uint32_t)sim_roll(actors_remote()));
@@ -100,6 +100,8 @@ static void one_fault(void)
         weather.storm_until = sim_now() + sim_roll(300000);
     } else if (kind == 2) {
         np->again = (uint32_t)sim_roll(400);
+    } else if (kind == 8) {
+        host_die();
     } else if (l) {
         l->harmed = true;
         if (kind == 3 || kind == 4) {
@@ -198,11 +200,13 @@ static void open_world(uint64_t seed)
     world.faults = sim_roll(4) > 0;
     world.tick = ticks[sim_roll(4)];
     world.keepalive = 100000 + sim_roll(900000);
+    world.patient = sim_roll(3) > 0;
+    world.keep = world.patient ? 300000000 : sim_roll(2) ? sim_roll(3000000) : 0;
     make_segment();
     host_open();
     memset(&weather, 0, sizeof weather);
     weather.next_fault = sim_roll(300000);
-    weather.favourite = sim_roll(8);
+    weather.favourite = sim_roll(9);
     weather.calm_at = world.faults ? 1000000 + sim_roll(6000000) : 0;
     weather.storm_until = UINT64_MAX;
     world.weather = sim_actor("weather", true, weather_run, NULL);
@@ -292,6 +296,8 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     t->unwaited += o->unwaited;
     t->refused += o->refused;
     t->released += o->released;
+    t->taken_up += o->taken_up;
+    t->told_again += o->again;
     t->crashes += world.crashes;
     t->links += world.lines_made;
     t->faults += world.faults ? weather.done : 0;
@@ -312,8 +318,9 @@ static void report(const struct totals *t, double seconds)
     printf("  tasks: %llu submitted (%llu of them unwaited), %llu refused; %llu attempts, %llu "
            "released\n",
            N(submitted), N(unwaited), N(refused), N(attempts), N(released));
-    printf("  outcomes: %llu, of them %llu lost with their link, %llu cancelled, %llu dead\n",
+    printf("  outcomes: %llu, of them %llu lost with their session, %llu cancelled, %llu dead\n",
            N(outcomes), N(lost), N(cancelled), N(dead));
+    printf("  taken up by later handles: %llu, of them %llu told again\n", N(taken_up), N(told_again));
     printf("  links: %llu, %llu of them crashed; %llu faults; %llu posts, %llu of them refused\n",
            N(links), N(crashes), N(faults), N(posts), N(again));
     printf("  %.1f s: %.0f steps a second\n", seconds, (double)t->steps / seconds);

@@ -68,6 +68,48 @@ void oracle_accepted(uint32_t number)
     sim_trace("task %u is accepted%s", number, t->unwaited ? ", nobody waits" : "");
 }
 
+void oracle_unsure(uint32_t number)
+{
+    o->task[number].maybe = true;
+}
+
+void oracle_taken_up(uint32_t h, uint32_t from, size_t outstanding)
+{
+    uint32_t most = 0, taken = 0;
+    for (uint32_t i = 0; i < o->tasks; i++) {
+        struct task *t = &o->task[i];
+        bool open = !t->answered && (t->accepted || t->maybe);
+        /* given up by the handle, but not yet by fabricd: who comes with its id may find it */
+        bool lost = t->answered && t->status == FAB_LOST;
+        if ((t->again_for == from || t->again_told == from) && outstanding > 0) {
+            t->again_for = h;
+            taken++;
+            continue;
+        }
+        if (t->handle != from || t->unwaited || outstanding == 0)
+            continue;
+        /* taken, but the word of it went with the link or the process */
+        if (t->answered && !lost) {
+            t->again_for = h;
+            taken++;
+            continue;
+        }
+        if (!open && !lost)
+            continue;
+        /* What had not left the process that was killed went with it. */
+        o->handle[from].accepted -= t->accepted;
+        o->handle[from].answered -= t->answered;
+        t->handle = h;
+        t->answered = t->accepted = false;
+        t->maybe = true;
+        most++;
+    }
+    sim_trace("took up %zu tasks of at most %u", outstanding, most);
+    if (outstanding > most + taken)
+        sim_fail("%zu tasks were taken up of at most %u", outstanding, most + taken);
+    o->taken_up += outstanding;
+}
+
 void oracle_refused(uint32_t number, bool known)
 {
     o->task[number].refused = known;
@@ -102,7 +144,8 @@ uint32_t oracle_begin(const struct fab_lease *l)
         sim_fail("task %u is run though it was refused", number);
     if (l->attempt == 0 || l->attempt > 63)
         sim_fail("task %u: attempt %u", number, l->attempt);
-    if (t->begun >> l->attempt & 1)
+    /* what nobody waits for is submitted again when its acceptance was lost with a link */
+    if (t->begun >> l->attempt & 1 && !(t->unwaited && actors_harmed(t->handle)))
         sim_fail("task %u: attempt %u is leased twice", number, l->attempt);
     t->begun |= 1ull << l->attempt;
     o->attempts++;
@@ -176,8 +219,19 @@ void oracle_outcome(uint32_t h, const struct fab_outcome *out)
     uint32_t number = (uint32_t)out->tag ^ 0x5555;
     struct task *t = &o->task[number];
     struct handle *own = &o->handle[h];
+    if (number < o->tasks && t->again_for == h) {
+        t->again_told = h;
+        t->again_for = 0; /* once more, to another handle of the same client id */
+        o->again++;
+        return;
+    }
     if (number >= o->tasks || t->handle != h)
-        sim_fail("an outcome for somebody else's task");
+        sim_fail("an outcome for somebody else's task (%u, status %u, handle %u)", number, out->status,
+                 number < o->tasks ? o->task[number].handle : 0);
+    if (t->maybe && !t->accepted) {
+        t->accepted = true;
+        own->accepted++;
+    }
     if (!t->accepted)
         sim_fail("task %u: an outcome, though it was never accepted", number);
     if (t->answered || t->unwaited)
@@ -208,7 +262,8 @@ void oracle_outcome(uint32_t h, const struct fab_outcome *out)
         break;
     case FAB_LOST:
         o->lost++;
-        if (!own->remote || !own->broken)
+        /* a handle that fabricd does not know any more goes on, but without its tasks */
+        if (!own->remote || (!own->broken && world.patient))
             sim_fail("task %u is lost, but the link is not", number);
         break;
     default:

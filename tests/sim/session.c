@@ -10,14 +10,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/clock.h"
 #include "core/error.h"
 #include "tests/sim/world.h"
 #include "transport/session.h"
 
 #define TIMEOUT_NS 3000000u
 
+enum stage { HELLO, OFFER, CONNECT, JOIN, UP };
+
 struct session {
     struct line *line;
+    enum stage stage;
+    uint64_t due, deadline; /* when the present stage's answer is there; when it is too late */
+    uint32_t roles;
+    struct session_self self;
+    const char *client;
+    struct host_welcome welcome;
     struct session_info info;
     struct tr_domain *dom;
     struct tr_ep *ep;
@@ -33,7 +42,7 @@ static struct session *mine(void)
     return open_now[sim.current - sim.actor];
 }
 
-struct tr_domain *session_domain(void)
+struct tr_domain *sim_session_domain(void)
 {
     return mine() ? mine()->dom : NULL;
 }
@@ -58,89 +67,146 @@ static int hung_up(void)
     return err_set(-EPIPE, "fabricd hung up");
 }
 
-static int await_connected(struct session *s)
+static int on_join(struct session *s)
 {
     struct tr_event ev[8];
-    uint64_t deadline = sim_now() + TIMEOUT_NS;
-    while (!s->connected) {
-        int n = tr_net.poll(s->dom, ev, 8);
+    int n;
+    while (!s->connected && (n = tr_net.poll(s->dom, ev, 8)) > 0)
         for (int i = 0; i < n; i++) {
             int rc = session_on_event(s, &ev[i]);
             if (rc < 0)
                 return rc;
         }
-        if (n > 0)
-            continue;
-        if (sim_now() >= deadline)
-            return err_set(-ETIMEDOUT, "the data connection is not answered");
-        uint64_t end = session_end_due();
-        sim_wait(s->dom, deadline < end ? deadline : end);
-        if (ended(s))
-            return hung_up();
-    }
-    return 0;
+    return s->connected ? 0 : -EAGAIN;
 }
 
-static int open_data(struct session *s, const struct host_welcome *w)
+static int on_hello(struct session *s)
 {
     struct tr_opts o = {.provider = "tcp", .eps_max = 1, .ops_per_ep = 1024};
+    int rc = host_join(s->roles, &s->self, s->client, &s->line, &s->welcome);
+    if (rc < 0)
+        return rc;
+    const struct host_welcome *w = &s->welcome;
+    s->info.lease_window = w->lease_window;
+    s->info.submit_window = w->submit_window;
+    s->info.queues = w->queues;
+    s->info.session = w->session;
+    s->info.untold_max = world.seg.slots / world.seg.participants / 4;
+    s->info.keep_ns = world.keep;
+    snprintf(s->info.server, sizeof s->info.server, SERVER);
+    snprintf(s->info.provider, sizeof s->info.provider, "tcp");
+    rc = tr_net.domain_open(&s->dom, &o);
+    s->line->client_dom = s->dom;
+    return rc;
+}
+
+static int on_offer(struct session *s)
+{
     struct tr_remote ours, theirs;
-    int rc = tr_net.domain_open(&s->dom, &o);
-    if (rc == 0) {
-        s->line->client_dom = s->dom;
-        rc = lane_new(&s->lane, &tr_net, s->dom, &w->lane, &ours);
-    }
-    if (rc == 0) {
-        sim_sleep(1 + sim_roll(20000));
-        rc = ended(s) ? hung_up() : host_offer(s->line, &ours, &theirs);
-    }
+    int rc = lane_new(&s->lane, &tr_net, s->dom, &s->welcome.lane, &ours);
     if (rc == 0)
-        rc = lane_peer(s->lane, &theirs);
-    if (rc == 0) {
-        sim_sleep(1 + sim_roll(20000));
-        rc = ended(s) ? hung_up() : 0;
-    }
-    if (rc == 0)
-        rc = tr_net.connect(s->dom, &s->ep, w->addr, w->addr_len, &w->ticket, sizeof w->ticket);
+        rc = host_offer(s->line, &ours, &theirs);
+    return rc < 0 ? rc : lane_peer(s->lane, &theirs);
+}
+
+static int on_connect(struct session *s)
+{
+    const struct host_welcome *w = &s->welcome;
+    int rc = tr_net.connect(s->dom, &s->ep, w->addr, w->addr_len, &w->ticket, sizeof w->ticket);
     if (rc < 0)
         return rc;
     s->line->client_ep = s->ep;
     if (s->line->partitioned)
         net_partition(s->ep, true);
-    rc = lane_bind(s->lane, s->ep);
-    return rc < 0 ? rc : await_connected(s);
+    return lane_bind(s->lane, s->ep);
 }
 
-int session_open(struct session **out, const char *provider, const char *host, const char *port,
-                 const struct fab_options *opts, bool with_data, struct tr_domain **dom,
-                 struct lane **lane)
+int session_step(struct session *s)
 {
-    struct host_welcome w;
+    static int (*const stages[])(struct session *) = {on_hello, on_offer, on_connect, on_join};
+    while (s->stage != UP) {
+        if (sim.current->killed)
+            return err_set(-EPROTO, "killed"); /* no use to try again */
+        if (ended(s))
+            return hung_up();
+        if (sim_now() < s->due)
+            return -EAGAIN;
+        int rc = stages[s->stage](s);
+        if (rc == -EAGAIN && sim_now() >= s->deadline)
+            return err_set(-ETIMEDOUT, "the data connection is not answered");
+        if (rc < 0)
+            return rc;
+        s->stage++;
+        s->due = s->stage < JOIN ? sim_now() + 1 + sim_roll(20000) : 0;
+    }
+    return 0;
+}
+
+void session_sleep(struct session *s, uint64_t until)
+{
+    uint64_t end = session_end_due(), start = clock_ns() - sim_now();
+    until = until - start < s->deadline ? until - start : s->deadline;
+    if (s->due > sim_now() && s->due < until)
+        until = s->due;
+    if (until <= sim_now())
+        until = sim_now() + 1;
+    sim_wait(s->dom, until < end ? until : end);
+}
+
+int session_begin(struct session **out, const char *provider, const char *host, const char *port,
+                  const struct fab_options *opts, bool with_data, const struct session_self *self)
+{
     struct session *s = calloc(1, sizeof *s);
+    (void)provider;
     (void)host;
     (void)port;
     (void)with_data;
     if (!s)
         return -ENOMEM;
     open_now[sim.current - sim.actor] = s;
-    sim_sleep(1 + sim_roll(20000));
-    int rc = sim.current->killed ? hung_up() : host_join(opts->roles, &s->line, &w);
-    if (rc == 0) {
-        s->info.lease_window = w.lease_window;
-        s->info.submit_window = w.submit_window;
-        s->info.queues = w.queues;
-        snprintf(s->info.server, sizeof s->info.server, SERVER);
-        snprintf(s->info.provider, sizeof s->info.provider, "%s", provider);
-        rc = open_data(s, &w);
-    }
-    if (rc < 0) {
-        session_close(s);
-        return rc;
-    }
-    *dom = s->dom;
-    *lane = s->lane;
+    s->roles = opts->roles;
+    s->self = *self;
+    s->client = opts->client;
+    s->due = sim_now() + 1 + sim_roll(20000);
+    s->deadline = sim_now() + TIMEOUT_NS;
     *out = s;
     return 0;
+}
+
+int session_open(struct session **out, const char *provider, const char *host, const char *port,
+                 const struct fab_options *opts, bool with_data, const struct session_self *self)
+{
+    int rc = session_begin(out, provider, host, port, opts, with_data, self);
+    if (rc < 0)
+        return rc;
+    while ((rc = session_step(*out)) == -EAGAIN)
+        session_sleep(*out, UINT64_MAX);
+    if (rc < 0) {
+        session_close(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+void session_new_instance(uint8_t instance[CTL_INSTANCE])
+{
+    for (int i = 0; i < CTL_INSTANCE; i++)
+        instance[i] = (uint8_t)sim_roll(256);
+}
+
+struct tr_domain *session_domain(const struct session *s)
+{
+    return s->dom;
+}
+
+struct lane *session_lane(const struct session *s)
+{
+    return s->lane;
+}
+
+bool session_ended(const struct session *s)
+{
+    return s->line && s->line->over;
 }
 
 const struct session_info *session_info(const struct session *s)
@@ -182,11 +248,11 @@ int session_status(struct session *s, char **text, int64_t timeout_ns)
     return err_set(-ENOSYS, "no status here");
 }
 
-void session_close(struct session *s)
+static void close_it(struct session *s, bool bye)
 {
     struct line *line = s->line;
     if (line) {
-        line->bye = !sim.current->killed;
+        line->bye = bye && !sim.current->killed;
         line->client_ep = NULL;
         line->client_dom = NULL;
         if (line->client_end_due == UINT64_MAX) /* a killed one's sockets have been closed */
@@ -203,4 +269,14 @@ void session_close(struct session *s)
         tr_net.domain_close(s->dom);
     open_now[sim.current - sim.actor] = NULL;
     free(s);
+}
+
+void session_close(struct session *s)
+{
+    close_it(s, true);
+}
+
+void session_break(struct session *s)
+{
+    close_it(s, false);
 }

@@ -250,7 +250,7 @@ int loop_run(struct loop *l, int64_t timeout_ns)
 {
     uint64_t until = timeout_ns < 0 ? UINT64_MAX : sim_now() + (uint64_t)timeout_ns;
     uint64_t end = session_end_due();
-    sim_wait(session_domain(), until < end ? until : end);
+    sim_wait(sim_session_domain(), until < end ? until : end);
     if (sim.current->killed)
         return err_set(-ECANCELED, "killed");
     if (l->control && session_end_due() <= sim_now()) {

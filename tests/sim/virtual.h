@@ -72,6 +72,6 @@ _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2
 /* Of the running actor's session (session.c): when it hears of its control connection's end, and
  * the domain of its data connection. */
 uint64_t session_end_due(void);
-struct tr_domain *session_domain(void);
+struct tr_domain *sim_session_domain(void);
 
 #endif

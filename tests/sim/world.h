@@ -13,6 +13,7 @@
 #include "apps/fabricd/link.h"
 #include "core/fabric.h"
 #include "tests/sim/virtual.h"
+#include "transport/session.h"
 
 #define TASKS_MAX 16384
 #define SERVER    "simulated"
@@ -28,6 +29,7 @@ struct line {
     struct peer *peer;       /* NULL: fabricd has closed its end */
     struct tr_ep *client_ep; /* while the client has one */
     struct tr_domain *client_dom;
+    bool over;               /* fabricd has said that it ends */
     bool bye;                /* the client said good-bye before it closed */
     uint64_t client_end_due; /* when fabricd hears that the client's end is closed */
     uint64_t host_end_due;   /* when the client hears it of fabricd's end */
@@ -38,6 +40,7 @@ struct line {
 };
 
 struct host_welcome {
+    enum ctl_session session;
     uint32_t lease_window, submit_window, queues, incarnation;
     struct lane_params lane;
     uint64_t ticket;
@@ -48,7 +51,8 @@ struct host_welcome {
 /* Where faults find a line's connection: either end, NULL when there is none. */
 struct tr_ep *line_ep(const struct line *line);
 /* What fabricd's handshake and lane offer come to. */
-int host_join(uint32_t roles, struct line **out, struct host_welcome *w);
+int host_join(uint32_t roles, const struct session_self *self, const char *client,
+              struct line **out, struct host_welcome *w);
 int host_offer(struct line *line, const struct tr_remote *theirs, struct tr_remote *ours);
 
 /* ---- the oracle ---- */
@@ -58,11 +62,14 @@ struct task {
     uint32_t len;
     uint64_t begun, completed, failed; /* bits: attempts */
     bool unwaited, accepted, refused, cancelled, answered;
+    bool maybe; /* its producer was killed while it submitted it */
     uint8_t status;
+    uint32_t again_for, again_told; /* the handle that may get its outcome again; that got it */
 };
 
 struct handle {
     bool broken, killed, remote;
+    bool harmed; /* one of its links had a fault */
     uint32_t accepted, answered;
 };
 
@@ -70,7 +77,8 @@ struct oracle {
     struct task task[TASKS_MAX];
     struct handle handle[1024];
     uint32_t tasks, handles;
-    uint64_t submitted, outcomes, attempts, lost, cancelled, dead, unwaited, refused, released;
+    uint64_t submitted, outcomes, attempts, lost, cancelled, dead, unwaited, refused, released,
+        taken_up, again;
 };
 
 uint32_t oracle_handle(bool remote);
@@ -87,6 +95,10 @@ uint32_t oracle_result(const struct fab_lease *l, uint8_t *bytes, uint32_t room)
 void oracle_failing(const struct fab_lease *l, char text[64]);
 void oracle_released(const struct fab_lease *l);
 void oracle_outcome(uint32_t h, const struct fab_outcome *o);
+/* The submit was cut off by the death of its producer: it may be accepted or not. */
+void oracle_unsure(uint32_t number);
+/* Handle h has taken up what handle from had left, and says that it is so many tasks. */
+void oracle_taken_up(uint32_t h, uint32_t from, size_t outstanding);
 /* Handle h has nothing outstanding any more, says the library. */
 void oracle_drained(uint32_t h);
 /* Everything is over and every worker idle. */
@@ -103,9 +115,12 @@ struct world {
     int mode;          /* enum lane_mode, LANE_AUTO: each link its own */
     bool faults, calm; /* calm: no more faults, everything is to come to its end */
     uint64_t tick, keepalive;
+    uint64_t keep; /* segment.keep_results */
+    bool patient;  /* keep is longer than any outage: nothing is lost */
     uint32_t producers, producers_done;
     uint32_t crashes; /* links that ended with their peer's crash */
     bool stop;        /* workers are to go */
+    bool dead;        /* fabricd, and the next one is not there yet */
     struct line *lines;
     uint32_t lines_made;
     struct peer *peers;
@@ -117,6 +132,8 @@ extern struct world world;
 
 void host_open(void);
 void host_close(void);
+/* Kills fabricd; another one takes the segment over later. */
+void host_die(void);
 /* Ends fabricd's end of a line, as a drained or refused peer's. */
 void host_drop(struct line *line);
 
@@ -125,5 +142,7 @@ void actors_open(void);
 /* Kills the process of a remote actor; it starts again later. False: there was nothing to kill. */
 bool actor_kill(uint32_t i);
 uint32_t actors_remote(void);
+/* A link of this handle had a fault. */
+bool actors_harmed(uint32_t handle);
 
 #endif

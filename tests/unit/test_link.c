@@ -53,7 +53,7 @@ static void open_scene(struct scene *s)
 static void close_scene(struct scene *s)
 {
     big_drop(&s->big);
-    link_close(s->link, &s->out, s->me, false);
+    link_close(s->link, &s->out, s->me, false, 0);
     close_pair(&s->p);
     fab_close(s->local);
     segment_unmap(&s->seg);
@@ -207,22 +207,229 @@ Test(link, a_result_over_the_arena_fails_its_task)
 
 /* ---- memory and sleep ---- */
 
-Test(link, an_outcome_that_was_sent_gives_its_memory_back)
+/* So many of the arena's blocks hold results. */
+static uint32_t results(const struct segment *seg)
+{
+    uint32_t n = 0;
+    for (uint32_t u = 0; u < seg->chunks * ARENA_CHUNK_BLOCKS; u++)
+        n += block_state(at_load(&seg->block_word[u])) == BLOCK_RES;
+    return n;
+}
+
+static uint32_t outcomes(const struct segment *seg)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < seg->slots; i++)
+        n += slot_is_outcome(at_load(&seg->slot[i].state));
+    return n;
+}
+
+static void run_one(struct scene *s, uint32_t result)
+{
+    struct fab_lease l;
+    cr_assert_eq(fab_claim(s->local, 0, &l, 1, 0), 1);
+    cr_assert_eq(fab_complete(s->local, &l, s->bytes, result), 0);
+}
+
+static void say_refs(struct scene *s, uint8_t type, uint8_t flags, uint8_t arrived, uint32_t n,
+                     const uint64_t *refs)
+{
+    say(s, (struct record){.type = type,
+                           .flags = flags,
+                           .priority = arrived,
+                           .len = 8 * n,
+                           .payload = (const uint8_t *)refs});
+}
+
+Test(link, an_outcome_stays_until_it_is_known_to_be_taken)
 {
     struct scene *s = calloc(1, sizeof *s);
-    struct fab_lease l;
     open_scene(s);
-    say(s, task(1, s->bytes, 8));
+    uint64_t ref = 1ull << 32 | 1;
+    say(s, task(ref, s->bytes, 8));
     cr_assert_eq(turn(s), 0);
-    uint64_t before = arena_bytes_free(&s->seg);
-    cr_assert_eq(fab_claim(s->local, 0, &l, 1, 0), 1);
-    cr_assert_eq(fab_complete(s->local, &l, s->bytes, 3000), 0);
-    cr_assert_lt(arena_bytes_free(&s->seg), before);
+    run_one(s, 300);
     cr_assert_eq(turn(s), 0);
     cr_assert_eq(s->link->unanswered, 0);
-    for (uint32_t u = 0; u < s->seg.chunks * ARENA_CHUNK_BLOCKS; u++)
-        cr_assert_neq(block_state(at_load(&s->seg.block_word[u])), BLOCK_RES,
-                      "others may wait for it, and this peer may never ask again");
+    cr_assert_eq(results(&s->seg), 1, "the link may break before the peer has it");
+    say_refs(s, REC_TAKEN, 0, 0, 1, &ref);
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(results(&s->seg), 0);
+    cr_assert_eq(outcomes(&s->seg), 0);
+    /* the use of its place says it, too */
+    ref += 2ull << 32;
+    say(s, task(ref, s->bytes, 8));
+    cr_assert_eq(turn(s), 0);
+    run_one(s, 300);
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(results(&s->seg), 1);
+    say(s, task(ref + (2ull << 32), s->bytes, 8));
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(results(&s->seg), 0);
+    close_scene(s);
+    free(s);
+}
+
+Test(link, what_was_not_told_can_not_be_taken)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    open_scene(s);
+    uint64_t ref = 1ull << 32 | 1, outside = WINDOW;
+    say(s, task(ref, s->bytes, 8));
+    cr_assert_eq(turn(s), 0);
+    say_refs(s, REC_TAKEN, 0, 0, 1, &ref);
+    cr_assert_eq(turn(s), -EPROTO);
+    close_scene(s);
+    open_scene(s);
+    say_refs(s, REC_TAKEN, 0, 0, 1, &outside);
+    cr_assert_eq(turn(s), -EPROTO);
+    close_scene(s);
+    open_scene(s);
+    say_refs(s, REC_RESUME, REC_LAST, 0, 0, &ref);
+    cr_assert_eq(turn(s), -EPROTO, "nobody asked for a list");
+    close_scene(s);
+    free(s);
+}
+
+/* ---- a new link for an old session ---- */
+
+static void again(struct scene *s, enum link_session how)
+{
+    uint32_t kept = s->link->participant;
+    struct identity who = {.client = "test"};
+    link_close(s->link, &s->out, s->me, true, UINT64_MAX);
+    close_pair(&s->p);
+    cr_assert_eq(participant_life(at_load(&s->seg.participant[kept].life)), LIFE_KEPT);
+    open_pair(&s->p, LANE_SEND, 22);
+    struct link_params lp = {.seg = &s->seg,
+                             .daemon_fd = -1,
+                             .roles = FAB_PRODUCER | FAB_WORKER,
+                             .name = "peer",
+                             .peer = "test",
+                             .provider = "tcp",
+                             .mode = LANE_SEND,
+                             .lease_window = WINDOW,
+                             .submit_window = WINDOW,
+                             .identity = &who,
+                             .session = how,
+                             .kept = kept,
+                             .window = how == LINK_RESUMED ? WINDOW : 0,
+                             .pid = (uint32_t)getpid()};
+    cr_assert_eq(link_open(&s->link, &lp), 0, "%s", err_text(-1));
+    s->link->lane = s->p.lane[1];
+}
+
+static uint64_t ref_at(uint32_t i)
+{
+    return 1ull << 32 | i;
+}
+
+/* Five tasks: 0 and 1 answered, of which 0 was taken; 2 is done, 3 waits; 4 never arrived. */
+static void five_tasks(struct scene *s)
+{
+    struct record r;
+    uint8_t copy[CELL];
+    open_scene(s);
+    for (uint32_t i = 0; i < 4; i++) {
+        say(s, task(ref_at(i), s->bytes, 8));
+        cr_assert_eq(turn(s), 0);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        run_one(s, 300);
+        cr_assert_eq(turn(s), 0);
+    }
+    while (hear(s, &r, copy))
+        ;
+    run_one(s, 8);
+    cr_assert_eq(outcomes(&s->seg), 3);
+}
+
+Test(link, after_a_break_both_sides_know_what_is_to_be_done)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    uint64_t open[3] = {ref_at(2), ref_at(3), ref_at(4)}, arrived[1] = {ref_at(1)};
+    struct record r;
+    uint8_t copy[CELL];
+    five_tasks(s);
+    again(s, LINK_RESUMED);
+    cr_assert_eq(turn(s), 0);
+    cr_assert_not(hear(s, &r, copy), "outcomes wait until it is clear which are wanted");
+    say_refs(s, REC_RESUME, 0, 0, 3, open);
+    say_refs(s, REC_RESUME, REC_LAST, 1, 1, arrived);
+    cr_assert_eq(turn(s), 0);
+    cr_assert(hear(s, &r, copy));
+    cr_assert_eq(r.type, REC_UNKNOWN);
+    cr_assert(r.flags & REC_LAST);
+    cr_assert_eq(rec_refs(&r), 1);
+    cr_assert_eq(rec_ref_at(&r, 0), ref_at(4));
+    cr_assert(hear(s, &r, copy));
+    cr_assert_eq(r.type, REC_OUTCOME);
+    cr_assert_eq(r.ref, ref_at(2));
+    cr_assert_eq(outcomes(&s->seg), 2, "0 was taken; 1 has arrived, 2 is told");
+    /* and it goes on */
+    say(s, task(ref_at(4), s->bytes, 8));
+    cr_assert_eq(turn(s), 0);
+    for (uint32_t i = 3; i < 5; i++) {
+        run_one(s, 8);
+        cr_assert_eq(turn(s), 0);
+        cr_assert(hear(s, &r, copy));
+        cr_assert_eq(r.type, REC_OUTCOME);
+        cr_assert_eq(r.ref, ref_at(i));
+    }
+    cr_assert_eq(s->link->unanswered, 0);
+    close_scene(s);
+    free(s);
+}
+
+Test(link, another_handle_takes_up_what_an_earlier_one_has_left)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct record r = {0};
+    uint32_t len, records, at = 0, kept = 0, done = 0;
+    five_tasks(s);
+    again(s, LINK_TAKEN_UP);
+    cr_assert_eq(s->link->submit_window, WINDOW + 4);
+    cr_assert_eq(turn(s), 0);
+    const void *batch = lane_rx_next(s->p.lane[0], &len, &records);
+    cr_assert_not_null(batch);
+    while (rec_next(batch, len, &at, &r) == 1 && r.type == REC_KEPT && !(r.flags & REC_LAST)) {
+        cr_assert_eq(r.ref, ref_at(kept));
+        cr_assert_eq(r.kernel, 1);
+        kept++;
+    }
+    cr_assert_eq(kept, 4);
+    cr_assert(r.flags & REC_LAST);
+    lane_rx_release(s->p.lane[0]);
+    while ((batch = lane_rx_next(s->p.lane[0], &len, &records))) {
+        for (at = 0; rec_next(batch, len, &at, &r) == 1; done++)
+            cr_assert_eq(r.type, REC_OUTCOME);
+        lane_rx_release(s->p.lane[0]);
+    }
+    cr_assert_eq(done, 3);
+    close_scene(s);
+    free(s);
+}
+
+Test(link, a_list_that_makes_no_sense_ends_the_link)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    uint64_t outside = ref_at(WINDOW), twice[2] = {ref_at(2), ref_at(2)};
+    five_tasks(s);
+    again(s, LINK_RESUMED);
+    say_refs(s, REC_RESUME, REC_LAST, 0, 1, &outside);
+    cr_assert_eq(turn(s), -EPROTO);
+    again(s, LINK_RESUMED);
+    say_refs(s, REC_RESUME, REC_LAST, 0, 2, twice);
+    cr_assert_eq(turn(s), -EPROTO);
+    again(s, LINK_RESUMED);
+    say(s, task(ref_at(4), s->bytes, 8));
+    cr_assert_eq(turn(s), -EPROTO, "a task before the list");
+    again(s, LINK_RESUMED);
+    uint64_t many[WINDOW + 1];
+    for (uint32_t i = 0; i <= WINDOW; i++)
+        many[i] = 7ull << 32 | i % WINDOW;
+    say_refs(s, REC_RESUME, 0, 0, WINDOW + 1, many);
+    cr_assert_eq(turn(s), -EPROTO, "more than there can be");
     close_scene(s);
     free(s);
 }
@@ -335,9 +542,11 @@ Test(remote, small_payloads_that_came_as_large_ones_are_read)
     struct rlease ring[2] = {0};
     struct rtask tasks[1] = {{.generation = 1}};
     struct rmark marks[2] = {0};
+    uint64_t tell[1];
     struct remote r = {.lease = ring,
                        .mark = marks,
                        .lease_cap = 2,
+                       .tell = tell,
                        .task = tasks,
                        .window = 1,
                        .done_first = REMOTE_NONE,
