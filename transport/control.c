@@ -170,7 +170,7 @@ int ctl_get_hello(const struct ctl_frame *f, struct ctl_hello *h)
     memset(h, 0, sizeof *h);
     h->version_min = ctl_get_u32(&b);
     h->version_max = ctl_get_u32(&b);
-    if (!b.bad && h->version_max < CTL_VERSION)
+    if (!b.bad && (h->version_max < CTL_VERSION || h->version_min > CTL_VERSION))
         return 0; /* what follows is of that version's making; it is refused for it */
     ctl_get(&b, h->nonce, sizeof h->nonce);
     h->roles = ctl_get_u32(&b);

@@ -31,7 +31,7 @@ static int to_child[2], to_test[2];
 
 static void begin(void)
 {
-    cr_assert_eq(fixture_start(&fx, getenv("BUILD_DIR"), "[segment]\nslots = 256\narena = \"4MiB\"\n"),
+    cr_assert_eq(fixture_start(&fx, getenv("BUILD_DIR"), "[segment]\nslots = 256\narena = \"4MiB\"\nkeep_results = \"1s\"\n"),
                  0, "%s", fab_errmsg());
     cr_assert_eq(pipe(to_child), 0);
     cr_assert_eq(pipe(to_test), 0);
