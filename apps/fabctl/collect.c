@@ -215,7 +215,7 @@ static int collect(struct collect *c)
     rc = gather(c, f);
     if (rc < 0)
         screen_say(&c->screen, "%s", err_text(rc));
-    if (c.n > 0)
+    if (c->n > 0)
         qsort(c->result, c->n, sizeof *c->result, by_tag);
     for (size_t i = 0; i < c->n; i++)
         print_one(c, &c->result[i]);
