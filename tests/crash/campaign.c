@@ -503,7 +503,8 @@ static int prepare(struct campaign *c)
             "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\nlog_level = \"info\"\n[listen]\n"
             "address = \"\"\n[segment]\nslots = 256\nparticipants = 16\narena = \"16MiB\"\n"
             "producer_share = 60\n" /* a bit over WINDOW and the stock: some submits wait */
-            "keep = \"60s\"\n",
+            "keep = \"60s\"\n"
+            "dedup_keys = 262144\n", /* a key's window is longer than most campaigns */
             c->dir, c->dir);
     fclose(f);
     int fd = open(c->plan_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
