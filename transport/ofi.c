@@ -2,12 +2,12 @@
  *
  * ofi.c - the libfabric transport: domain, memory, posts and polling. Connections are in ofi_ep.c.
  *
- * Providers "tcp" and "verbs" by the same path: FI_EP_MSG endpoints, one completion queue and one
- * event queue a domain, manual progress, FI_THREAD_DOMAIN. Memory registration modes are offered
+ * Providers "tcp" and "verbs" by the same path: FI_EP_MSG endpoints, one or two completion queues and
+ * one event queue a domain, manual progress, FI_THREAD_DOMAIN. Memory registration modes are offered
  * and the provider's choice obeyed: tcp takes offsets and keys of ours (random, 64 bits), verbs
  * virtual addresses and keys of its own.
  *
- * The event queue is read when a sleep has ended and now and then otherwise: a look costs as much
+ * Completion queues and waiting are in ofi_wait.c. The event queue is read when a sleep has ended and now and then otherwise: a look costs as much
  * as a message.
  */
 #include <errno.h>
@@ -24,10 +24,7 @@
 #include "transport/ofi_internal.h"
 #include "transport/ofi_load.h"
 
-#define EQ_EVERY    64u
-#define CQ_MIN      64u
-#define CQ_SOFT_MAX 8192u      /* a queue in our own memory grows by itself */
-#define CQ_HARD_MAX (1u << 20) /* a device's is pinned memory */
+#define EQ_EVERY 64u
 
 /* Before libfabric reads it, and while there is one thread. Who set it has the last word, and
  * domain_open() finds out. */
@@ -44,7 +41,7 @@ int ofi_error(int rc, const char *what)
 }
 
 /* Does the device read and write our memory itself? Then it is locked there. */
-static bool pins_memory(const struct tr_domain *d)
+bool ofi_pins_memory(const struct tr_domain *d)
 {
     return (d->info->domain_attr->mr_mode & FI_MR_ALLOCATED) != 0;
 }
@@ -52,7 +49,7 @@ static bool pins_memory(const struct tr_domain *d)
 int ofi_pin_error(const struct tr_domain *d, int rc, const char *what)
 {
     struct rlimit lim;
-    if (rc != -FI_ENOMEM || !pins_memory(d) || getrlimit(RLIMIT_MEMLOCK, &lim) < 0 ||
+    if (rc != -FI_ENOMEM || !ofi_pins_memory(d) || getrlimit(RLIMIT_MEMLOCK, &lim) < 0 ||
         lim.rlim_cur == RLIM_INFINITY)
         return ofi_error(rc, what);
     return err_set(-ENOMEM,
@@ -141,8 +138,7 @@ void ofi_disown(struct tr_domain *d, const struct tr_ep *ep)
 
 static void domain_close(struct tr_domain *d)
 {
-    if (d->cq)
-        fi_close(&d->cq->fid);
+    ofi_queues_close(d);
     if (d->domain)
         fi_close(&d->domain->fid);
     if (d->eq)
@@ -155,26 +151,6 @@ static void domain_close(struct tr_domain *d)
         free(d->pools[i]);
     free(d->pools);
     free(d);
-}
-
-static int open_queues(struct tr_domain *d, const struct tr_opts *opts)
-{
-    uint64_t want = (uint64_t)opts->eps_max * opts->ops_per_ep * 2;
-    uint64_t most = pins_memory(d) ? CQ_HARD_MAX : CQ_SOFT_MAX;
-    struct fi_cq_attr ca = {.size = want < CQ_MIN ? CQ_MIN
-                                    : want < most ? want
-                                                  : most,
-                            .format = FI_CQ_FORMAT_MSG,
-                            .wait_obj = FI_WAIT_FD};
-    struct fi_eq_attr ea = {.size = 256, .wait_obj = FI_WAIT_FD};
-    int rc = fi_eq_open(d->fabric, &ea, &d->eq, NULL);
-    if (rc)
-        return ofi_error(rc, "opening an event queue");
-    /* libfabric does not tell the device's max_cqe: come down to it */
-    while ((rc = fi_cq_open(d->domain, &ca, &d->cq, NULL)) == -FI_EINVAL && ca.size > CQ_MIN)
-        ca.size = ca.size - ca.size / 8 > CQ_MIN ? ca.size - ca.size / 8 : CQ_MIN;
-    d->cq_size = ca.size;
-    return rc ? ofi_pin_error(d, rc, "opening a completion queue") : 0;
 }
 
 /* ---- opening ---- */
@@ -313,6 +289,7 @@ static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
     }
     snprintf(d->provider, sizeof d->provider, "%s", opts->provider);
     d->ops_per_ep = opts->ops_per_ep;
+    d->watched.epoll_fd = -1;
     rc = get_info(d, opts, hints);
     fi_freeinfo(hints);
     if (rc) {
@@ -329,7 +306,7 @@ static int domain_open(struct tr_domain **out, const struct tr_opts *opts)
         rc = ofi_error(rc, "opening the domain");
         goto fail;
     }
-    rc = open_queues(d, opts);
+    rc = ofi_queues_open(d, opts);
     if (rc == 0)
         rc = check_keys(d);
     if (rc < 0)
@@ -409,7 +386,7 @@ static void put_op(struct tr_domain *d, struct ofi_op *op)
     d->ops_free++;
 }
 
-/* The queue is full. What makes room in it may come without an event (injected sends): see arm().
+/* The queue is full. What makes room in it may come without an event (injected sends): see ofi_arm().
  */
 static int try_later(struct tr_domain *d)
 {
@@ -491,23 +468,23 @@ static int to_event(struct tr_domain *d, struct ofi_op *op, size_t len, int erro
     return 1;
 }
 
-static int read_error(struct tr_domain *d, struct tr_event *ev)
+static int read_error(struct tr_domain *d, struct fid_cq *cq, struct tr_event *ev)
 {
     struct fi_cq_err_entry e;
     memset(&e, 0, sizeof e); /* err_data_size 0: no extra data wanted */
-    if (fi_cq_readerr(d->cq, &e, 0) < 0 || !e.op_context)
+    if (fi_cq_readerr(cq, &e, 0) < 0 || !e.op_context)
         return 0;
     return to_event(d, e.op_context, 0, e.err > 0 && e.err < 256 ? -e.err : -EIO, ev);
 }
 
-static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
+static int read_cq(struct tr_domain *d, struct fid_cq *cq, struct tr_event *ev, int max)
 {
     struct fi_cq_msg_entry e[16];
     int n = 0;
     while (n < max) {
-        ssize_t got = fi_cq_read(d->cq, e, (size_t)(max - n < 16 ? max - n : 16));
+        ssize_t got = fi_cq_read(cq, e, (size_t)(max - n < 16 ? max - n : 16));
         if (got == -FI_EAVAIL) {
-            n += read_error(d, &ev[n]);
+            n += read_error(d, cq, &ev[n]);
             continue;
         }
         if (got <= 0)
@@ -517,30 +494,22 @@ static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
         if (got < 16)
             break;
     }
+    return n;
+}
+
+static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
+{
+    int n = 0;
+    ofi_unwatch_later(d);
+    for (uint32_t i = 0; i < d->cqs; i++)
+        if (d->cq[i].eps > 0)
+            n += read_cq(d, d->cq[i].cq, &ev[n], max - n);
     if (d->eq_due || ++d->polls % EQ_EVERY == 0) {
         while (n < max && ofi_read_eq(d, &ev[n]))
             n++;
         d->eq_due = n == max;
     }
     return n;
-}
-
-static int fds(struct tr_domain *d, int fd[2])
-{
-    if (fi_control(&d->cq->fid, FI_GETWAIT, &fd[0]) || fi_control(&d->eq->fid, FI_GETWAIT, &fd[1]))
-        return 0;
-    return 2;
-}
-
-static int arm(struct tr_domain *d)
-{
-    struct fid *fids[2] = {&d->cq->fid, &d->eq->fid};
-    d->eq_due = true; /* the sleep may end for its sake */
-    if (d->starved) { /* room may have been made unseen since: post again before sleeping */
-        d->starved = false;
-        return -EAGAIN;
-    }
-    return fi_trywait(d->fabric, fids, 2) == 0 ? 0 : -EAGAIN;
 }
 
 const struct tr_ops tr_ofi = {
@@ -563,6 +532,6 @@ const struct tr_ops tr_ofi = {
     .post_send = post_send,
     .post_write = post_write,
     .poll = poll_domain,
-    .fds = fds,
-    .arm = arm,
+    .fds = ofi_fds,
+    .arm = ofi_arm,
 };

@@ -48,8 +48,7 @@ void ofi_listener_close(struct tr_listener *l)
 /* One endpoint more must not overrun a completion queue of fixed size: that would end them all. */
 static bool has_room(const struct tr_domain *d)
 {
-    bool fixed = d->info->domain_attr->mr_mode & FI_MR_ALLOCATED; /* the device's */
-    return !fixed || (d->neps + 1ull) * 2 * d->ops_per_ep <= d->cq_size;
+    return !ofi_pins_memory(d) || (d->neps + 1ull) * 2 * d->ops_per_ep <= d->cq_size;
 }
 
 static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out)
@@ -71,6 +70,7 @@ static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out
         free(ep);
         return -ENOMEM;
     }
+    ep->cq = ofi_queue_for_one_more(d);
     rc = fi_endpoint(d->domain, info, &ep->ep, ep);
     if (rc) {
         free(ep);
@@ -78,7 +78,7 @@ static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out
     }
     rc = fi_ep_bind(ep->ep, &d->eq->fid, 0);
     if (!rc)
-        rc = fi_ep_bind(ep->ep, &d->cq->fid, FI_TRANSMIT | FI_RECV);
+        rc = fi_ep_bind(ep->ep, &ep->cq->cq->fid, FI_TRANSMIT | FI_RECV);
     if (!rc)
         rc = fi_enable(ep->ep);
     if (rc) {
@@ -87,6 +87,7 @@ static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out
         return ofi_pin_error(d, rc, "making the queues of an endpoint");
     }
     d->neps++;
+    ep->cq->eps++;
     ep->next = d->eps;
     if (ep->next)
         ep->next->prev = ep;
@@ -176,8 +177,10 @@ void ofi_ep_free(struct tr_ep *ep)
 {
     struct tr_domain *d = ep->dom;
     ofi_disown(d, ep);
+    ofi_unwatch(d); /* its socket is about to be closed, and a forked child may have it, too */
     fi_close(&ep->ep->fid);
     d->neps--;
+    ep->cq->eps--;
     if (ep->prev)
         ep->prev->next = ep->next;
     else

@@ -5,6 +5,7 @@
 #ifndef FABRIC_OFI_INTERNAL_H
 #define FABRIC_OFI_INTERNAL_H
 
+#include <poll.h>
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
 #include <rdma/fi_domain.h>
@@ -13,6 +14,9 @@
 #include <rdma/fi_errno.h>
 #include <rdma/fi_rma.h>
 #include "transport/transport.h"
+
+#define OFI_WATCHED_MAX 16
+#define OFI_AWAKE_POLLS 64u /* so many polls without a sleep: the next one is not near */
 
 #define OFI_VERSION FI_VERSION(1, 17)
 
@@ -30,7 +34,19 @@ struct tr_domain {
     struct fi_info *info;
     struct fid_fabric *fabric;
     struct fid_domain *domain;
-    struct fid_cq *cq;
+    struct ofi_cq {
+        struct fid_cq *cq;
+        uint32_t eps, eps_max; /* bound to it; at most */
+        bool pollfds;          /* its descriptors are an array, not an epoll descriptor */
+    } cq[2];                   /* ofi_wait.c has why two */
+    uint32_t cqs;
+    struct ofi_watched {
+        int epoll_fd; /* -1: the one queue has a descriptor of its own */
+        bool on;      /* fd[] is in it */
+        uint32_t n, polls; /* polls since the last ofi_arm() */
+        uint64_t index;
+        struct pollfd fd[OFI_WATCHED_MAX];
+    } watched;
     struct fid_eq *eq;
     struct ofi_op *free_ops;
     struct ofi_op **pools; /* the ops, 2 * ops_per_ep each */
@@ -55,6 +71,7 @@ struct tr_ep {
     struct fid_ep *ep;
     struct tr_ep *next, *prev;
     void *ctx;
+    struct ofi_cq *cq;
     bool connected, closed;
 };
 
@@ -67,6 +84,8 @@ struct fi_info *ofi_hints(const struct tr_opts *opts);
 int ofi_error(int rc, const char *what);
 /* The same for what pins memory: -ENOMEM names RLIMIT_MEMLOCK when there is such a limit. */
 int ofi_pin_error(const struct tr_domain *d, int rc, const char *what);
+/* Does the device read and write our memory itself? Then it is locked there, and queues have an end. */
+bool ofi_pins_memory(const struct tr_domain *d);
 int ofi_add_ops(struct tr_domain *d, uint32_t n);
 /* Open operations of ep: their completions will be dropped. */
 void ofi_disown(struct tr_domain *d, const struct tr_ep *ep);
@@ -81,6 +100,18 @@ void ofi_reject(struct tr_domain *dom, void *request);
 void ofi_ep_context(struct tr_ep *ep, void *ctx);
 void ofi_ep_shutdown(struct tr_ep *ep);
 void ofi_ep_free(struct tr_ep *ep);
+/* ofi_wait.c */
+int ofi_queues_open(struct tr_domain *d, const struct tr_opts *opts);
+void ofi_queues_close(struct tr_domain *d);
+struct ofi_cq *ofi_queue_for_one_more(struct tr_domain *d);
+void ofi_unwatch(struct tr_domain *d);
+static inline void ofi_unwatch_later(struct tr_domain *d)
+{
+    if (d->watched.on && ++d->watched.polls > OFI_AWAKE_POLLS)
+        ofi_unwatch(d);
+}
+int ofi_fds(struct tr_domain *d, int fd[2]);
+int ofi_arm(struct tr_domain *d);
 /* Connection events; returns 1 with *ev filled in, 0 when there is none. */
 int ofi_read_eq(struct tr_domain *d, struct tr_event *ev);
 
