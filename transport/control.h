@@ -36,7 +36,7 @@
 #include "transport/transport.h"
 
 #define CTL_MAGIC    0x42414654u /* "TFAB" */
-#define CTL_VERSION  2
+#define CTL_VERSION  3
 #define CTL_HEAD     12
 #define CTL_BODY_MAX 16384
 #define CTL_TICKET   32

@@ -5,8 +5,7 @@
  * Memory of one side, one registered region:
  *   tx cells   [cells]  batches are built here and stay until the transport is done with them
  *   rx cells   [cells]  SEND: receive buffers; WRITE: where the peer writes
- *   notes      [cells + NOTES]  small receives: WRITE's announcements and both modes' bare credit
- * heads
+ *   notes      [cells + NOTES]  WRITE's receives: announcements, small batches, bare heads
  *   last   [1]       the message of lane_tx_settle()
  *
  * In SEND mode a bare head may land in any posted receive. Its receive is posted again at once and
@@ -24,7 +23,9 @@
 #include "transport/lane.h"
 
 #define NOTES 2u
+#define NOTE  LANE_NOTE
 #define HEAD  ((uint32_t)sizeof(struct lane_head))
+#define NO_RX UINT32_MAX
 
 struct cell_ref { /* an operation's context */
     uint8_t kind;
@@ -34,7 +35,7 @@ enum { REF_TX, REF_RX, REF_LAST };
 
 struct ready { /* a received batch, not yet released */
     const uint8_t *data;
-    uint32_t len, records, rx;
+    uint32_t len, records, rx; /* rx: the receive it lies in, NO_RX: it was written */
 };
 
 struct lane {
@@ -120,7 +121,7 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->receives = p->cells + NOTES;
     /* in SEND mode every receive may get a whole batch */
     size_t rx_len = (size_t)p->cell * (p->mode == LANE_SEND ? l->receives : p->cells);
-    l->mem_len = (size_t)p->cell * p->cells + rx_len + (size_t)64 * (l->receives + 1);
+    l->mem_len = (size_t)p->cell * p->cells + rx_len + (size_t)NOTE * (l->receives + 1);
     l->mem_len = (l->mem_len + 4095) & ~(size_t)4095;
     l->mem = aligned_alloc(4096, l->mem_len);
     l->nrefs = p->cells + l->receives;
@@ -136,7 +137,7 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->tx = l->mem;
     l->rx = l->tx + (size_t)p->cell * p->cells;
     l->notes = l->rx + rx_len;
-    l->last = l->notes + (size_t)64 * l->receives;
+    l->last = l->notes + (size_t)NOTE * l->receives;
     l->credits = p->cells;
     /* The region as a whole is registered for our own use; a peer that writes gets a region of the
      * rx cells alone. */
@@ -179,8 +180,9 @@ static int try_receive(struct lane *l, uint32_t i)
     ref->kind = REF_RX;
     ref->index = i;
     bool send = l->p.mode == LANE_SEND;
-    return l->tr->post_recv(l->ep, send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64,
-                            send ? l->p.cell : 64, l->mr, ref);
+    return l->tr->post_recv(l->ep,
+                            send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * NOTE,
+                            send ? l->p.cell : NOTE, l->mr, ref);
 }
 
 static int post_receive(struct lane *l, uint32_t i)
@@ -271,7 +273,7 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
 {
     struct lane_head h;
     bool send = l->p.mode == LANE_SEND;
-    const uint8_t *buf = send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64;
+    const uint8_t *buf = send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * NOTE;
     if (len < HEAD)
         return err_set(-EPROTO, "a message of %u bytes is no batch", len);
     int rc = take_head(l, buf, &h);
@@ -279,12 +281,12 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
         return rc;
     if (h.len == 0) /* credits alone */
         return post_receive(l, i);
-    if (send) {
+    if (send || len > HEAD) {
         if (h.len > len - HEAD)
             return err_set(-EPROTO, "a batch of %u bytes in a message of %u", h.len, len);
         return on_batch(l, i, &h, buf + HEAD);
     }
-    rc = on_batch(l, 0, &h, l->rx + (size_t)(h.seq & (l->p.cells - 1)) * l->p.cell + HEAD);
+    rc = on_batch(l, NO_RX, &h, l->rx + (size_t)(h.seq & (l->p.cells - 1)) * l->p.cell + HEAD);
     return rc < 0 ? rc : post_receive(l, i);
 }
 
@@ -330,7 +332,7 @@ const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
 void lane_rx_release(struct lane *l)
 {
     const struct ready *r = &l->ready[l->ready_head];
-    int rc = l->p.mode == LANE_SEND && !l->closed ? post_receive(l, r->rx) : 0;
+    int rc = r->rx != NO_RX && !l->closed ? post_receive(l, r->rx) : 0;
     if (rc < 0)
         close_lane(l, rc);
     l->ready_head = (l->ready_head + 1) & (l->p.cells - 1);
@@ -398,7 +400,7 @@ static int post_batch(struct lane *l)
     int rc;
     ref->kind = REF_TX;
     ref->index = i;
-    if (l->p.mode == LANE_SEND) {
+    if (l->p.mode == LANE_SEND || l->used <= NOTE) {
         struct lane_head h = make_head(l, len, l->records);
         bool inject = l->used <= l->inject_max;
         memcpy(cell, &h, sizeof h);

@@ -12,8 +12,10 @@
  *
  * Two ways to move a batch, same protocol: SEND into receive buffers that are
  * the receiver's cells; WRITE one-sidedly into the receiver's cell (the n-th batch into cell n mod
- * cells), announced by a send of the head alone. (Not by immediate data: with one completion queue
- * for all links it could not be told whose it is, and one peer could disturb another's lane.)
+ * cells), announced by a send of the head alone; a batch of LANE_NOTE bytes or less goes into the
+ * announcement itself, for one message has half the latency of two. (Not by immediate data: with
+ * one completion queue for all links it could not be told whose it is, and one peer could disturb
+ * another's lane.)
  *
  * Threads: one thread a lane pair, that of its transport domain.
  *
@@ -32,6 +34,8 @@
 #define FABRIC_LANE_H
 
 #include "transport/transport.h"
+
+#define LANE_NOTE 256u /* both sides', head included */
 
 enum lane_mode { LANE_AUTO, LANE_WRITE, LANE_SEND };
 

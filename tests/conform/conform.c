@@ -8,12 +8,14 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "bench/fixture.h"
@@ -47,16 +49,19 @@ ReportHook(PRE_ALL)(struct criterion_test_set *all)
 static struct fixture fx;
 static const char *address;
 
-/* Workers are forked by a process that has never touched libfabric: after fork() a verbs device
- * can't be used any more, and the test itself opens one. */
+/* Workers, and producers that are to be killed, are forked by a process that has never touched
+ * libfabric: after fork() a verbs device can't be used any more, and the test itself opens one. */
 struct order {
     bool sequence;
     unsigned batch;
+    char client[32]; /* not "": a producer with this id; see vanish() */
+    uint32_t result_len;
 };
 static int nursery = -1;
 static pid_t nurse;
 
 static void start_nursery(void);
+static void be_killed(const struct order *o);
 
 static void begin(const char *tables)
 {
@@ -172,7 +177,9 @@ static void start_nursery(void)
     signal(SIGCHLD, SIG_IGN);
     while (read(nursery, &o, sizeof o) == sizeof o) {
         pid_t pid = fork();
-        if (pid == 0)
+        if (pid == 0 && o.client[0])
+            be_killed(&o);
+        else if (pid == 0)
             work(o.sequence, o.batch);
         if (write(nursery, &pid, sizeof pid) != sizeof pid)
             break;
@@ -184,7 +191,7 @@ static void start_nursery(void)
  * in its own order of starting, in place of a kernel. */
 static pid_t worker(bool sequence, unsigned batch)
 {
-    struct order o = {sequence, batch};
+    struct order o = {.sequence = sequence, .batch = batch};
     pid_t pid = -1;
     cr_assert_eq(write(nursery, &o, sizeof o), (ssize_t)sizeof o);
     cr_assert_eq(read(nursery, &pid, sizeof pid), (ssize_t)sizeof pid);
@@ -636,13 +643,13 @@ Test(conform, an_attempt_over_its_limit_ends_its_task, .timeout = 30)
     begin("[segment]\nslots = 64\nparticipants = 8\n");
     pid_t w = worker(false, 1);
     fab_t *f = open_as(FAB_PRODUCER, address);
-    struct fab_terms terms = {.limit_ns = 50000000};
+    struct fab_terms terms = {.limit_ns = (uint64_t)(SECOND / 20)};
     uint64_t start = clock_ns();
-    struct fab_outcome o = run_with(f, "sleep", 600000000, &terms);
+    struct fab_outcome o = run_with(f, "sleep", 6 * SECOND / 10, &terms);
     uint64_t took = clock_ns() - start;
     cr_assert_eq(o.status, FAB_OVERRUN);
     cr_assert(o.len > 20 && strstr(fab_data(&o), "limit"));
-    cr_assert(took < 600000000, "told after %llu ns", (unsigned long long)took);
+    cr_assert(took < (uint64_t)(6 * SECOND / 10), "told after %llu ns", (unsigned long long)took);
     /* the worker comes back, its result is dropped, and the slot is used again */
     for (int i = 0; i < 200; i++)
         cr_assert_eq(run_with(f, "feb", 48, i % 2 ? &terms : NULL).small, 106373551);
@@ -705,9 +712,8 @@ Test(conform, terms_that_make_no_sense_are_refused, .timeout = 30)
 {
     begin("");
     fab_t *f = open_as(FAB_PRODUCER, address);
-    struct fab_terms bad[] = {{.delay_ns = SECOND, .expire_ns = SECOND},
-                              {.limit_ns = UINT64_MAX},
-                              {.crashes = 256}};
+    struct fab_terms bad[] = {
+        {.delay_ns = SECOND, .expire_ns = SECOND}, {.limit_ns = UINT64_MAX}, {.crashes = 256}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct fab_task t = task("feb", &(int64_t){1}, 8);
         fab_id id;
@@ -793,8 +799,8 @@ Test(conform, a_key_is_given_back_by_a_task_that_was_never_started, .timeout = 3
     end();
 }
 
-/* One holds all that it gets: outcomes it doesn't take, then tasks nobody waits for. The other works
- * beside it. */
+/* One holds all that it gets: outcomes it doesn't take, then tasks nobody waits for. The other
+ * works beside it. */
 Test(conform, a_producer_that_takes_nothing_leaves_the_others_their_part, .timeout = 60)
 {
     begin("[segment]\nslots = 128\nparticipants = 16\n");
@@ -963,45 +969,55 @@ static long submitted(void)
     return n;
 }
 
-/* A producer that submits 100 tasks with the tags 1000.., takes ten outcomes and is killed. */
+/* A producer that submits 100 tasks with the tags 1000.., takes ten outcomes and tells the test
+ * when it may be killed. */
+static void be_killed(const struct order *order)
+{
+    static uint8_t bytes[1000];
+    struct fab_options o = {
+        .roles = FAB_PRODUCER, .key_file = fx.key, .name = "vanishes", .client = order->client};
+    struct fab_task t[100];
+    struct fab_outcome out;
+    fab_t *f;
+    int rc = 0;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    long before = submitted();
+    if (fab_open(&f, address, &o) < 0)
+        rc = 1;
+    for (int i = 0; i < 100; i++) {
+        t[i] = task("echo", bytes, order->result_len);
+        t[i].tag = 1000 + (uint64_t)i;
+    }
+    if (rc == 0 && fab_submit(f, t, 100, NULL, SECOND) != 100)
+        rc = 2;
+    for (int i = 0; i < 10 && rc == 0; i++)
+        rc = fab_wait_any(f, &out, 1, 5 * SECOND) == 1 ? 0 : 3;
+    while (rc == 0 && submitted() < before + 100) /* what is not sent goes with the process */
+        rc = fab_flush(f) < 0 ? 4 : 0;
+    if (rc)
+        fprintf(stderr, "the producer, step %d: %s\n", rc, fab_errmsg());
+    (void)!write(nursery, &rc, sizeof rc);
+    pause();
+    _exit(0);
+}
+
 static void vanish(const char *client, uint32_t result_len)
 {
-    int ready[2];
-    char c;
-    cr_assert_eq(pipe(ready), 0);
-    pid_t child = fork();
-    cr_assert_geq(child, 0);
-    if (child == 0) {
-        static uint8_t bytes[1000];
-        struct fab_options o = {
-            .roles = FAB_PRODUCER, .key_file = fx.key, .name = "vanishes", .client = client};
-        struct fab_task t[100];
-        struct fab_outcome out;
-        fab_t *f;
-        long before = submitted();
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (fab_open(&f, address, &o) < 0)
-            _exit(1);
-        for (int i = 0; i < 100; i++) {
-            t[i] = task("echo", bytes, result_len);
-            t[i].tag = 1000 + (uint64_t)i;
-        }
-        if (fab_submit(f, t, 100, NULL, SECOND) != 100)
-            _exit(2);
-        for (int i = 0; i < 10; i++)
-            if (fab_wait_any(f, &out, 1, 5 * SECOND) != 1)
-                _exit(3);
-        while (submitted() < before + 100) /* what is not sent goes with the process */
-            if (fab_flush(f) < 0)
-                _exit(4);
-        (void)!write(ready[1], "x", 1);
-        pause();
-    }
-    close(ready[1]);
-    cr_assert_eq(read(ready[0], &c, 1), 1, "the child has failed");
-    close(ready[0]);
+    struct order o = {.result_len = result_len};
+    pid_t child = -1;
+    int rc = -1;
+    snprintf(o.client, sizeof o.client, "%s", client);
+    cr_assert_eq(write(nursery, &o, sizeof o), (ssize_t)sizeof o);
+    cr_assert_eq(read(nursery, &child, sizeof child), (ssize_t)sizeof child);
+    cr_assert_gt(child, 0);
+    cr_assert_eq(read(nursery, &rc, sizeof rc), (ssize_t)sizeof rc);
+    cr_assert_eq(rc, 0, "the child has failed at step %d", rc);
+    int fd = (int)syscall(SYS_pidfd_open, child, 0); /* the nursery reaps it */
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    cr_assert_geq(fd, 0);
     kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
+    cr_assert_eq(poll(&p, 1, (int)(5 * SECOND / 1000000)), 1);
+    close(fd);
 }
 
 static void collect_of(uint32_t result_len)
@@ -1112,7 +1128,11 @@ static void await_free(void)
 
 Test(conform, what_nobody_comes_for_is_freed_when_its_time_is_over, .timeout = 30)
 {
-    begin("[segment]\nslots = 256\nparticipants = 16\nkeep_results = \"2s\"\n");
+    char tables[100];
+    snprintf(tables, sizeof tables,
+             "[segment]\nslots = 256\nparticipants = 16\nkeep_results = \"%llds\"\n",
+             (long long)(2 * patience()));
+    begin(tables);
     pid_t w = worker(false, 16);
     await_workers(1);
     uint64_t start = clock_ns();
