@@ -194,8 +194,8 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
     return won;
 }
 
-/* The best priority first; but now and then one task of the lowest that has any, so that a stream of
- * better ones never starves it. */
+/* The best priority first; but now and then one task of the lowest that has any, so that a stream
+ * of better ones never starves it. */
 static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *lease, uint32_t max)
 {
     uint32_t won = 0;
@@ -282,13 +282,23 @@ static void wait_at_hole(struct local *l, uint32_t queue, uint32_t *patience)
 }
 
 /* Sleeps until somebody submits to the queue; returns 0, or -EPIPE. */
+/* A wait that does not sleep asks whether it still makes sense. */
+static int fabric_there(const struct local *l)
+{
+    if (local_fabric_gone(l))
+        return err_set(-EPIPE, "the fabric is closed");
+    if (local_daemon_gone(l))
+        return err_set(-EPIPE, "fabricd is gone and there is nothing left to do");
+    return 0;
+}
+
 static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t ns,
                 uint32_t *patience)
 {
     uint32_t seq = at_load(&q->seq);
     at_or(&q->parked, QUEUE_PARKED_WORKERS); /* S1 */
     CRASH_POINT("park.s1");
-    if (!rings_empty(l, queue)) {            /* S2 */
+    if (!rings_empty(l, queue)) { /* S2 */
         if (!rings_ready(l, queue))
             wait_at_hole(l, queue, patience);
         return 0;
@@ -357,8 +367,9 @@ long local_claim(fab_t *f, uint32_t queue, struct fab_lease *lease, size_t max, 
         uint64_t now = clock_ns();
         if (now >= deadline)
             return deadline_error(timeout_ns, "no task came");
-        int rc = park(l, &l->seg->queue[queue], queue,
-                      deadline - now < WAKE_NET_NS ? deadline - now : WAKE_NET_NS, &patience);
+        uint64_t net = deadline - now < WAKE_NET_NS ? deadline - now : WAKE_NET_NS;
+        int rc =
+            l->spin.busy ? fabric_there(l) : park(l, &l->seg->queue[queue], queue, net, &patience);
         if (rc < 0)
             return rc;
         spin_miss(&l->spin);

@@ -52,6 +52,7 @@ struct conf {
     /* [fabric] */
     int provider, lane;
     char domain[64];
+    uint64_t inline_bytes;
     uint64_t lane_cell;
     uint32_t lane_cells, lease_window, submit_window, links; /* lane_cells: a power of two */
     /* [poll] */

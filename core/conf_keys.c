@@ -119,7 +119,14 @@ const struct conf_key conf_keys[] = {
                          "\"auto\": tcp, and verbs\n"
                          "where there is a device.")},
     {"fabric", "domain", STRING(domain),
-     DEFAULT("\"\"", "libfabric's domain (a device), as fi_info shows it. \"\": any.")},
+     DEFAULT("\"\"",
+             "libfabric's domain, as fi_info shows it: the RDMA device (\"mlx5_0\", \"rxe0\"); with provider\n"
+             "\"tcp\" the network interface. \"\": the one that has listen.address, which is also what\n"
+             "chooses a device's port and GID.")},
+    {"fabric", "inline", NUMBER(T_SIZE, inline_bytes, 0, 4096),
+     DEFAULT("0", "Bytes of a batch that verbs may copy into the request itself (16 to 4096; for peers:\n"
+                  "$FI_VERBS_INLINE_SIZE). Such batches need no completion. 0: libfabric's choice, 256, or\n"
+                  "what the device can.")},
     {"fabric", "lane", ENUM(lane, lanes),
      DEFAULT(
          "\"auto\"",
@@ -142,7 +149,7 @@ const struct conf_key conf_keys[] = {
      DEFAULT(
          "\"adaptive\"",
          "How fabricd waits while links are up: \"adaptive\" spins while that pays, then sleeps;\n"
-         "\"busy\" never sleeps; \"event\" never spins.")},
+         "\"busy\" never sleeps; \"event\" never spins. Workers have the same by fabworker --poll.")},
     {"poll", "spin", NUMBER(T_DURATION, spin_ns, 0, SECOND / 100),
      DEFAULT("\"50us\"", "The longest spin (\"0us\" to \"10ms\").")},
 

@@ -61,12 +61,16 @@ typedef uint64_t fab_id; /* names a submitted task within its handle; never 0 */
 
 enum fab_role { FAB_PRODUCER = 1, FAB_WORKER = 2, FAB_TOOL = 4 };
 
+#define FAB_SPIN_ALWAYS INT64_MAX
+
 struct fab_options {
     uint32_t roles;       /* FAB_PRODUCER | FAB_WORKER | FAB_TOOL; 0: producer and worker */
     const char *name;     /* shown by fabctl status; NULL: the program's name */
     const char *key_file; /* remote: NULL: $FABRIC_KEY_FILE, else the local fabricd's */
     int64_t timeout_ns;   /* for connecting; 0: 10 seconds */
-    int64_t spin_ns; /* how long a wait spins before it sleeps; 0: adaptive, < 0: never spins */
+    /* How long a wait spins before it sleeps; 0: adaptive, < 0: it never spins, FAB_SPIN_ALWAYS: it
+     * never sleeps (for a thread with a core of its own). */
+    int64_t spin_ns;
     /* A producer's name for itself across its own death: printable ASCII; NULL: none. One handle at
      * a time has it. When its process dies (or its link is cut for good), its tasks go on and their
      * outcomes stay for segment.keep_results; whoever opens a handle with the same id in this time,

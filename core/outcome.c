@@ -293,6 +293,8 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
             return err_set(-EPIPE, "the fabric is closed");
         if (deadline - now < net)
             net = deadline - now;
+        if (l->spin.busy)
+            net = 0;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1); /* S1 */
@@ -377,6 +379,8 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
             return err_set(-EPIPE, "the fabric is closed");
         if (deadline - now < net)
             net = deadline - now;
+        if (l->spin.busy)
+            net = 0;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1);                              /* S1 */

@@ -416,6 +416,8 @@ static void sleep_for_room(struct local *l, uint32_t seq, uint64_t now, uint64_t
     bool net = l->lack == LACK_SLOTS && deadline - now > ns;
     if (deadline - now < ns)
         ns = deadline - now;
+    if (l->spin.busy)
+        return;
     /* seq_cst loads: the try's own are weaker */
     if (l->lack == LACK_SLOTS && ring_depth(l->seg->free_ring) > 0)
         return;

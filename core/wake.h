@@ -80,9 +80,10 @@ struct spin {
     uint64_t ticks_min, ticks_max;
     uint64_t until; /* of the present wait */
     uint32_t round;
+    bool busy; /* when the budget is used up, the wait looks at its time and spins on */
 };
 
-/* ns: 0 adaptive (between 1 and 50 us), > 0 fixed, < 0 none. */
+/* ns: 0 adaptive (between 1 and 50 us), > 0 fixed, < 0 none, FAB_SPIN_ALWAYS: busy. */
 void spin_init(struct spin *sp, uint64_t ticks_hz, int64_t ns);
 static inline void spin_start(struct spin *sp)
 {

@@ -82,8 +82,10 @@ static int no_device(const struct tr_opts *opts, int rc)
 {
     struct fi_info *hints, *any = NULL;
     if (strcmp(opts->provider, "verbs") != 0)
-        return err_set(-ENODEV, "libfabric has no %s provider for %s: %s", opts->provider,
-                       opts->host ? opts->host : "this host", fi_strerror(-rc));
+        return err_set(-ENODEV, "libfabric has no %s provider for %s%s%s: %s", opts->provider,
+                       opts->host ? opts->host : "this host",
+                       opts->domain && opts->domain[0] ? " on " : "",
+                       opts->domain ? opts->domain : "", fi_strerror(-rc));
     hints = ofi_hints(opts);
     if (hints && opts->host && fi_getinfo(OFI_VERSION, NULL, NULL, 0, hints, &any) == 0) {
         rc = err_set(-ENODEV,

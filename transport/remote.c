@@ -225,7 +225,7 @@ int remote_wait(struct remote *r, uint64_t deadline)
     if (rc < 0 || r->hangup || (r->link != LINK_UP && r->link != LINK_EXCHANGE))
         return rc == -ESTALE ? 0 : rc;
     spin_miss(&r->spin);
-    rc = remote_sleep(r, ns_until(deadline, now));
+    rc = remote_sleep(r, r->spin.busy ? 0 : ns_until(deadline, now));
     spin_start(&r->spin);
     return rc;
 }

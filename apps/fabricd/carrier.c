@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -50,6 +51,10 @@ static void on_warm(struct loop_src *src, int result)
 int carriers_prepare(struct daemon *d, void (*done)(struct daemon *d))
 {
     sigset_t all, before;
+    char bytes[24];
+    snprintf(bytes, sizeof bytes, "%llu", (unsigned long long)d->conf->inline_bytes);
+    if (d->conf->inline_bytes) /* libfabric reads it when it is first used, and nowhere else */
+        (void)setenv("FI_VERBS_INLINE_SIZE", bytes, 1);
     d->warm.done = done;
     d->warm.src.owner = d;
     d->warm.fd = eventfd(0, EFD_CLOEXEC);
@@ -75,8 +80,10 @@ static int open_carrier(struct daemon *d, const char *provider, const char *host
     struct carrier *c = &d->carrier[d->carriers];
     char port[8];
     snprintf(port, sizeof port, "%u", d->conf->data_port);
+    /* with both providers it names the RDMA device */
+    bool other = d->conf->provider == CONF_PROVIDER_AUTO && strcmp(provider, "tcp") == 0;
     struct tr_opts o = {.provider = provider,
-                        .domain = d->conf->domain,
+                        .domain = other ? "" : d->conf->domain,
                         .host = host,
                         .port = port,
                         .listening = true,
@@ -92,6 +99,8 @@ static int open_carrier(struct daemon *d, const char *provider, const char *host
         return rc;
     }
     c->tr->caps(c->dom, &c->caps);
+    log_info("data connections by %s: %s, batches to %u bytes inline", provider, c->caps.device,
+             c->caps.inject_max);
     d->carriers++;
     return 0;
 }
@@ -103,7 +112,7 @@ int carriers_open(struct daemon *d, const char *host)
         rc = open_carrier(d, "tcp", host);
     if (rc == 0 && which != CONF_PROVIDER_TCP) {
         rc = open_carrier(d, "verbs", host);
-        if (rc < 0 && which == CONF_PROVIDER_AUTO) {
+        if (rc < 0 && which == CONF_PROVIDER_AUTO && !d->conf->domain[0]) {
             log_debug("%s", err_text(rc));
             rc = 0;
         }

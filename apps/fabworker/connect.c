@@ -64,8 +64,11 @@ static void wait_a_while(struct worker *w, uint64_t ns)
 static int try_open(struct worker *w, int64_t timeout_ns)
 {
     const struct worker_options *o = w->sh->o;
-    struct fab_options options = {
-        .roles = FAB_WORKER, .name = w->name, .key_file = o->key_file, .timeout_ns = timeout_ns};
+    struct fab_options options = {.roles = FAB_WORKER,
+                                  .name = w->name,
+                                  .key_file = o->key_file,
+                                  .timeout_ns = timeout_ns,
+                                  .spin_ns = o->spin_ns};
     int rc = fab_open(&w->f, o->server, &options);
     if (rc < 0) {
         w->f = NULL;

@@ -29,6 +29,7 @@ struct worker_options {
     const char *cores, *server, *key_file, *queue;
     uint64_t count;  /* 0: no limit */
     int64_t idle_ns; /* exit after so long without a task; < 0: never */
+    int64_t spin_ns; /* as fab_options' */
     uint32_t batch;
     bool strict, wait, print, json, isolate;
 };

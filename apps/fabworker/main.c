@@ -27,6 +27,7 @@ enum {
     IDLE,
     PRINT,
     BATCH,
+    POLL,
     STRICT,
     WAIT,
     ISOLATE,
@@ -42,6 +43,7 @@ static const struct opt options[] = {
     {"key-file", 0, OPT_VALUE, KEY_FILE}, {"queue", 0, OPT_VALUE, QUEUE},
     {"count", 'n', OPT_VALUE, COUNT},     {"exit-when-idle", 0, OPT_MAYBE, IDLE},
     {"print", 'p', OPT_BARE, PRINT},      {"batch", 0, OPT_VALUE, BATCH},
+    {"poll", 0, OPT_VALUE, POLL},
     {"strict", 0, OPT_BARE, STRICT},      {"wait", 'w', OPT_BARE, WAIT},
     {"isolate", 0, OPT_BARE, ISOLATE},
     {"json", 0, OPT_BARE, JSON},          {"log-level", 0, OPT_VALUE, LEVEL},
@@ -68,6 +70,8 @@ static void help(void)
         "  -p, --print          print each task with its result, and who ran it\n"
         "      --batch N        most tasks to claim at once, 1 to 256 (default 32); tasks that\n"
         "                       take long are always claimed one by one\n"
+        "      --poll MODE      how threads wait for tasks: adaptive (default) spins while that\n"
+        "                       pays, then sleeps; busy never sleeps; event never spins\n"
         "      --isolate        run kernels in a process of their own beside each thread: one that\n"
         "                       crashes, hangs (--limit) or is cancelled is ended, its core goes on\n"
         "      --json           print a summary as JSON at exit\n"
@@ -122,6 +126,12 @@ static int take_option(struct worker_options *o, int id, const char *value)
     case BATCH:
         if ((rc = number_parse(value, "--batch", 1, WORKER_BATCH_MAX, &n)) == 0)
             o->batch = (uint32_t)n;
+        break;
+    case POLL:
+        if (strcmp(value, "adaptive") != 0 && strcmp(value, "busy") != 0 &&
+            strcmp(value, "event") != 0)
+            return err_set(-EINVAL, "--poll: \"%s\"; use adaptive, busy or event", value);
+        o->spin_ns = value[0] == 'b' ? FAB_SPIN_ALWAYS : value[0] == 'e' ? -1 : 0;
         break;
     case LEVEL:
         if ((rc = log_level_parse(value)) < 0)

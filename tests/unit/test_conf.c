@@ -80,6 +80,7 @@ Test(defaults, listen_auth_fabric_poll_limits)
     cr_assert_eq(conf.handshake_timeout_ns, 5000000000u);
     cr_assert_eq(conf.provider, CONF_PROVIDER_AUTO);
     cr_assert_str_eq(conf.domain, "");
+    cr_assert_eq(conf.inline_bytes, 0);
     cr_assert_eq(conf.lane, CONF_LANE_AUTO);
     cr_assert_eq(conf.lane_cell, 16384);
     cr_assert_eq(conf.lane_cells, 8);
@@ -190,11 +191,12 @@ Test(values, each_key_reaches_its_field)
 Test(values, each_key_of_the_fabric_reaches_its_field)
 {
     accept(
-        "[fabric]\nprovider = \"verbs\"\ndomain = \"mlx5_0\"\nlane = \"send\"\nlane_cell = 2048\n"
+        "[fabric]\nprovider = \"verbs\"\ndomain = \"mlx5_0\"\ninline = 512\nlane = \"send\"\nlane_cell = 2048\n"
         "lane_cells = 256\nlease_window = 1\nsubmit_window = 16\nlinks = 16384\n"
         "[poll]\nmode = \"event\"\nspin = \"0us\"\n[limits]\nhandshakes = 4096\n");
     cr_assert_eq(conf.provider, CONF_PROVIDER_VERBS);
     cr_assert_str_eq(conf.domain, "mlx5_0");
+    cr_assert_eq(conf.inline_bytes, 512);
     cr_assert_eq(conf.lane, CONF_LANE_SEND);
     cr_assert_eq(conf.lane_cell, 2048);
     cr_assert_eq(conf.lane_cells, 256);

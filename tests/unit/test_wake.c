@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include "core/clock.h"
 #include "core/topology.h"
 #include "core/wake.h"
@@ -265,6 +266,31 @@ Test(spin, learns_from_hits_and_misses)
     spin_miss(&sp);
     spin_hit(&sp);
     cr_assert_eq(sp.ticks, 7000, "what was asked for is fixed");
+}
+
+Test(spin, a_busy_wait_ends_at_its_time_without_having_slept)
+{
+    struct segment s;
+    unit_segment(&s, 64, 2, 0, 1);
+    fab_t *f = unit_handle(&s, "busy", FAB_SPIN_ALWAYS);
+    struct rusage before, after;
+    struct fab_lease l;
+    struct fab_task t = {.kernel = 1};
+    struct fab_outcome o;
+    fab_id id;
+    cr_assert_eq(getrusage(RUSAGE_THREAD, &before), 0);
+    uint64_t start = clock_ns();
+    cr_assert_eq(fab_claim(f, 0, &l, 1, 30000000), -ETIMEDOUT);
+    cr_assert_eq(fab_submit(f, &t, 1, &id, 0), 1);
+    cr_assert_eq(fab_wait(f, id, &o, 30000000), -ETIMEDOUT);
+    cr_assert_eq(fab_wait_any(f, &o, 1, 30000000), -ETIMEDOUT);
+    uint64_t took = clock_ns() - start;
+    cr_assert_eq(getrusage(RUSAGE_THREAD, &after), 0);
+    cr_assert_geq(took, 90000000u);
+    cr_assert_lt(took, 2000000000u);
+    cr_assert_leq(after.ru_nvcsw - before.ru_nvcsw, 1, "%ld sleeps", after.ru_nvcsw - before.ru_nvcsw);
+    fab_close(f);
+    segment_unmap(&s);
 }
 
 /* ---- no wake-up is lost ---- */
