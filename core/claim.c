@@ -404,10 +404,15 @@ int lease_put_result(struct local *l, uint32_t slot, uint64_t w, const void *res
         memcpy(l->seg->wide[slot].bytes, res, len);
         break;
     case PLACE_BLOCK:
-        rc = arena_alloc(l->seg, &l->arena, l->me, len, &unit);
-        if (rc < 0)
-            return rc;
-        memcpy(l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN, res, len);
+        if (l->given && l->given == res) {
+            unit = (uint32_t)(((uintptr_t)l->given - (uintptr_t)l->seg->arena) / ARENA_BLOCK_MIN);
+            l->given = NULL;
+        } else {
+            rc = arena_alloc(l->seg, &l->arena, l->me, len, &unit);
+            if (rc < 0)
+                return rc;
+            memcpy(l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN, res, len);
+        }
         arena_attach(l->seg, unit, BLOCK_RES, l->me, slot, slot_epoch(w));
         sl->res = unit;
         break;

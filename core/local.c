@@ -119,6 +119,29 @@ static int local_flush(fab_t *f)
     return 0;
 }
 
+/* ---- blocks of links ---- */
+
+void *local_block(struct local *l, uint32_t len, bool share)
+{
+    uint32_t unit;
+    if (len > l->seg->arena_bytes || (share && !quota_arena(l, len)) ||
+        arena_alloc(l->seg, &l->arena, l->me, len, &unit) < 0)
+        return NULL;
+    return l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN;
+}
+
+bool local_is_block(const struct local *l, const void *at)
+{
+    uintptr_t a = (uintptr_t)at, from = (uintptr_t)l->seg->arena;
+    return a >= from && a - from < l->seg->arena_bytes;
+}
+
+void local_block_free(struct local *l, const void *at)
+{
+    uint64_t unit = ((uintptr_t)at - (uintptr_t)l->seg->arena) / ARENA_BLOCK_MIN;
+    arena_free(l->seg, &l->arena, l->me, unit, UINT32_MAX, 0); /* attached to no such slot */
+}
+
 static int local_status(fab_t *f, char **text, int64_t timeout_ns)
 {
     (void)timeout_ns;

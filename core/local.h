@@ -29,7 +29,15 @@ struct outstanding {
 };
 
 /* Why the last submit took nothing. */
-enum lack { LACK_SLOTS, LACK_SHARE, LACK_RING, LACK_ARENA, LACK_ARENA_SHARE, LACK_KEYS, LACK_KEY_BUSY };
+enum lack {
+    LACK_SLOTS,
+    LACK_SHARE,
+    LACK_RING,
+    LACK_ARENA,
+    LACK_ARENA_SHARE,
+    LACK_KEYS,
+    LACK_KEY_BUSY
+};
 
 struct local {
     struct fab base;
@@ -49,21 +57,24 @@ struct local {
     /* Its tasks may be taken up after its death: an outcome that was taken leaves no trace that
      * looks like one that was not. */
     bool named;
-    bool linked;  /* a link's: each task gets the remote handle's number for it */
-    uint64_t ref; /* that of the next task */
-    bool unwaited; /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
-    bool parked;   /* bell_parked is, or may still be, set by us */
+    bool linked;       /* a link's: each task gets the remote handle's number for it */
+    uint64_t ref;      /* that of the next task */
+    bool unwaited;     /* a FAB_NO_WAIT task was submitted: some of our tasks are in no list */
+    bool parked;       /* bell_parked is, or may still be, set by us */
     uint32_t attended; /* bell_seq as of the last fab_attend() */
-    uint32_t hot;  /* slot completed last: its producer is likely to use it next (claim.c) */
+    uint32_t hot;      /* slot completed last: its producer is likely to use it next (claim.c) */
     uint32_t hot_queue;
     uint64_t hot_word;                /* the state word that such a task will have */
-    uint32_t claims; /* looks at the rings, for the guard against starvation */
+    uint32_t claims;                  /* looks at the rings, for the guard against starvation */
     uint32_t streak;                  /* claims in a row that found their task there */
     bool woken;                       /* the last claim slept */
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
     uint32_t measured, measure_mask;
     uint32_t stamped;
     struct quota quota;
+    const void *given; /* the local_block() that the next argument, or result, lies in; NULL: it is
+                          copied */
+    uint32_t given_slot, given_unit; /* the slot + 1 whose argument it became last, and the block */
     enum lack lack;
     uint64_t lack_until; /* LACK_KEYS: when the first key expires */
     uint32_t key_entry;  /* + 1: of the task that is being submitted (dedup.h) */
@@ -120,12 +131,21 @@ bool local_daemon_gone(const struct local *l);
  * earlier owner of our participant entry. Once, after local_open(). */
 void local_take_up(struct local *l);
 /* For links, which hand outcomes on: reads up to max outcomes and takes their tasks off the list of
- * outstanding ones, but the slots stay as they are until local_drop(), and the outcomes' data valid.
- * Never blocks. */
+ * outstanding ones, but the slots stay as they are until local_drop(), and the outcomes' data
+ * valid. Never blocks. */
 size_t local_read_any(struct local *l, struct fab_outcome *out, size_t max);
-/* The outcome of this task, read before or not, has reached whom it is for (or nobody wants it): its
- * slot is free. False: there is no such outcome (it is not done, or not ours). */
+/* The outcome of this task, read before or not, has reached whom it is for (or nobody wants it):
+ * its slot is free. False: there is no such outcome (it is not done, or not ours). */
 bool local_drop(struct local *l, fab_id id);
+
+/* For links: len bytes (> 64) of the arena, HELD by us, for an argument that is still on its way
+ * (share: it counts towards our share) or a result. Passed to local_submit() or local_complete()
+ * with l->given set to it, the block becomes the task's without being copied, and given is NULL
+ * then. NULL: no room now. */
+void *local_block(struct local *l, uint32_t len, bool share);
+bool local_is_block(const struct local *l, const void *at);
+/* Gives it back; a block that has become a task's is left alone. */
+void local_block_free(struct local *l, const void *at);
 
 /* Takes a task off the list of outstanding ones, if it is there, and leaves its slot alone. */
 void local_unlist(struct local *l, fab_id id);

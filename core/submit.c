@@ -68,13 +68,20 @@ static int put_argument(struct local *l, uint32_t slot, uint32_t epoch, const st
         l->lack = LACK_ARENA_SHARE;
         return -ENOSPC;
     }
-    rc = arena_alloc(l->seg, &l->arena, l->me, t->len, &unit);
-    if (rc < 0) {
-        l->lack = LACK_ARENA;
-        return rc;
+    if (l->given && l->given == t->arg) {
+        unit = (uint32_t)(((uintptr_t)l->given - (uintptr_t)l->seg->arena) / ARENA_BLOCK_MIN);
+        l->given = NULL;
+        l->given_slot = slot + 1;
+        l->given_unit = unit;
+    } else {
+        rc = arena_alloc(l->seg, &l->arena, l->me, t->len, &unit);
+        if (rc < 0) {
+            l->lack = LACK_ARENA;
+            return rc;
+        }
+        memcpy(l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN, t->arg, t->len);
     }
     quota_arena_add(l, t->len);
-    memcpy(l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN, t->arg, t->len);
     arena_attach(l->seg, unit, BLOCK_ARG, l->me, slot, epoch);
     sl->arg = unit;
     return 0;
@@ -116,8 +123,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     sl->stamp = now;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
-    at_store_rel(&sl->state, slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) |
-                                 mark);
+    at_store_rel(&sl->state,
+                 slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) | mark);
     CRASH_POINT("submit.ready");
     *epoch_out = epoch;
     return 0;
@@ -163,7 +170,8 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
     const struct segment *s = l->seg;
     struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
     uint64_t *known_head = &l->known_head[t->queue][t->priority];
-    uint32_t done = ring_put_many(s, r, known_head, slot, n);
+    uint32_t done = ring_put_many(s, r, known_head, slot, n), given_slot = l->given_slot;
+    l->given_slot = 0;
     if (done < n) {
         clear_stale(l, t->queue, t->priority, slot + done, n - done);
         done += ring_put_many(s, r, known_head, slot + done, n - done);
@@ -185,7 +193,11 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
             return i;
         }
         if (slot_arg_place(s->slot[slot[i - 1]].arg_len) == PLACE_BLOCK) {
-            arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1], epoch[i - 1]);
+            if (given_slot == slot[i - 1] + 1) /* it is still the argument's only copy */
+                arena_attach(s, l->given_unit, BLOCK_HELD, l->me, 0, 0);
+            else
+                arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1],
+                           epoch[i - 1]);
             quota_arena_sub(l, slot_arg_len(s->slot[slot[i - 1]].arg_len));
         }
         slot_stock_settle(s, &l->stock, l->me);
@@ -196,13 +208,14 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
 
 /* ---- keys ---- */
 
-/* The slot at the top of the stock, which has entered a key in vain, gets another epoch: dedup.h. */
+/* The slot at the top of the stock, which has entered a key in vain, gets another epoch: dedup.h.
+ */
 static void renew_top(struct local *l)
 {
     _Atomic uint64_t *state = &l->seg->slot[l->stock.slot[l->stock.n - 1]].state;
     /* relaxed, release: as slot_stock_settle() */
-    at_store_rel(state, slot_word(slot_epoch_after(slot_epoch(at_load_rlx(state))), l->me, 0,
-                                  SLOT_FILLING));
+    at_store_rel(
+        state, slot_word(slot_epoch_after(slot_epoch(at_load_rlx(state))), l->me, 0, SLOT_FILLING));
 }
 
 /* A task whose key another one has: it is its own outcome at once. */
@@ -351,7 +364,8 @@ static const char *lack_text(const struct local *l, char text[256])
     const struct segment *s = l->seg;
     switch (l->lack) {
     case LACK_SLOTS:
-        snprintf(text, 256, "the fabric is full: all %u slots (segment.slots) are in use", s->slots);
+        snprintf(text, 256, "the fabric is full: all %u slots (segment.slots) are in use",
+                 s->slots);
         break;
     case LACK_SHARE:
         snprintf(text, 256,
@@ -374,7 +388,8 @@ static const char *lack_text(const struct local *l, char text[256])
     case LACK_KEYS:
         snprintf(text, 256,
                  "no entry is free for another key until one expires: raise segment.dedup_keys "
-                 "(%u now), or shorten the windows", s->dedup_keys);
+                 "(%u now), or shorten the windows",
+                 s->dedup_keys);
         break;
     case LACK_KEY_BUSY:
         snprintf(text, 256, "another task with the same key is just being submitted");
@@ -383,8 +398,8 @@ static const char *lack_text(const struct local *l, char text[256])
     return text;
 }
 
-/* How long what it waits for may take to be there without being announced: free slots and blocks are
- * (room.h); WAKE_NET_NS is the net. */
+/* How long what it waits for may take to be there without being announced: free slots and blocks
+ * are (room.h); WAKE_NET_NS is the net. */
 static uint64_t unannounced_ns(const struct local *l, uint64_t now)
 {
     switch (l->lack) {
@@ -392,7 +407,7 @@ static uint64_t unannounced_ns(const struct local *l, uint64_t now)
     case LACK_ARENA:
         return WAKE_NET_NS;
     case LACK_KEYS: /* time alone helps */
-        return l->lack_until <= now                 ? 1
+        return l->lack_until <= now                ? 1
                : l->lack_until - now < WAKE_NET_NS ? l->lack_until - now
                                                    : WAKE_NET_NS;
     case LACK_SHARE:
@@ -426,8 +441,8 @@ static void sleep_for_room(struct local *l, uint32_t seq, uint64_t now, uint64_t
         wake_net_caught(l->seg, &room->seq, seq);
 }
 
-/* One step of waiting after a try that took nothing: spins, then announces itself, then sleeps. 0: try
- * again; < 0: the wait is over. */
+/* One step of waiting after a try that took nothing: spins, then announces itself, then sleeps. 0:
+ * try again; < 0: the wait is over. */
 static int wait_step(struct local *l, int64_t timeout_ns, uint64_t *deadline, int *armed)
 {
     char text[256];
@@ -437,8 +452,8 @@ static int wait_step(struct local *l, int64_t timeout_ns, uint64_t *deadline, in
         *deadline = deadline_of(timeout_ns);
         spin_start(&l->spin);
     }
-    bool own = l->lack == LACK_SHARE ? quota_own_hands(l)
-                                     : l->lack == LACK_ARENA_SHARE && !l->unwaited;
+    bool own =
+        l->lack == LACK_SHARE ? quota_own_hands(l) : l->lack == LACK_ARENA_SHARE && !l->unwaited;
     if (own && timeout_ns < 0)
         return err_set(-EDEADLK, "waiting would never end: %s", lack_text(l, text));
     if (spin_on(&l->spin))

@@ -123,7 +123,9 @@ int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
         if (r->len == 0)
             return err_set(-EPROTO, "a large payload of no bytes");
         in->over = r->len > limit;
-        in->data = in->over ? NULL : malloc(((size_t)r->len + 7) & ~(size_t)7);
+        in->data = in->over || !in->room ? NULL : in->room(in->owner, r);
+        if (!in->over && !in->data)
+            in->data = malloc(((size_t)r->len + 7) & ~(size_t)7);
         if (!in->over && !in->data)
             return err_set(-ENOMEM, "no memory for a payload of %u bytes", r->len);
         in->active = true;
@@ -150,7 +152,10 @@ uint8_t *big_take(struct big_in *in)
 
 void big_in_drop(struct big_in *in)
 {
-    free(in->data);
+    if (in->data && in->unroom)
+        in->unroom(in->owner, in->data);
+    else
+        free(in->data);
     in->data = NULL;
     in->active = false;
 }

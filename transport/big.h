@@ -42,8 +42,12 @@ int big_send(struct big_queue *q, const struct record *r, const uint8_t *data, v
 long big_pump(struct big_queue *q, struct lane *lane) __attribute__((warn_unused_result));
 void big_drop(struct big_queue *q);
 
-/* The incoming transfer. Zeroed at the start. */
+/* The incoming transfer. Zeroed at the start. Its memory is room()'s; where that is NULL, or has none,
+ * malloc()'s. What room() gave is unroom()'s to take back. */
 struct big_in {
+    uint8_t *(*room)(void *owner, const struct record *head);
+    void (*unroom)(void *owner, uint8_t *data);
+    void *owner;
     bool active;
     bool over;          /* longer than the limit: there are no bytes */
     struct record head; /* as announced */
@@ -55,7 +59,7 @@ struct big_in {
  * big_take); 0: more to come; -EPROTO, -ENOMEM. */
 int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
     __attribute__((warn_unused_result));
-/* Hands over the completed transfer's bytes (free() them; NULL when it was over the limit) and
+/* Hands over the completed transfer's bytes (to be freed as they were made; NULL when it was over the limit) and
  * makes room for the next. */
 uint8_t *big_take(struct big_in *in);
 void big_in_drop(struct big_in *in);

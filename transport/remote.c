@@ -18,6 +18,8 @@
  * waits for have been taken in (a full fabric takes its time). */
 #define CLOSE_NS          200000000u
 #define CLOSE_UNWAITED_NS 10000000000u
+/* Results over this take a millisecond or more to send. */
+#define GIVE_BACK_MIN (4u << 20)
 #define OPEN_NS           10000000000ll
 
 int remote_broken(struct remote *r, int why)
@@ -289,7 +291,10 @@ int remote_put_any(struct remote *r, struct record *rec, const void *data, uint6
     rec->payload = data;
     if (rec->len <= small)
         return remote_put(r, rec, deadline);
-    int rc = big_send(&r->big_out, rec, data, NULL);
+    /* it takes long: what was not begun is for others meanwhile */
+    int rc = rec->len > GIVE_BACK_MIN ? remote_give_back(r) : 0;
+    if (rc == 0)
+        rc = big_send(&r->big_out, rec, data, NULL);
     if (rc < 0)
         return rc;
     /* The bytes are the caller's: they must be out before we return. No deadline: half a payload

@@ -51,6 +51,10 @@ static void leave_link(struct remote *r)
 
 int remote_link_down(struct remote *r, int why)
 {
+    char text[200];
+    snprintf(text, sizeof text, "%s", err_text(why));
+    (void)!session_progress(r->session); /* a good-bye said before it may not have been read yet */
+    (void)err_set(why, "%s", text);
     if (!r->producer || !r->self.resume || r->info.keep_ns == 0 || session_ended(r->session) ||
         why == -EPROTO || why == -ENOMEM || why == -EMSGSIZE)
         return remote_broken(r, why);

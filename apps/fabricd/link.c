@@ -42,22 +42,55 @@ int link_put(struct link *k, const struct record *r)
     return 1;
 }
 
-int link_put_any(struct link *k, struct record *r, const void *data, bool copy)
+int link_put_any(struct link *k, struct record *r, const void *data)
 {
-    uint8_t *own = NULL;
     if (r->len <= small_max(k)) {
         r->payload = data;
         return link_put(k, r);
     }
-    if (copy) {
-        own = malloc(r->len);
-        if (!own)
-            return err_set(-ENOMEM, "no memory to send %u bytes", r->len);
-        memcpy(own, data, r->len);
-        data = own;
-    }
-    int rc = big_send(&k->big_out, r, data, own);
+    int rc = big_send(&k->big_out, r, data, NULL);
     return rc < 0 ? rc : 1;
+}
+
+bool link_still_leaving(const struct link *k, uint8_t type, uint64_t ref)
+{
+    for (const struct big_out *b = k->big_out.first; b; b = b->next)
+        if (b->head.type == type && b->head.ref == ref)
+            return true;
+    return false;
+}
+
+/* Large payloads come straight into the segment, where they are to be: copying one of a gigabyte at
+ * its end would hold up every link. When there is no room now they come into memory of ours. */
+static uint8_t *link_room(void *owner, const struct record *head)
+{
+    struct link *k = owner;
+    return local_block(k->local, head->len, head->type == REC_SUBMIT);
+}
+
+uint8_t *link_unblock(struct link *k, uint8_t *data, uint32_t len)
+{
+    if (!data || !local_is_block(k->local, data))
+        return data;
+    uint8_t *own = malloc(REC_PAD(len));
+    if (own) {
+        memcpy(own, data, len);
+        local_block_free(k->local, data);
+    }
+    return own;
+}
+
+static void link_unroom(void *owner, uint8_t *data)
+{
+    link_free(owner, data);
+}
+
+void link_free(struct link *k, const void *data)
+{
+    if (data && local_is_block(k->local, data))
+        local_block_free(k->local, data);
+    else
+        free((void *)(uintptr_t)data);
 }
 
 int link_too_large(const struct link *k, uint32_t len)
@@ -74,7 +107,7 @@ static int on_whole(struct link *k, const struct record *r, uint8_t *own)
         return producer_on_submit(k, r, own);
     int rc =
         r->type == REC_DONE ? worker_on_done(k, r, own) : err_set(-EPROTO, "a large payload of no use");
-    free(own);
+    link_free(k, own);
     return rc;
 }
 
@@ -132,6 +165,13 @@ static long read_batches(struct link *k)
         if (rc < 0)
             return rc;
         lane_rx_release(k->lane);
+    }
+    if (k->pending_bytes >= LINK_PENDING_BYTES_MAX && k->big_in.data) {
+        /* the rest of this payload has to wait, too */
+        uint8_t *own = link_unblock(k, k->big_in.data, k->big_in.head.len);
+        if (!own)
+            return err_set(-ENOMEM, "no memory for a payload that waits for room");
+        k->big_in.data = own;
     }
     return n;
 }
@@ -263,6 +303,9 @@ int link_open(struct link **out, const struct link_params *p)
     if (rc < 0)
         goto fail;
     k->local->linked = true;
+    k->big_in.room = link_room;
+    k->big_in.unroom = link_unroom;
+    k->big_in.owner = k;
     if (p->session != LINK_NEW)
         local_take_up(k->local);
     k->submit_window = window_of(p, p->session == LINK_TAKEN_UP ? k->local->tasks.n : 0);
@@ -290,9 +333,9 @@ void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool cr
     worker_let_go(k);
     big_drop(&k->big_out);
     big_in_drop(&k->big_in);
-    k->local->base.ops->close(&k->local->base);
     worker_close(k);
-    producer_close(k);
+    producer_close(k); /* what waits may lie in blocks of the handle's */
+    k->local->base.ops->close(&k->local->base);
     free(k);
     CRASH_POINT("link.closed");
     if (keep_until_ns)

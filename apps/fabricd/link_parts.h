@@ -15,9 +15,16 @@
 
 /* 1: in the batch; 0: no room now; < 0: closed. */
 int link_put(struct link *k, const struct record *r) __attribute__((warn_unused_result));
-/* The same with a payload of any length; a large one that must outlive `data` is copied. */
-int link_put_any(struct link *k, struct record *r, const void *data, bool copy)
+/* The same with a payload of any length; a large one is sent out of `data` bit by bit. */
+int link_put_any(struct link *k, struct record *r, const void *data)
     __attribute__((warn_unused_result));
+/* A large payload: a block of the segment's, or malloc()'s. */
+void link_free(struct link *k, const void *data);
+/* The same bytes in memory of ours, data freed; NULL: no memory, and data is as it was. What waits for
+ * room must not take it away from those it waits for. */
+uint8_t *link_unblock(struct link *k, uint8_t *data, uint32_t len);
+/* An outcome, or a lease's argument, is still being sent out of the segment. */
+bool link_still_leaving(const struct link *k, uint8_t type, uint64_t ref);
 /* The error for a payload that never fits this fabric. */
 int link_too_large(const struct link *k, uint32_t len);
 

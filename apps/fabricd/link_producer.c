@@ -46,10 +46,13 @@ static void answered(struct link *k, struct link_task *t, enum link_task_state a
 }
 
 /* The user has taken its outcome. */
-static void taken(struct link *k, struct link_task *t)
+static int taken(struct link *k, struct link_task *t, uint64_t ref)
 {
+    if (link_still_leaving(k, REC_OUTCOME, ref))
+        return err_set(-EPROTO, "an outcome is said to be taken that was not sent");
     (void)local_drop(k->local, t->id); /* false: somebody wrote over its slot */
     t->state = TASK_NONE;
+    return 0;
 }
 
 /* ---- OUTCOME out ---- */
@@ -83,7 +86,7 @@ static int send_outcome(struct link *k, const struct fab_outcome *o)
                        .attempts = o->attempts,
                        .len = o->len,
                        .ref = ref};
-    int rc = link_put_any(k, &r, fab_data(o), true);
+    int rc = link_put_any(k, &r, fab_data(o));
     if (rc == 1)
         answered(k, t, TASK_TOLD); /* the slot stays until it is taken: the link may break */
     return rc;
@@ -202,7 +205,9 @@ static int place_once(struct link *k, const struct record *r, const void *data)
     if (!data && r->len) /* its bytes were let go by */
         return answer(k, r->ref, FAB_FAILED, err_text(link_too_large(k, r->len)));
     k->local->ref = r->ref;
+    k->local->given = data && local_is_block(k->local, data) ? data : NULL;
     long rc = local_submit(&k->local->base, &t, 1, &id, 0);
+    k->local->given = NULL;
     if (rc == -EAGAIN)
         return 0;
     if (rc < 0)
@@ -229,23 +234,25 @@ static int place(struct link *k, const struct record *r, const void *data)
 static int to_pending(struct link *k, const struct record *r, const void *data, uint8_t *own)
 {
     struct pending *p = malloc(sizeof *p);
+    uint8_t *keep = own ? link_unblock(k, own, r->len) : NULL;
     if (p && !own && data && r->len) {
-        own = malloc(REC_PAD(r->len));
-        if (own)
-            memcpy(own, data, r->len);
+        keep = malloc(REC_PAD(r->len));
+        if (keep)
+            memcpy(keep, data, r->len);
     }
-    if (!p || (r->len && data && !own)) {
+    if (!p || (r->len && data && !keep)) {
+        link_free(k, keep ? keep : own);
         free(p);
         return err_set(-ENOMEM, "no memory for a task that waits for room");
     }
-    *p = (struct pending){.rec = *r, .data = own};
+    *p = (struct pending){.rec = *r, .data = keep};
     if (k->pending_last)
         k->pending_last->next = p;
     else
         k->pending_first = p;
     k->pending_last = p;
     k->pending_n++;
-    k->pending_bytes += own ? r->len : 0;
+    k->pending_bytes += keep ? r->len : 0;
     return 0;
 }
 
@@ -257,7 +264,7 @@ static void pop_pending(struct link *k)
         k->pending_last = NULL;
     k->pending_n--;
     k->pending_bytes -= p->data ? p->rec.len : 0;
-    free(p->data);
+    link_free(k, p->data);
     free(p);
 }
 
@@ -285,19 +292,20 @@ int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
         rc = err_set(-EPROTO, "more tasks than the window of %u allows", k->submit_window);
     else if (k->exchange != EXCHANGE_OVER)
         rc = err_set(-EPROTO, "a task before it is clear which are known");
+    /* a place that is used again: the user has what was there */
+    if (rc == 0 && t->state == TASK_TOLD)
+        rc = taken(k, t, (uint64_t)t->generation << 32 | i);
     if (rc < 0) {
-        free(own);
+        link_free(k, own);
         return rc;
     }
-    if (t->state == TASK_TOLD)
-        taken(k, t); /* its place is used again: the user has it */
     *t = (struct link_task){.generation = (uint32_t)(r->ref >> 32), .state = TASK_WAITING};
     k->unanswered++;
     const void *data = own ? own : r->payload;
     if (!k->pending_first) {
         rc = place(k, r, data);
         if (rc != 0) {
-            free(own);
+            link_free(k, own);
             return rc < 0 ? rc : 0;
         }
     }
@@ -331,8 +339,8 @@ int producer_on_taken(struct link *k, const struct record *r)
             (t && (t->state == TASK_WAITING || t->state == TASK_PLACED)))
             return err_set(-EPROTO, "an outcome is said to be taken that was not sent");
         /* else it was answered without a slot, on this link or one before */
-        if (t && t->state == TASK_TOLD)
-            taken(k, t);
+        if (t && t->state == TASK_TOLD && taken(k, t, ref) < 0)
+            return -EPROTO;
     }
     CRASH_POINT("link.taken");
     return 0;

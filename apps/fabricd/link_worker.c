@@ -15,6 +15,9 @@
 #include "apps/fabricd/link_parts.h"
 #include "core/error.h"
 
+/* Large arguments on their way at once: the next is ready when the one before it is out. */
+#define BIG_AHEAD 2u
+
 /* ---- worker: WANT, DONE, RELEASE in; LEASE out ---- */
 
 static struct link_lease *lease_of(struct link *k, uint64_t ref)
@@ -58,21 +61,13 @@ static void end_lease(struct link *k, struct link_lease *own)
     k->in_flight--;
 }
 
-/* Its argument is still being sent, out of the segment: its end now would leave that to others. */
-static bool still_leaving(const struct link *k, uint64_t ref)
-{
-    for (const struct big_out *b = k->big_out.first; b; b = b->next)
-        if (b->head.type == REC_LEASE && b->head.ref == ref)
-            return true;
-    return false;
-}
-
 int worker_on_done(struct link *k, const struct record *r, const void *data)
 {
     struct link_lease *own = lease_of(k, r->ref);
     char text[256];
     int rc;
-    if (!own || still_leaving(k, r->ref))
+    /* its end while its argument is being sent would leave that memory to others */
+    if (!own || link_still_leaving(k, REC_LEASE, r->ref))
         return err_set(-EPROTO, "a result for a lease this peer does not hold");
     struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
     if (r->type == REC_RELEASE) {
@@ -80,7 +75,9 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     } else if (!data && r->len) {
         rc = local_fail(&k->local->base, &l, err_text(link_too_large(k, r->len)));
     } else if (r->priority == FAB_COMPLETED) {
+        k->local->given = data && local_is_block(k->local, data) ? data : NULL;
         rc = local_complete(&k->local->base, &l, data, r->len);
+        k->local->given = NULL;
         if (rc == -ENOSPC || rc == -EMSGSIZE) /* the sentence says what does not fit */
             rc = local_fail(&k->local->base, &l, err_text(rc));
     } else if (r->priority == FAB_OVERRUN) {
@@ -156,7 +153,7 @@ static int send_lease(struct link *k, const struct fab_lease *l)
         return rc;
     /* A large argument stays where it is in the segment while its lease is held: sent from there.
      */
-    rc = link_put_any(k, &r, fab_arg(l), false);
+    rc = link_put_any(k, &r, fab_arg(l));
     if (rc <= 0)
         return rc;
     k->lease_free = own->next;
@@ -181,12 +178,15 @@ long worker_send(struct link *k)
             k->claimed_at++;
             n++;
         }
-        /* Claim only what can go out at once: a task that waits here could be run elsewhere. */
-        if (k->in_flight >= k->want || k->big_out.first ||
+        /* Claim only what can go out at once: a task that waits here could be run elsewhere. Small ones
+         * go past a large one that is on its way. */
+        if (k->in_flight >= k->want || k->big_out.n >= BIG_AHEAD ||
             (!lane_tx_room(k->lane, 128) &&
              (lane_tx_flush(k->lane) != 1 || !lane_tx_room(k->lane, 128))))
             return n;
         uint32_t max = k->want - k->in_flight < LINK_BATCH ? k->want - k->in_flight : LINK_BATCH;
+        if (k->big_out.first)
+            max = 1; /* it may be large, too */
         long got = local_claim(&k->local->base, k->want_queue, k->claimed, max, 0);
         if (got <= 0)
             return n;

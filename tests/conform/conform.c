@@ -90,7 +90,8 @@ static void end(void)
 
 static fab_t *open_as(uint32_t roles, const char *at)
 {
-    struct fab_options o = {.roles = roles, .key_file = fx.key, .name = "conform"};
+    struct fab_options o = {
+        .roles = roles, .key_file = fx.key, .name = "conform", .timeout_ns = 10 * SECOND};
     fab_t *f = NULL;
     cr_assert_eq(fab_open(&f, at, &o), 0, "%s", fab_errmsg());
     return f;
@@ -125,7 +126,8 @@ static int end_badly(fab_t *f, const struct fab_lease *l)
 
 static void work(bool sequence, unsigned batch)
 {
-    struct fab_options o = {.roles = FAB_WORKER, .key_file = fx.key, .name = "worker"};
+    struct fab_options o = {
+        .roles = FAB_WORKER, .key_file = fx.key, .name = "worker", .timeout_ns = 10 * SECOND};
     struct kernel_ctx ctx = {0};
     struct fab_lease l[64];
     fab_t *f;

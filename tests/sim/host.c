@@ -138,9 +138,9 @@ static void forget_link(struct link *k)
 {
     big_drop(&k->big_out);
     big_in_drop(&k->big_in);
-    k->local->base.ops->close(&k->local->base);
     worker_close(k);
     producer_close(k);
+    k->local->base.ops->close(&k->local->base);
     free(k);
 }
 

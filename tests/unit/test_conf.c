@@ -143,7 +143,7 @@ Test(shipped, means_the_defaults_without_comment_signs)
             keys++;
         }
     }
-    cr_assert_eq(keys, 30, "%zu keys", keys);
+    cr_assert_eq(keys, 31, "%zu keys", keys);
     conf_defaults(&defaults);
     accept(text);
     cr_assert_eq(memcmp(&conf, &defaults, sizeof conf), 0);
