@@ -2,6 +2,7 @@
  *
  * big.c - see big.h.
  */
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,10 @@ int big_send(struct big_queue *q, const struct record *r, const uint8_t *data, v
     b->head = *r;
     b->head.flags |= REC_BIG;
     b->head.payload = NULL;
+    if (q->direct && r->len >= q->direct) {
+        b->head.flags |= REC_DIRECT;
+        b->how = BIG_WAITS;
+    }
     b->data = data;
     b->owned = owned;
     if (q->last)
@@ -60,20 +65,66 @@ static uint8_t *room(struct lane *lane, uint32_t want, uint32_t least, uint32_t 
     return NULL;
 }
 
-/* One record of the first transfer. Its bytes; 0: no room now. */
-static uint32_t put_part(struct big_queue *q, struct lane *lane)
+/* The announcements of the first transfer and, of those to be written, some more. */
+static uint32_t announce(struct big_queue *q, struct lane *lane)
 {
-    struct big_out *b = q->first;
-    uint32_t left = b->head.len - b->off, have;
-    if (!b->announced) {
+    uint32_t n = 0, sum = 0;
+    for (struct big_out *b = q->first; b && n < BIG_ANNOUNCED; b = b->next, n++) {
+        if (b != q->first && b->how == BIG_RECORDS)
+            break;
+        if (b->announced)
+            continue;
         uint8_t *p = lane_tx_room(lane, rec_size(&b->head));
         if (!p)
-            return 0;
+            break;
         rec_put(p, &b->head);
         lane_tx_add(lane, rec_size(&b->head));
         b->announced = true;
-        return rec_size(&b->head);
+        sum += rec_size(&b->head);
     }
+    return sum;
+}
+
+/* Writes a piece of the first transfer, and says so. Its bytes; 0: not now; < 0. */
+static long write_part(struct big_queue *q, struct lane *lane)
+{
+    struct big_out *b = q->first;
+    uint32_t left = b->head.len - b->off, piece = lane_direct(lane);
+    if (left == 0) { /* its bytes are the caller's until the last write is done */
+        if (lane_writes(lane) > 0)
+            return 0;
+        pop(q);
+        return 1;
+    }
+    uint8_t *p = lane_tx_room(lane, REC_HEAD);
+    if (!p)
+        return 0;
+    struct record r = {.type = REC_DATA,
+                       .flags = REC_BIG,
+                       .priority = b->head.type,
+                       .len = left < piece ? left : piece,
+                       .ref = b->head.ref};
+    int rc = lane_write(lane, b->data + b->off, r.len, &b->to, b->off);
+    if (rc < 0)
+        return rc == -EAGAIN ? 0 : rc;
+    rec_put(p, &r);
+    lane_tx_add(lane, rec_size(&r));
+    b->off += r.len;
+    rc = lane_tx_flush(lane); /* a batch a piece: its credit says that the piece is there */
+    return rc < 0 && rc != -EAGAIN ? rc : (long)r.len;
+}
+
+/* Something of the first transfer. Its bytes; 0: no room now; < 0. */
+static long put_part(struct big_queue *q, struct lane *lane)
+{
+    struct big_out *b = q->first;
+    uint32_t left = b->head.len - b->off, have, said = announce(q, lane);
+    if (b->how == BIG_DIRECT) {
+        long n = write_part(q, lane);
+        return n < 0 ? n : n + said;
+    }
+    if (said > 0 || !b->announced || b->how == BIG_WAITS)
+        return said;
     uint32_t most = lane_tx_max(lane) - REC_HEAD;
     uint32_t want = left < most ? left : most & ~7u;
     uint32_t least = want < PART_MIN ? want : PART_MIN;
@@ -81,8 +132,11 @@ static uint32_t put_part(struct big_queue *q, struct lane *lane)
     if (!p)
         return 0;
     uint32_t part = have - REC_HEAD < left ? have - REC_HEAD : left;
-    struct record r = {
-        .type = REC_DATA, .len = part, .ref = b->head.ref, .payload = b->data + b->off};
+    struct record r = {.type = REC_DATA,
+                       .priority = b->head.type,
+                       .len = part,
+                       .ref = b->head.ref,
+                       .payload = b->data + b->off};
     rec_put(p, &r);
     lane_tx_add(lane, rec_size(&r));
     b->off += part;
@@ -95,7 +149,9 @@ long big_pump(struct big_queue *q, struct lane *lane)
 {
     long sum = 0;
     while (q->first) {
-        uint32_t n = put_part(q, lane);
+        long n = put_part(q, lane);
+        if (n < 0)
+            return n;
         if (n == 0) {
             /* this batch is full: send it and try the next cell */
             int rc = lane_tx_flush(lane);
@@ -103,10 +159,38 @@ long big_pump(struct big_queue *q, struct lane *lane)
                 return rc;
             if (rc != 1 || (n = put_part(q, lane)) == 0)
                 break;
+            if (n < 0)
+                return n;
         }
         sum += n;
     }
     return sum;
+}
+
+int big_cleared(struct big_queue *q, const struct record *r)
+{
+    struct big_out *b = q->first;
+    uint64_t v[3];
+    while (b && !(b->announced && b->how == BIG_WAITS && b->head.ref == r->ref &&
+                  b->head.type == r->priority))
+        b = b->next;
+    if (!b || (r->len != 0 && r->len != BIG_CLEAR_LEN))
+        return err_set(-EPROTO, "a place for a large payload that was not announced");
+    b->how = BIG_RECORDS;
+    if (r->len == 0)
+        return 0;
+    memcpy(v, r->payload, sizeof v);
+    b->to = (struct tr_remote){.addr = le64toh(v[0]), .key = le64toh(v[1]), .len = le64toh(v[2])};
+    if (b->to.len < b->head.len)
+        return err_set(-EPROTO, "a place too small for a large payload");
+    b->how = BIG_DIRECT;
+    return 0;
+}
+
+void big_put_clear(uint8_t to[BIG_CLEAR_LEN], const struct tr_remote *at)
+{
+    const uint64_t v[3] = {htole64(at->addr), htole64(at->key), htole64(at->len)};
+    memcpy(to, v, sizeof v);
 }
 
 void big_drop(struct big_queue *q)
@@ -129,14 +213,16 @@ int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
         if (!in->over && !in->data)
             return err_set(-ENOMEM, "no memory for a payload of %u bytes", r->len);
         in->active = true;
+        in->exposed = false;
         in->head = *r;
         in->got = 0;
         return 0;
     }
-    /* a DATA record announced as a large one itself has no bytes */
-    if (!in->active || !r->payload || r->ref != in->head.ref || r->len > in->head.len - in->got)
+    /* without a payload: its bytes were written */
+    if (!in->active || (!r->payload && !in->exposed) || r->ref != in->head.ref ||
+        r->len > in->head.len - in->got)
         return err_set(-EPROTO, "a part of a large payload does not fit what was announced");
-    if (!in->over)
+    if (!in->over && r->payload)
         memcpy(in->data + in->got, r->payload, r->len);
     in->got += r->len;
     return in->got == in->head.len;

@@ -3,7 +3,11 @@
  * big.h - payloads larger than a lane cell: cut into DATA records on one side, put together on the
  * other.
  *
- * One transfer at a time in each direction of a lane; further ones queue up. Small records are not
+ * Or, from fabricd to a handle where the transport can (lane_direct()), written straight into the
+ * handle's memory, piece by piece out of the segment: no copies, and pieces larger than a cell.
+ *
+ * One transfer at a time in each direction of a lane; further ones queue up (those to be written are
+ * announced ahead, so that nobody waits for CLEAR). Small records are not
  * held up: they go into the same batches before the parts do.
  *
  * Memory: the receiver allocates a transfer's whole length once, after checking it against its
@@ -26,11 +30,16 @@ struct big_out {
     void *owned; /* freed at the end; NULL: the caller's */
     uint32_t off;
     bool announced;
+    enum { BIG_RECORDS, BIG_WAITS, BIG_DIRECT } how; /* WAITS: for CLEAR */
+    struct tr_remote to;
 };
+/* Transfers announced at once. */
+#define BIG_ANNOUNCED 4u
 
 struct big_queue {
     struct big_out *first, *last;
     uint32_t n;
+    uint32_t direct; /* payloads of so many bytes or more are offered for writing; 0: none */
 };
 
 /* Queues r (payload r->len bytes at data). owned is freed when it is out, or on failure. -ENOMEM.
@@ -40,6 +49,16 @@ int big_send(struct big_queue *q, const struct record *r, const uint8_t *data, v
 /* Puts as much of the queue into the lane as it takes now. Returns the bytes put, < 0: the lane is
  * closed. */
 long big_pump(struct big_queue *q, struct lane *lane) __attribute__((warn_unused_result));
+/* The transport is done with the last of its bytes (and big_pump() has not been called since). */
+static inline bool big_is_out(const struct big_out *b, const struct lane *lane)
+{
+    return b->off == b->head.len && lane_writes(lane) == 0;
+}
+/* CLEAR came. -EPROTO: for nothing that was announced. */
+int big_cleared(struct big_queue *q, const struct record *r) __attribute__((warn_unused_result));
+/* The payload of CLEAR. */
+#define BIG_CLEAR_LEN 24u
+void big_put_clear(uint8_t to[BIG_CLEAR_LEN], const struct tr_remote *at);
 void big_drop(struct big_queue *q);
 
 /* The incoming transfer. Zeroed at the start. Its memory is room()'s; where that is NULL, or has none,
@@ -49,6 +68,7 @@ struct big_in {
     void (*unroom)(void *owner, uint8_t *data);
     void *owner;
     bool active;
+    bool exposed;       /* the peer may write into data */
     bool over;          /* longer than the limit: there are no bytes */
     struct record head; /* as announced */
     uint8_t *data;

@@ -26,12 +26,15 @@
 #define NOTE  LANE_NOTE
 #define HEAD  ((uint32_t)sizeof(struct lane_head))
 #define NO_RX UINT32_MAX
+/* lane_write()s open at once, and how many cells' bytes each has at most. */
+#define WRITES_MAX   4u
+#define DIRECT_CELLS 4u
 
 struct cell_ref { /* an operation's context */
     uint8_t kind;
     uint32_t index;
 };
-enum { REF_TX, REF_RX, REF_LAST };
+enum { REF_TX, REF_RX, REF_LAST, REF_WRITE };
 
 struct ready { /* a received batch, not yet released */
     const uint8_t *data;
@@ -49,7 +52,9 @@ struct lane {
     size_t mem_len;
     uint8_t *tx, *rx, *notes, *last;
     struct cell_ref *refs;
-    struct cell_ref last_ref;
+    struct cell_ref last_ref, write_ref;
+    bool direct;
+    uint32_t writes; /* lane_write()s that are open */
     uint32_t nrefs, receives;
     uint32_t *again, again_n; /* receives that are still to be posted */
     uint32_t inject_max;
@@ -76,7 +81,7 @@ uint32_t lane_ops(uint32_t cells)
 {
     /* receiving: a cell each and the notes; sending: a write and its announcement a cell, and bare
      * heads */
-    return 2 * cells + 2 * NOTES;
+    return 2 * cells + 2 * NOTES + WRITES_MAX;
 }
 
 int lane_choose(enum lane_mode wanted, const struct tr_caps *caps)
@@ -118,6 +123,8 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->dom = dom;
     l->p = *p;
     l->inject_max = caps.inject_max;
+    l->direct = caps.one_sided && caps.by_copy;
+    l->write_ref.kind = REF_WRITE;
     l->receives = p->cells + NOTES;
     /* in SEND mode every receive may get a whole batch */
     size_t rx_len = (size_t)p->cell * (p->mode == LANE_SEND ? l->receives : p->cells);
@@ -303,6 +310,8 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
     case TR_SENT:
         if (ref->kind == REF_TX)
             l->tx_busy[ref->index]--;
+        else if (ref->kind == REF_WRITE)
+            l->writes--;
         l->in_flight--;
         break;
     case TR_RECV:
@@ -476,6 +485,31 @@ int lane_tx_settle(struct lane *l)
     l->injected = false;
     l->in_flight++;
     return 0;
+}
+
+uint32_t lane_direct(const struct lane *l)
+{
+    return l->direct ? DIRECT_CELLS * l->p.cell : 0;
+}
+
+int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_remote *to,
+               uint64_t offset)
+{
+    if (l->closed)
+        return err_set(-ENOTCONN, "the lane is closed");
+    if (l->writes == WRITES_MAX)
+        return -EAGAIN;
+    int rc = l->tr->post_write(l->ep, buf, len, NULL, to, offset, &l->write_ref);
+    if (rc < 0)
+        return rc == -EAGAIN ? rc : close_lane(l, rc);
+    l->writes++;
+    l->in_flight++;
+    return 0;
+}
+
+uint32_t lane_writes(const struct lane *l)
+{
+    return l->writes;
 }
 
 void lane_stats(const struct lane *l, struct lane_stats *out)

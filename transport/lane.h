@@ -103,6 +103,14 @@ struct lane_stats {
     uint32_t credits;   /* cells we may still send */
 };
 void lane_stats(const struct lane *l, struct lane_stats *out);
+/* Bytes straight into memory that the peer has exported for them, apart from its cells: the largest
+ * piece that may be written, 0: this transport reads the memory later, or has no such writes. */
+uint32_t lane_direct(const struct lane *l);
+/* Writes such a piece; buf stays until lane_writes() is 0. What is flushed after it arrives after it.
+ * 0; -EAGAIN: not now; < 0: closed. */
+int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_remote *to,
+               uint64_t offset) __attribute__((warn_unused_result));
+uint32_t lane_writes(const struct lane *l); /* still open */
 bool lane_tx_idle(const struct lane *l); /* no batch being built, none in flight */
 /* After a flush: nothing more can be sent before an event of this lane's endpoint (a credit, a cell
  * that is free again, a refused batch that may be tried again). */

@@ -325,6 +325,7 @@ static void caps(const struct tr_domain *d, struct tr_caps *out)
     memset(out, 0, sizeof *out);
     out->provider = d->provider;
     snprintf(out->device, sizeof out->device, "%s", d->info->domain_attr->name);
+    out->by_copy = !(d->info->domain_attr->mr_mode & FI_MR_LOCAL) && !getenv("FI_TCP_ZEROCOPY_SIZE");
     out->one_sided = (d->info->caps & FI_RMA) != 0;
     out->inject_max = (uint32_t)d->info->tx_attr->inject_size;
     out->msg_max = d->info->ep_attr->max_msg_size;

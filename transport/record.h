@@ -14,6 +14,7 @@
  *                                          KEPT    ref, kernel, tag
  *   TERMS   ref, of the SUBMIT to come     TERMS   ref, of the LEASE to come: what is left of its limit
  *                                          CANCEL  ref, of a LEASE
+ *   CLEAR   priority, ref, where to write
  *   WANT    queue, len = leases wanted
  *   DONE    ref, status
  *   RELEASE ref
@@ -35,6 +36,12 @@
  * the whole length and which carries no payload, and follows in DATA records of the same ref,
  * in order; one such transfer at a time in each direction, small records may stand between its
  * parts.
+ *
+ * A LEASE or OUTCOME with REC_BIG and REC_DIRECT may be written straight into the handle's memory: it
+ * answers CLEAR (priority: the type of the record it answers; payload: address, key, length; no
+ * payload: no, as above), and DATA records with REC_BIG follow the writes: len bytes more are there.
+ * A few such transfers may be announced at once; DATA's priority is the type of what it belongs to.
+ * (Only this way round: a peer gets no key to memory of fabricd's but its lane.)
  *
  * ref is the number of whoever made it (a submit's is the producer's, a lease's the daemon's),
  * opaque to the other side.
@@ -65,6 +72,7 @@ enum rec_type {
     REC_RESUME,
     REC_UNKNOWN,
     REC_KEPT,
+    REC_CLEAR,
     REC_TYPE_MAX
 };
 
@@ -75,6 +83,7 @@ enum rec_type {
 #define REC_BIG     2u
 #define REC_WAITING 4u /* CANCEL: only a task that nobody has started */
 #define REC_TAGGED  4u /* SUBMIT */
+#define REC_DIRECT  4u /* LEASE, OUTCOME, with REC_BIG */
 #define REC_LAST    4u /* RESUME, UNKNOWN, KEPT */
 
 #define REC_HEAD   16u

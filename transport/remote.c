@@ -20,7 +20,7 @@
 #define CLOSE_UNWAITED_NS 10000000000u
 /* Results over this take a millisecond or more to send. */
 #define GIVE_BACK_MIN (4u << 20)
-#define OPEN_NS           10000000000ll
+#define OPEN_NS       10000000000ll
 
 int remote_broken(struct remote *r, int why)
 {
@@ -36,14 +36,11 @@ static int take_record(struct remote *r, const struct record *rec)
 {
     int rc;
     if (rec->flags & REC_BIG || rec->type == REC_DATA) {
-        rc = big_feed(&r->big_in, rec, FAB_ARG_MAX);
-        if (rc >= 0 && r->big_in.over)
-            return err_set(-EMSGSIZE, "a payload of %u bytes is over the limit of %u",
-                           r->big_in.head.len, FAB_ARG_MAX);
+        struct record whole;
+        uint8_t *data;
+        rc = remote_on_big(r, rec, &whole, &data);
         if (rc != 1)
             return rc;
-        struct record whole = r->big_in.head;
-        uint8_t *data = big_take(&r->big_in);
         return whole.type == REC_LEASE ? remote_lease(r, &whole, data)
                : whole.type == REC_OUTCOME
                    ? remote_outcome(r, &whole, data)
@@ -126,6 +123,7 @@ static int progress_link(struct remote *r)
     long put = big_pump(&r->big_out, r->lane);
     if (put < 0)
         return (int)put;
+    put += remote_big_clear(r);
     /* also sends the credits that are due */
     if (lane_tx_idle(r->lane) || put || more)
         (void)remote_flush(r);
@@ -302,6 +300,11 @@ int remote_put_any(struct remote *r, struct record *rec, const void *data, uint6
     spin_start(&r->spin);
     while (r->big_out.first && r->links == links) {
         rc = remote_wait(r, UINT64_MAX);
+        /* and those that were on their way to us */
+        if (rc == 0 && rec->len > GIVE_BACK_MIN && r->lease_n > 0 && r->links == links)
+            rc = remote_give_back(r);
+        if (rc == -ESTALE) /* the link has ended: told below */
+            rc = 0;
         if (rc < 0) {
             big_drop(&r->big_out);
             return rc;
@@ -376,10 +379,10 @@ static void remote_close(fab_t *f)
         loop_stop(r->loop, &r->src[i]);
     if (r->loop)
         loop_close(r->loop);
+    remote_big_close(r);
     if (r->session)
         session_close(r->session);
     big_drop(&r->big_out);
-    big_in_drop(&r->big_in);
     for (uint32_t i = 0; r->task && i < r->window; i++) {
         free(r->task[i].data);
         free(r->task[i].terms);
@@ -443,7 +446,8 @@ static int keep_options(struct remote *r, const char *provider, const char *host
     snprintf(r->port, sizeof r->port, "%s", port);
     if (opts->key_file && !(r->opts.key_file = strdup(opts->key_file)))
         return err_set(-ENOMEM, "no memory for a handle");
-    snprintf(r->name, sizeof r->name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    snprintf(r->name, sizeof r->name, "%s",
+             opts->name ? opts->name : program_invocation_short_name);
     r->opts.name = r->name;
     if (opts->client) {
         snprintf(r->client, sizeof r->client, "%s", opts->client);
@@ -461,7 +465,8 @@ static int first_link(struct remote *r)
     int64_t timeout = r->opts.timeout_ns ? r->opts.timeout_ns : OPEN_NS;
     uint64_t deadline = deadline_of(timeout);
     bool with_data = r->opts.roles == 0 || r->opts.roles & (FAB_PRODUCER | FAB_WORKER);
-    int rc = session_open(&r->session, r->provider, r->host, r->port, &r->opts, with_data, &r->self);
+    int rc =
+        session_open(&r->session, r->provider, r->host, r->port, &r->opts, with_data, &r->self);
     if (rc < 0)
         return rc;
     r->info = *session_info(r->session);
@@ -482,6 +487,7 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     if (!r)
         return err_set(-ENOMEM, "no memory for a handle");
     r->base.ops = &remote_ops;
+    remote_big_open(r);
     r->ticks_hz = clock_ticks_hz();
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */

@@ -68,6 +68,9 @@ struct rmark {
 };
 #define REMOTE_LIST 64u /* refs in a record */
 
+#define REMOTE_BIG    (BIG_ANNOUNCED + 1) /* large payloads on their way to us at once */
+#define REMOTE_SPARES 16u
+
 struct remote {
     struct fab base;
     /* what a new link is made with */
@@ -106,7 +109,14 @@ struct remote {
     bool named;       /* all of the list has been sent */
     uint32_t withdraw_at; /* cancellations from here on are to be repeated; window: none */
     struct big_queue big_out;
-    struct big_in big_in;
+    struct remote_big {
+        struct big_in in;
+        struct tr_mr *mr;    /* while fabricd may write into it */
+        struct tr_remote at; /* what CLEAR says */
+        bool clear_due;
+    } big[REMOTE_BIG]; /* remote_big.c */
+    uint8_t *spare[REMOTE_SPARES];
+    uint32_t spares;
     uint8_t **held; /* large outcomes lent to the caller until its next wait */
     uint32_t held_n, held_cap;
 
@@ -213,6 +223,19 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
 int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
 int remote_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int remote_release(fab_t *f, const struct fab_lease *l);
+/* ---- remote_big.c ---- */
+void remote_big_open(struct remote *r);
+/* A REC_BIG record or a DATA record. 1: a payload is complete, *whole is what it belongs to and *data
+ * the caller's (free() or remote_spare()); 0; < 0: the link is to end. */
+int remote_on_big(struct remote *r, const struct record *rec, struct record *whole, uint8_t **data)
+    __attribute__((warn_unused_result));
+/* Says CLEAR where it is due and there is room; how often. */
+int remote_big_clear(struct remote *r);
+/* Drops what has not come whole. Before the link's domain is closed. */
+void remote_big_drop(struct remote *r);
+void remote_big_close(struct remote *r);
+/* Frees an argument's memory, or keeps it for the next. */
+void remote_spare(struct remote *r, void *data);
 /* ---- remote_attend.c ---- */
 int remote_crash(fab_t *f, const struct fab_lease *l, const char *text);
 int remote_overrun(fab_t *f, const struct fab_lease *l);

@@ -212,7 +212,7 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
         rc = err_set(-ESTALE, "the lease ended with its link");
     if (rc == 0)
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
-    free((void *)(uintptr_t)l->ref[1]);
+    remote_spare(r, (void *)(uintptr_t)l->ref[1]);
     r->leased -= r->leased > 0;
     return rc;
 }

@@ -32,13 +32,13 @@ static void leave_link(struct remote *r)
 {
     for (int i = 0; i < 3; i++)
         loop_stop(r->loop, &r->src[i]);
+    remote_big_drop(r);
     session_break(r->session);
     r->session = NULL;
     r->lane = NULL;
     r->dom = NULL;
     r->hangup = 0;
     big_drop(&r->big_out);
-    big_in_drop(&r->big_in);
     remote_drop_leases(r);
     /* what is not named on the next link is forgotten there */
     for (uint32_t i = 0; i < r->window && r->untold > 0; i++) {

@@ -52,6 +52,8 @@ struct tr_caps {
     const char *provider; /* "tcp", "verbs" */
     char device[64];      /* domain name */
     bool one_sided;       /* post_write works */
+    bool by_copy;         /* what is posted is copied, in order: mr may be NULL, and a write is reported
+                           * as done before anything that was posted after it arrives */
     uint32_t inject_max;  /* sends up to this many bytes may be posted TR_INJECT */
     uint64_t msg_max;     /* largest send or write */
 };

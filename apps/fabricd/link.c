@@ -48,6 +48,7 @@ int link_put_any(struct link *k, struct record *r, const void *data)
         r->payload = data;
         return link_put(k, r);
     }
+    k->big_out.direct = lane_direct(k->lane) / 4;
     int rc = big_send(&k->big_out, r, data, NULL);
     return rc < 0 ? rc : 1;
 }
@@ -56,7 +57,7 @@ bool link_still_leaving(const struct link *k, uint8_t type, uint64_t ref)
 {
     for (const struct big_out *b = k->big_out.first; b; b = b->next)
         if (b->head.type == type && b->head.ref == ref)
-            return true;
+            return !big_is_out(b, k->lane);
     return false;
 }
 
@@ -105,8 +106,8 @@ static int on_whole(struct link *k, const struct record *r, uint8_t *own)
 {
     if (r->type == REC_SUBMIT)
         return producer_on_submit(k, r, own);
-    int rc =
-        r->type == REC_DONE ? worker_on_done(k, r, own) : err_set(-EPROTO, "a large payload of no use");
+    int rc = r->type == REC_DONE ? worker_on_done(k, r, own)
+                                 : err_set(-EPROTO, "a large payload of no use");
     link_free(k, own);
     return rc;
 }
@@ -137,6 +138,8 @@ static int on_record(struct link *k, const struct record *r)
         return producer_on_terms(k, r);
     case REC_TAKEN:
         return producer_on_taken(k, r);
+    case REC_CLEAR:
+        return big_cleared(&k->big_out, r);
     case REC_RESUME:
         return resume_on_list(k, r);
     default:
@@ -205,24 +208,27 @@ long link_work(struct link *k)
 
 bool link_arm(struct link *k)
 {
-    /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
-     * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
-     * the daemon's timer looks for them. */
+    /* What waits for lane credits is woken by the lane; what waits for room in the fabric by
+     * whoever makes some (room.h). Keys that expire and shares that are counted anew are announced
+     * by nobody: the daemon's timer looks for them. */
     bool stuck = k->cancels > 0 || k->claimed_at < k->claimed_n || k->got_at < k->got_n ||
-                 k->big_out.first || k->placed_n > 0 || lane_tx_blocked(k->lane);
+                 k->placed_n > 0 || lane_tx_blocked(k->lane);
     if (stuck)
         return true;
     if (k->pending_n > 0) {
         room_want_daemon(k->seg, ROOM_SLOTS); /* S1 of room.h */
         room_want_daemon(k->seg, ROOM_ARENA);
-        /* S2; an error comes again in link_work(). The depth is read as S2 must be, the try isn't. */
+        /* S2; an error comes again in link_work(). The depth is read as S2 must be, the try isn't.
+         */
         if (producer_place(k) != 0 ||
             (k->local->lack == LACK_SLOTS && ring_depth(k->seg->free_ring) > 0))
             return false;
     }
     if (k->exchange == EXCHANGE_OVER && k->local->tasks.n > 0 && !local_arm_bell(k->local))
         return false;
-    if (k->in_flight < k->want && !local_arm_queue(k->local, k->want_queue))
+    /* with so many large ones on their way no more is claimed; each of their steps is an event */
+    if (k->in_flight < k->want && k->big_out.n < LINK_BIG_AHEAD &&
+        !local_arm_queue(k->local, k->want_queue))
         return false;
     return true;
 }

@@ -9,6 +9,8 @@
 #include "apps/fabricd/link.h"
 
 #define LINK_NONE UINT32_MAX
+/* Large arguments on their way at once: the next is ready when the one before it is out. */
+#define LINK_BIG_AHEAD 2u
 #define LINK_PENDING_BYTES_MAX (16u << 20)
 
 /* ---- link.c: putting records into the lane ---- */

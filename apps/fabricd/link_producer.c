@@ -6,9 +6,9 @@
  * What the fabric has no room for waits in the pending list, in order.
  *
  * A task's slot stays as it is after its outcome was sent, until the user has taken it: by then the
- * link may have broken, or fabricd been killed, and the segment is all that is left. So whatever the
- * handle has no outcome of is either in a slot that has its ref, or never got that far. resume.c has
- * the exchange after a new link.
+ * link may have broken, or fabricd been killed, and the segment is all that is left. So whatever
+ * the handle has no outcome of is either in a slot that has its ref, or never got that far.
+ * resume.c has the exchange after a new link.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -349,8 +349,7 @@ int producer_on_taken(struct link *k, const struct record *r)
 int producer_open(struct link *k)
 {
     k->task = calloc(k->submit_window, sizeof *k->task);
-    return k->task ? 0
-                   : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
+    return k->task ? 0 : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
 }
 
 void producer_close(struct link *k)

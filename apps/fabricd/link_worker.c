@@ -15,9 +15,6 @@
 #include "apps/fabricd/link_parts.h"
 #include "core/error.h"
 
-/* Large arguments on their way at once: the next is ready when the one before it is out. */
-#define BIG_AHEAD 2u
-
 /* ---- worker: WANT, DONE, RELEASE in; LEASE out ---- */
 
 static struct link_lease *lease_of(struct link *k, uint64_t ref)
@@ -178,9 +175,9 @@ long worker_send(struct link *k)
             k->claimed_at++;
             n++;
         }
-        /* Claim only what can go out at once: a task that waits here could be run elsewhere. Small ones
-         * go past a large one that is on its way. */
-        if (k->in_flight >= k->want || k->big_out.n >= BIG_AHEAD ||
+        /* Claim only what can go out at once: a task that waits here could be run elsewhere. Small
+         * ones go past a large one that is on its way. */
+        if (k->in_flight >= k->want || k->big_out.n >= LINK_BIG_AHEAD ||
             (!lane_tx_room(k->lane, 128) &&
              (lane_tx_flush(k->lane) != 1 || !lane_tx_room(k->lane, 128))))
             return n;

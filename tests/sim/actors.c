@@ -26,7 +26,7 @@ struct program {
     uint32_t roles, quota; /* tasks still to submit */
     uint32_t handle;
     const char *client; /* NULL: none */
-    bool lazy; /* takes its time with every task */
+    bool lazy;          /* takes its time with every task */
     bool done_producing;
     uint64_t
         backoff; /* grows while the fabric is full: fabricd may look for room at its tick only */
@@ -347,6 +347,15 @@ static void close_local(fab_t *f)
     undertaker_recover(&world.seg, &world.out, world.me, id, false, &rep);
 }
 
+/* One of the remote programs may come back yet, for the sake of a task that nobody waits for. */
+static bool remotes_left(void)
+{
+    for (uint32_t i = 0; i < remotes; i++)
+        if (!program[i].actor->done)
+            return true;
+    return false;
+}
+
 static void local_worker(struct actor *a)
 {
     struct program *p = a->arg;
@@ -355,7 +364,8 @@ static void local_worker(struct actor *a)
     long n;
     /* goes on after the others, until it finds nothing: orphans are to be run, too */
     do {
-        last = world.stop && !world.peers && !world.dead && !at_load(&world.seg.head->audit_wanted);
+        last = world.stop && !world.peers && !world.dead && !remotes_left() &&
+               !at_load(&world.seg.head->audit_wanted);
         n = 0;
         for (uint32_t q = 0; q < world.queues; q++)
             n += work(p, f, q, 0) > 0;

@@ -183,6 +183,7 @@ static void open_world(uint64_t seed)
                             .delay_min = 500,
                             .delay_max = 5500,
                             .inject_max = seed % 3 ? 64 : 256,
+                            .by_copy = seed % 5 > 0,
                             .virtual_addresses = seed & 1};
     uint32_t tasks = world.oracle.tasks, handles = world.oracle.handles;
     memset(world.oracle.task, 0, (tasks + 1) * sizeof world.oracle.task[0]);
@@ -320,7 +321,8 @@ static void report(const struct totals *t, double seconds)
            N(submitted), N(unwaited), N(refused), N(attempts), N(released));
     printf("  outcomes: %llu, of them %llu lost with their session, %llu cancelled, %llu dead\n",
            N(outcomes), N(lost), N(cancelled), N(dead));
-    printf("  taken up by later handles: %llu, of them %llu told again\n", N(taken_up), N(told_again));
+    printf("  taken up by later handles: %llu, of them %llu told again\n", N(taken_up),
+           N(told_again));
     printf("  links: %llu, %llu of them crashed; %llu faults; %llu posts, %llu of them refused\n",
            N(links), N(crashes), N(faults), N(posts), N(again));
     printf("  %.1f s: %.0f steps a second\n", seconds, (double)t->steps / seconds);

@@ -115,6 +115,7 @@ static void caps(const struct tr_domain *d, struct tr_caps *out)
     memset(out, 0, sizeof *out);
     out->provider = d->net->p.provider;
     strcpy(out->device, "net");
+    out->by_copy = d->net->p.by_copy;
     out->one_sided = !d->net->p.no_writes;
     out->inject_max = d->net->p.inject_max;
     out->msg_max = 1u << 30;

@@ -41,6 +41,7 @@ struct net_params {
     uint32_t delay_min, delay_max; /* ns from a post to its arrival */
     uint32_t again;                /* of 1000 posts so many return -EAGAIN for nothing */
     uint32_t inject_max;
+    bool by_copy;           /* as caps says */
     bool no_writes;         /* caps.one_sided is false and post_write -ENOSYS */
     bool virtual_addresses; /* exported addresses are the memory's own, as with verbs; else 0 */
 };

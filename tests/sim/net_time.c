@@ -289,7 +289,7 @@ void net_arrive(struct conn *c, int sender)
         (void)pop_wire(&c->wire[sender]);
         if (!op->open)
             net_put_op(n, op);
-        else if (net_random(n, 4) == 0)
+        else if (net_random(n, 4) == 0 && !(n->p.by_copy && op->kind == OP_WRITE))
             net_due(n, n->now + net_delay(n),
                     (struct due){.kind = DUE_REPORT, .op = op, .generation = op->generation});
         else
