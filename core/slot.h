@@ -13,6 +13,9 @@
  *     |                                    +-- release, or owner dies (attempt + 1) --+
  *     +-- DEAD (crash budget spent) is an outcome like DONE; without a waiter LEASED -> FREE
  *
+ * What ended badly and nobody has seen to is kept (dead.h): LEASED, ZOMBIE, DEAD -> BURIED, and
+ * BURIED -> READY or FILLING when somebody asks for it.
+ *
  * With terms (terms.h): FILLING -> DELAYED -> READY; LEASED -> DELAYED for another attempt;
  * READY, DELAYED -> EXPIRED. LEASED -> OVERRUN is the one transition that takes a lease from a
  * living worker, which may write its result into the slot at any time after: OVERRUN and, once the
@@ -47,6 +50,7 @@ enum slot_state {
     SLOT_READY,
     SLOT_LEASED,
     SLOT_DELAYED, /* not before its time: fabricd makes it READY */
+    SLOT_BURIED, /* a dead letter (dead.h): nobody's, or whose who is kicking it */
     SLOT_DONE, /* from here on: outcomes, to be taken by the producer */
     SLOT_FAILED,
     SLOT_CANCELLED,

@@ -20,6 +20,7 @@
 #include <string.h>
 #include "core/arena.h"
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/dedup.h"
 #include "core/participant.h"
 #include "core/ring.h"
@@ -56,7 +57,7 @@ static bool block_needed(const struct job *j, uint64_t w)
     uint32_t st = slot_state(sw);
     if (block_state(w) == BLOCK_ARG)
         return st >= SLOT_ZOMBIE && st < SLOT_STATES;
-    return slot_is_outcome(sw);
+    return slot_is_outcome(sw) || st == SLOT_BURIED;
 }
 
 static void recover_blocks(const struct job *j)
@@ -130,12 +131,15 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     uint32_t budget = terms && terms->crashes ? terms->crashes : SLOT_CRASH_BUDGET;
     enum slot_state as = SLOT_READY;
     if (crashes >= budget) {
+        put_dead_text(j, slot, crashes);
+        CRASH_POINT("undertaker.dead_text");
         if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-            free_blocks_of(j, slot, w);
-            (void)slot_to_free(j->s, slot, w);
+            if (!dead_bury(j->s, slot, w, slot_owner(w), DEAD_CRASHED)) {
+                free_blocks_of(j, slot, w);
+                (void)slot_to_free(j->s, slot, w);
+            }
         } else {
-            put_dead_text(j, slot, crashes);
-            CRASH_POINT("undertaker.dead_text");
+            dead_note(j->s, slot, w, slot_owner(w), DEAD_CRASHED); /* for the time after it is taken */
             if (at_cas(&sl->state, &w,
                        slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_DEAD)) &&
                 producer < j->s->participants)
@@ -166,6 +170,11 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
         if (slot_owner(w) != producer)
             at_cas(&j->s->slot[slot].state, &w,
                    slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_OVERRUN));
+    } else if (slot_state(w) == SLOT_BURIED) {
+        dead_let_go(j->s, slot, w);
+    } else if (slot_state(w) == SLOT_ZOMBIE &&
+               dead_bury_zombie(j->s, j->me, slot, w, slot_owner(w))) {
+        j->report->dead++;
     } else if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_ZOMBIE) {
         /* A worker that died while it freed a task nobody waits for: the argument is the
          * producer's, who may live. What is not attached to this slot and epoch stays. */
@@ -184,7 +193,7 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
 {
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t w = at_load(&sl->state);
-    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
+    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES || slot_state(w) == SLOT_BURIED)
         return;
     /* Not a task that a living producer has filled in since our look at the meta word. */
     uint32_t producer = meta_producer(meta), epoch = slot_epoch(w);
@@ -199,7 +208,9 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
         at_cas(&sl->state, &w,
                slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
         return; /* its late worker's, until that notices */
-    if (slot_is_outcome(w)) {
+    if (slot_state(w) == SLOT_DEAD && dead_bury(j->s, slot, w, NOBODY, DEAD_NOTED)) {
+        j->report->outcomes++;
+    } else if (slot_is_outcome(w)) {
         /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death
          * of ours leaves it FILLING and fabricd's, for the next one to free. */
         uint64_t taken = slot_word(slot_epoch(w), j->me, 0, SLOT_FILLING);
@@ -222,7 +233,8 @@ static void recover_slots(const struct job *j)
         if (slot_state(w) == SLOT_FREE)
             continue;
         if (fate_of(j, slot_owner(w)) != FATE_NONE &&
-            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN))
+            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN ||
+             slot_state(w) == SLOT_BURIED))
             recover_own(j, i, w);
         uint64_t meta = at_load(&sl->meta);
         /* or an outcome that a worker has published between the mark and its own death */
@@ -278,8 +290,10 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             ring_scan(s, segment_ready_ring(s, q, pr), mark_own, &ready);
         }
     ring_scan(s, s->free_ring, mark, &freed);
+    uint32_t letters = at_load(&s->head->dead_letters), buried = 0;
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
+        buried += slot_state(w) == SLOT_BURIED;
         bool in_ready = in_bits(&ready, i), in_free = in_bits(&freed, i);
         /* The dead may not have come to tell the timers of it. */
         if (slot_state(w) == SLOT_DELAYED ||
@@ -295,6 +309,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             renew = renew || !ring_put(s, s->free_ring, i);
         }
     }
+    dead_recount(s, letters, buried);
     if (renew)
         slot_renew_free_ring(s);
     at_add(&s->head->requeued_hints, report->requeued);
@@ -350,7 +365,7 @@ void undertaker_stray(const struct segment *s, const struct wake_out *out, uint3
     struct undertaker_report report = {0};
     struct job j = {.s = s, .out = out, .me = me, .report = &report};
     if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED ||
-        slot_state(w) == SLOT_ZOMBIE)
+        slot_state(w) == SLOT_ZOMBIE || slot_state(w) == SLOT_BURIED)
         recover_own(&j, slot, w);
     else
         orphan(&j, slot, at_load(&s->slot[slot].meta));

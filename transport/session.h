@@ -12,6 +12,7 @@
 #ifndef FABRIC_SESSION_H
 #define FABRIC_SESSION_H
 
+#include "core/admin.h"
 #include "core/fabric.h"
 #include "transport/control.h"
 #include "transport/lane.h"
@@ -44,6 +45,9 @@ int session_on_event(struct session *s, const struct tr_event *ev)
 /* Asks for the status text (malloc'ed). */
 int session_status(struct session *s, char **text, int64_t timeout_ns)
     __attribute__((warn_unused_result));
+/* Asks fabricd to run a request of an administrator (admin.h). The caller frees the text. */
+int session_admin(struct session *s, const struct admin_request *q, struct admin_reply *r,
+                  int64_t timeout_ns) __attribute__((warn_unused_result));
 void session_close(struct session *s);
 
 #endif

@@ -63,6 +63,7 @@ struct link {
     fab_id *id; /* by the peer's task number, for CANCEL */
     struct link_terms **terms; /* by the peer's task number, of SUBMITs to come; NULL: none yet */
     uint32_t unanswered;
+    uint32_t refused; /* tasks nobody waits for that the fabric did not take: for the log */
     struct pending *pending_first, *pending_last;
     uint32_t pending_n;
     uint64_t pending_bytes;
