@@ -27,7 +27,7 @@ int admin_run(const struct segment *s, const struct wake_out *out, uint32_t me,
     case ADMIN_DEAD_KICK:
         return dead_kick(s, out, me, q->arg, q->queue, &r->number[0]);
     case ADMIN_DEAD_PURGE:
-        return dead_purge(s, me, q->arg, q->queue, &r->number[0]);
+        return dead_purge(s, out, me, q->arg, q->queue, &r->number[0]);
     default:
         return err_set(-ENOTSUP, "this fabric knows no request %u: use one release on all hosts",
                        q->op);

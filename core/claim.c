@@ -103,7 +103,7 @@ static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
         return;
     /* or the producer has taken the outcome meanwhile */
     if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch &&
-        !dead_bury_zombie(l->seg, l->me, slot, w, l->me))
+        !dead_bury_zombie(l->seg, &l->out, l->me, slot, w, l->me))
         (void)free_task(l, slot, w);
 }
 

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/queue.h"
 #include "core/ring.h"
+#include "core/room.h"
 #include "core/terms.h"
 
 /* ---- the counter ---- */
@@ -97,20 +98,23 @@ bool dead_bury(const struct segment *s, uint32_t slot, uint64_t w, uint32_t work
     return false;
 }
 
-static void drop_result(const struct segment *s, uint32_t me, uint32_t slot, uint64_t w)
+static void drop_result(const struct segment *s, const struct wake_out *out, uint32_t me,
+                        uint32_t slot, uint64_t w)
 {
     struct seg_slot *sl = &s->slot[slot];
-    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK) {
         arena_free(s, NULL, me, sl->res, slot, slot_epoch(w));
+        room_made(s, out, ROOM_ARENA); /* fabricd's links have not been told */
+    }
     sl->res_len = 0;
 }
 
-bool dead_bury_zombie(const struct segment *s, uint32_t me, uint32_t slot, uint64_t w,
-                      uint32_t worker)
+bool dead_bury_zombie(const struct segment *s, const struct wake_out *out, uint32_t me,
+                      uint32_t slot, uint64_t w, uint32_t worker)
 {
     if (!(meta_flags(at_load(&s->slot[slot].meta)) & (META_NO_WAIT | META_ORPHAN)))
         return false; /* its producer has the outcome */
-    drop_result(s, me, slot, w); /* a late one is no result */
+    drop_result(s, out, me, slot, w); /* a late one is no result */
     return dead_bury(s, slot, w, worker, DEAD_OVERRUN);
 }
 
@@ -139,10 +143,11 @@ int dead_find(const struct segment *s, uint64_t id, uint32_t *slot, uint64_t *w)
 }
 
 /* Makes a READY task of the letter that we own by word w. */
-static void prepare(const struct segment *s, uint32_t me, uint32_t slot, uint64_t w, uint64_t meta)
+static void prepare(const struct segment *s, const struct wake_out *out, uint32_t me,
+                    uint32_t slot, uint64_t w, uint64_t meta)
 {
     struct seg_slot *sl = &s->slot[slot];
-    drop_result(s, me, slot, w);
+    drop_result(s, out, me, slot, w);
     if (sl->arg_len & ARG_TERMS) {
         struct seg_terms *t = terms_of(s, slot);
         t->failures = 0;
@@ -169,7 +174,7 @@ static int kick_one(const struct segment *s, const struct wake_out *out, uint32_
     if (slot_owner(w) != NOBODY || !at_cas(&sl->state, &w, mine))
         return is_busy(id);
     CRASH_POINT("dead.taken");
-    prepare(s, me, slot, mine, meta);
+    prepare(s, out, me, slot, mine, meta);
     CRASH_POINT("dead.prepared");
     if (!at_cas(&sl->state, &mine, slot_word(slot_epoch(mine), NOBODY, 0, SLOT_READY)))
         return err_set(-EPROTO, "the letter's slot is damaged");
@@ -182,7 +187,8 @@ static int kick_one(const struct segment *s, const struct wake_out *out, uint32_
 }
 
 /* The slot is ours as any FILLING one is: should we die, the undertaker frees it with its blocks. */
-static int purge_one(const struct segment *s, uint32_t me, uint32_t slot, uint64_t w)
+static int purge_one(const struct segment *s, const struct wake_out *out, uint32_t me,
+                     uint32_t slot, uint64_t w)
 {
     struct seg_slot *sl = &s->slot[slot];
     uint64_t mine = slot_word(slot_epoch(w), me, 0, SLOT_FILLING);
@@ -196,6 +202,8 @@ static int purge_one(const struct segment *s, uint32_t me, uint32_t slot, uint64
         arena_free(s, NULL, me, sl->res, slot, slot_epoch(w));
     CRASH_POINT("dead.purged");
     (void)slot_to_free(s, slot, mine);
+    room_made(s, out, ROOM_SLOTS); /* for fabricd's links, which the two before do not tell */
+    room_made(s, out, ROOM_ARENA);
     return 0;
 }
 
@@ -210,7 +218,7 @@ static int for_all(const struct segment *s, const struct wake_out *out, uint32_t
         if (slot_state(w) != SLOT_BURIED ||
             (queue != DEAD_ANY_QUEUE && meta_queue(at_load(&s->slot[i].meta)) != queue))
             continue;
-        *done += (kick ? kick_one(s, out, me, i, w) : purge_one(s, me, i, w)) == 0;
+        *done += (kick ? kick_one(s, out, me, i, w) : purge_one(s, out, me, i, w)) == 0;
     }
     return 0;
 }
@@ -234,16 +242,17 @@ int dead_kick(const struct segment *s, const struct wake_out *out, uint32_t me, 
     return rc;
 }
 
-int dead_purge(const struct segment *s, uint32_t me, uint64_t id, uint32_t queue, uint64_t *done)
+int dead_purge(const struct segment *s, const struct wake_out *out, uint32_t me, uint64_t id,
+               uint32_t queue, uint64_t *done)
 {
     uint32_t slot;
     uint64_t w;
     *done = 0;
     if (id == 0)
-        return for_all(s, NULL, me, queue, false, done);
+        return for_all(s, out, me, queue, false, done);
     int rc = dead_find(s, id, &slot, &w);
     if (rc == 0)
-        rc = purge_one(s, me, slot, w);
+        rc = purge_one(s, out, me, slot, w);
     *done = rc == 0;
     return rc;
 }

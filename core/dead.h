@@ -47,9 +47,10 @@ void dead_note(const struct segment *s, uint32_t slot, uint64_t w, uint32_t work
  * another way. */
 bool dead_bury(const struct segment *s, uint32_t slot, uint64_t w, uint32_t worker,
                enum dead_cause cause) __attribute__((warn_unused_result));
-/* A ZOMBIE that nobody waited for, and whose worker won't write to it any more. False as above. */
-bool dead_bury_zombie(const struct segment *s, uint32_t me, uint32_t slot, uint64_t w,
-                      uint32_t worker) __attribute__((warn_unused_result));
+/* A ZOMBIE that nobody waited for, and whose worker won't write to it any more. False as above.
+ * out: to announce the memory of its late result; NULL: we are fabricd. */
+bool dead_bury_zombie(const struct segment *s, const struct wake_out *out, uint32_t me,
+                      uint32_t slot, uint64_t w, uint32_t worker) __attribute__((warn_unused_result));
 /* Undertaker: BURIED with an owner who is dead. */
 void dead_let_go(const struct segment *s, uint32_t slot, uint64_t w);
 /* Undertaker's audit: before it counted BURIED slots the counter was `before`. */
@@ -60,8 +61,8 @@ void dead_recount(const struct segment *s, uint32_t before, uint32_t counted);
  * its queue is draining; -EINVAL: no such queue. */
 int dead_kick(const struct segment *s, const struct wake_out *out, uint32_t me, uint64_t id,
               uint32_t queue, uint64_t *done) __attribute__((warn_unused_result));
-int dead_purge(const struct segment *s, uint32_t me, uint64_t id, uint32_t queue, uint64_t *done)
-    __attribute__((warn_unused_result));
+int dead_purge(const struct segment *s, const struct wake_out *out, uint32_t me, uint64_t id,
+               uint32_t queue, uint64_t *done) __attribute__((warn_unused_result));
 
 /* -ENOENT with a message. The letter's word, which a reader compares with after it has read. */
 int dead_find(const struct segment *s, uint64_t id, uint32_t *slot, uint64_t *w)

@@ -173,7 +173,7 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
     } else if (slot_state(w) == SLOT_BURIED) {
         dead_let_go(j->s, slot, w);
     } else if (slot_state(w) == SLOT_ZOMBIE &&
-               dead_bury_zombie(j->s, j->me, slot, w, slot_owner(w))) {
+               dead_bury_zombie(j->s, NULL, j->me, slot, w, slot_owner(w))) {
         j->report->dead++;
     } else if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_ZOMBIE) {
         /* A worker that died while it freed a task nobody waits for: the argument is the

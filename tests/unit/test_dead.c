@@ -85,7 +85,7 @@ static void check_none_lost(fab_t *a, fab_t *b)
     uint32_t letters = unit_slots_in(&seg, SLOT_BURIED);
     cr_assert_eq(unit_slots_in(&seg, SLOT_FREE) + letters, SLOTS);
     cr_assert_eq(at_load(&seg.head->dead_letters), letters);
-    cr_assert_eq(dead_purge(&seg, daemon_id, 0, DEAD_ANY_QUEUE, &n), 0);
+    cr_assert_eq(dead_purge(&seg, &out, daemon_id, 0, DEAD_ANY_QUEUE, &n), 0);
     cr_assert_eq(n, letters);
     undertaker_audit(&seg, &out, &r);
     cr_assert_eq(unit_slots_in(&seg, SLOT_FREE), SLOTS);
