@@ -7,11 +7,13 @@
  *   3  blocks it held or had attached without publishing them
  *   4  keys: what its unfinished submits had entered (dedup.h), while their slots still tell
  *   5  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or
- * DEAD, or BURIED (dead.h) when nobody waits; outcomes nobody can take any more -> FREE, DEAD ones ->
- * BURIED 6  holes it may have left in rings: all
- * unpublished positions (a live producer takes another) 7  the audit: READY and FREE slots that
- * stand in no ring are put in again, dead letters are counted 8  wake sleepers: one that it was woken for may sleep on 9 free
- * the entry
+ *      DEAD, or BURIED (dead.h) when nobody waits; outcomes nobody can take any more -> FREE, but
+ *      DEAD -> BURIED
+ *   6  holes it may have left in rings: all unpublished positions (a live producer takes another)
+ *   7  the audit: READY and FREE slots that stand in no ring are put in again; dead letters are
+ *      counted
+ *   8  wake sleepers: one that it was woken for may sleep on
+ *   9  free the entry
  *
  * Cost: a scan of the slots (64 bytes each) and of the rings between head and tail.
  */

@@ -477,8 +477,8 @@ Test(conform, no_wait_tasks_are_run_and_forgotten, .timeout = 30)
     for (int i = 0; i < 2000; i++) /* many times what fits */
         cr_assert_eq(fab_submit(f, &t, 1, NULL, 5 * SECOND), 1, "task %d: %s", i, fab_errmsg());
     cr_assert_eq(fab_outstanding(f), 0);
+    fab_close(f); /* over a link the last of them are taken in only now */
     await_empty();
-    fab_close(f);
     worker_stop(w);
     end();
 }
@@ -926,6 +926,35 @@ Test(conform, a_task_that_kills_its_workers_is_answered_and_kept, .timeout = 60)
     await_letters(tool, 1); /* nobody waits for it now */
     cr_assert_eq(fab_dead_purge(tool, letter, FAB_ANY_QUEUE, SECOND), 1, "%s", fab_errmsg());
     fab_close(tool);
+    fab_close(f);
+    end();
+}
+
+Test(conform, a_kicked_tasks_time_limit_counts_from_its_new_start, .timeout = 30)
+{
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address), *w = open_as(FAB_WORKER, address);
+    struct fab_terms terms = {.limit_ns = (uint64_t)SECOND};
+    struct fab_task t = task("echo", "x", 1);
+    struct fab_lease l;
+    t.terms = &terms;
+    t.flags = FAB_NO_WAIT;
+    cr_assert_eq(fab_submit(f, &t, 1, NULL, SECOND), 1, "%s", fab_errmsg());
+    cr_assert_eq(fab_flush(f), 0);
+    cr_assert_eq(fab_claim(w, 0, &l, 1, 5 * SECOND), 1, "%s", fab_errmsg());
+    cr_assert_eq(fab_fail(w, &l, "for now"), 0);
+    cr_assert_eq(fab_flush(w), 0);
+    await_letters(f, 1);
+    usleep((useconds_t)(SECOND / 1000 * 6 / 10));
+    cr_assert_eq(fab_dead_kick(f, 0, FAB_ANY_QUEUE, SECOND), 1, "%s", fab_errmsg());
+    cr_assert_eq(fab_claim(w, 0, &l, 1, 5 * SECOND), 1, "%s", fab_errmsg());
+    cr_assert_eq(l.attempt, 1);
+    usleep((useconds_t)(SECOND / 1000 * 6 / 10)); /* the first attempt's limit passes */
+    cr_assert_eq(fab_complete(w, &l, "x", 1), 0, "%s", fab_errmsg());
+    cr_assert_eq(fab_flush(w), 0);
+    await_empty();
+    cr_assert_eq(letters(f, NULL), 0);
+    fab_close(w);
     fab_close(f);
     end();
 }

@@ -255,6 +255,27 @@ Test(dead, what_a_dead_producer_leaves_is_kept)
     check_none_lost(w, q);
 }
 
+Test(dead, a_letter_outlives_everybody)
+{
+    begin(32);
+    fab_t *a = unit_handle(&seg, "a", -1), *b = unit_handle(&seg, "b", -1);
+    for (size_t i = 0; i < SIZES; i++) {
+        fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
+        submit(p, sizes[i], FAB_NO_WAIT, NULL);
+        struct fab_lease l = claim(w);
+        cr_assert_eq(fab_fail(w, &l, "a sentence of more than sixty-four bytes, so that it lies in "
+                                     "a block that is the worker's"), 0);
+        bury(w, true); /* the error's block was its */
+        bury(p, true); /* and the argument's the producer's */
+        shows(the_letter(), "that is the worker's");
+        shows(the_letter(), "\"worker\": \"worker\"");
+        cr_assert_eq(fab_dead_kick(a, 0, FAB_ANY_QUEUE, 0), 1);
+        l = claim(b); /* which checks the argument */
+        cr_assert_eq(fab_complete(b, &l, NULL, 0), 0);
+    }
+    check_none_lost(a, b);
+}
+
 Test(dead, an_attempt_over_its_limit_is_kept_when_its_worker_has_noticed)
 {
     begin(32);
