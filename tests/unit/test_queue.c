@@ -137,6 +137,27 @@ Test(queue, who_sleeps_on_a_paused_queue_is_woken_when_it_goes_on)
     cr_assert_eq(at_load(&seg.head->net_catches), 0);
 }
 
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+Test(queue, a_worker_of_a_paused_queue_sleeps)
+{
+    begin();
+    fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
+    struct fab_lease l;
+    set(p, FAB_QUEUE_PAUSED);
+    submit(p, 0, NULL);
+    uint64_t start = cpu_ns();
+    cr_assert_eq(fab_claim(w, 0, &l, 1, UNIT_SECOND / 2), -ETIMEDOUT);
+    cr_assert(cpu_ns() - start < UNIT_SECOND / 20, "%llu ns of the processor in half a second",
+              (unsigned long long)(cpu_ns() - start));
+    cr_assert_eq(at_load(&seg.head->net_catches), 0);
+}
+
 Test(queue, a_submit_to_a_paused_queue_wakes_nobody)
 {
     begin();
