@@ -97,7 +97,8 @@ FAB_API FAB_MUST int fab_queue(fab_t *f, const char *name, uint32_t *queue);
 /* ---- producers ---- */
 
 enum fab_task_flags {
-    FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done */
+    FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done; when it fails
+                      * for good, it becomes a dead letter (below) */
 };
 
 /* Terms beyond "now, once, for as long as it takes". All 0: none. Times are nanoseconds from the
