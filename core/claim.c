@@ -15,9 +15,11 @@
 #include <sched.h>
 #include <string.h>
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/dedup.h"
 #include "core/error.h"
 #include "core/lease.h"
+#include "core/queue.h"
 #include "core/ring.h"
 #include "core/terms.h"
 
@@ -103,7 +105,8 @@ static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
         at_cas(&sl->state, &w, slot_word(epoch, producer, slot_attempt(w), SLOT_OVERRUN)))
         return;
     /* or the producer has taken the outcome meanwhile */
-    if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch)
+    if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch &&
+        !dead_bury_zombie(l->seg, &l->out, l->me, slot, w, l->me))
         (void)lease_free(l, slot, w);
 }
 
@@ -199,6 +202,8 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
 static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *lease, uint32_t max)
 {
     uint32_t won = 0;
+    if (queue_paused(l->seg, queue))
+        return 0;
     if (++l->claims % STARVATION_GUARD == 0)
         for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
             won = claim_ring(l, queue, pr, lease, 1);
@@ -213,6 +218,12 @@ static bool rings_empty(const struct local *l, uint32_t queue)
         if (ring_depth(segment_ready_ring(l->seg, queue, pr)))
             return false;
     return true;
+}
+
+/* S2 of wake.h: nothing that may be claimed. The control word first: see queue.h. */
+static bool no_work(const struct local *l, uint32_t queue)
+{
+    return at_load(&l->seg->queue[queue].control) == QUEUE_PAUSED || rings_empty(l, queue);
 }
 
 static bool rings_ready(const struct local *l, uint32_t queue)
@@ -230,7 +241,7 @@ static bool rings_ready(const struct local *l, uint32_t queue)
 static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
     uint64_t ready = l->hot_word, w = ready;
-    if (l->hot >= l->seg->slots || l->hot_queue != queue)
+    if (l->hot >= l->seg->slots || l->hot_queue != queue || queue_paused(l->seg, queue))
         return false;
     struct seg_slot *sl = &l->seg->slot[l->hot];
     uint64_t mine = slot_word(slot_epoch(ready), l->me, 1, SLOT_LEASED);
@@ -288,7 +299,7 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
     uint32_t seq = at_load(&q->seq);
     at_or(&q->parked, QUEUE_PARKED_WORKERS); /* S1 */
     CRASH_POINT("park.s1");
-    if (!rings_empty(l, queue)) {            /* S2 */
+    if (!no_work(l, queue)) {                /* S2 */
         if (!rings_ready(l, queue))
             wait_at_hole(l, queue, patience);
         return 0;
@@ -298,7 +309,7 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
     int rc = futex_sleep(&q->seq, seq, ns); /* S3 */
     CRASH_POINT("park.woken");
     l->woken = true;
-    if (rc == -ETIMEDOUT && rings_ready(l, queue))
+    if (rc == -ETIMEDOUT && !queue_paused(l->seg, queue) && rings_ready(l, queue))
         wake_net_caught(l->seg, &q->seq, seq);
     else if (rc == -ETIMEDOUT && local_daemon_gone(l))
         return err_set(-EPIPE, "fabricd is gone and there is nothing left to do");
@@ -371,7 +382,7 @@ bool local_arm_queue(struct local *l, uint32_t queue)
     if (queue >= l->seg->queues)
         return true;
     at_or(&l->seg->queue[queue].parked, QUEUE_PARKED_DAEMON); /* S1 */
-    return rings_empty(l, queue);                             /* S2 */
+    return no_work(l, queue);                                 /* S2 */
 }
 
 /* ---- the ends of a lease ---- */
@@ -461,14 +472,16 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     CRASH_POINT("complete.result");
     if (rc < 0)
         return rc;
+    if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
+        goto counted;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
+        if (as == SLOT_FAILED && dead_bury(l->seg, slot, w, l->me, DEAD_FAILED))
+            goto counted;
         if (!lease_free(l, slot, w))
             return lease_lost(l, lease);
         goto counted;
     }
     uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
-    if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
-        goto counted;
     /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
     if (!at_cas(&sl->state, &expect, done)) {
         if (slot_res_place(sl->arg_len, len) == PLACE_BLOCK)

@@ -15,6 +15,8 @@
  *
  * A producer cancels what runs by a mark in meta (cancel.c): LEASED -> CANCELLED in place of every
  * transition but the one to DONE.
+ * What ended badly and nobody has seen to is kept (dead.h): LEASED, ZOMBIE, DEAD -> BURIED, and
+ * BURIED -> READY or FILLING when somebody asks for it.
  *
  * With terms (terms.h): FILLING -> DELAYED -> READY; LEASED -> DELAYED for another attempt;
  * READY, DELAYED -> EXPIRED. LEASED -> OVERRUN is the one transition that takes a lease from a
@@ -50,6 +52,7 @@ enum slot_state {
     SLOT_READY,
     SLOT_LEASED,
     SLOT_DELAYED, /* not before its time: fabricd makes it READY */
+    SLOT_BURIED, /* a dead letter (dead.h): nobody's, or whose who is kicking it */
     SLOT_DONE, /* from here on: outcomes, to be taken by the producer */
     SLOT_FAILED,
     SLOT_CANCELLED,

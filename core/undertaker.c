@@ -7,10 +7,13 @@
  *   3  blocks it held or had attached without publishing them
  *   4  keys: what its unfinished submits had entered (dedup.h), while their slots still tell
  *   5  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or
- * DEAD; outcomes nobody can take any more -> FREE 6  holes it may have left in rings: all
- * unpublished positions (a live producer takes another) 7  the audit: READY and FREE slots that
- * stand in no ring are put in again 8  wake sleepers: one that it was woken for may sleep on 9 free
- * the entry
+ *      DEAD, or BURIED (dead.h) when nobody waits; outcomes nobody can take any more -> FREE, but
+ *      DEAD -> BURIED
+ *   6  holes it may have left in rings: all unpublished positions (a live producer takes another)
+ *   7  the audit: READY and FREE slots that stand in no ring are put in again; dead letters are
+ *      counted
+ *   8  wake sleepers: one that it was woken for may sleep on
+ *   9  free the entry
  *
  * Of a participant that is kept (FATE_KEEP_*) steps 1, 2 and the outcomes of 4 are left out, and 8
  * makes its entry KEPT. Cut off before that, it is LIVE by its word with nobody behind it, as
@@ -24,6 +27,7 @@
 #include <string.h>
 #include "core/arena.h"
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/dedup.h"
 #include "core/participant.h"
 #include "core/ring.h"
@@ -70,7 +74,7 @@ static bool block_needed(const struct job *j, uint64_t w)
     uint32_t st = slot_state(sw);
     if (block_state(w) == BLOCK_ARG)
         return st >= SLOT_ZOMBIE && st < SLOT_STATES;
-    return slot_is_outcome(sw);
+    return slot_is_outcome(sw) || st == SLOT_BURIED;
 }
 
 static void recover_blocks(const struct job *j)
@@ -162,12 +166,15 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
         return;
     }
     if (crashes >= budget) {
+        put_dead_text(j, slot, crashes);
+        CRASH_POINT("undertaker.dead_text");
         if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-            free_blocks_of(j, slot, w);
-            (void)slot_to_free(j->s, slot, w);
+            if (!dead_bury(j->s, slot, w, slot_owner(w), DEAD_CRASHED)) {
+                free_blocks_of(j, slot, w);
+                (void)slot_to_free(j->s, slot, w);
+            }
         } else {
-            put_dead_text(j, slot, crashes);
-            CRASH_POINT("undertaker.dead_text");
+            dead_note(j->s, slot, w, slot_owner(w), DEAD_CRASHED); /* for the time after it is taken */
             if (at_cas(&sl->state, &w,
                        slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_DEAD)) &&
                 producer < j->s->participants)
@@ -200,6 +207,11 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
         if (slot_owner(w) != producer)
             at_cas(&j->s->slot[slot].state, &w,
                    slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_OVERRUN));
+    } else if (slot_state(w) == SLOT_BURIED) {
+        dead_let_go(j->s, slot, w);
+    } else if (slot_state(w) == SLOT_ZOMBIE &&
+               dead_bury_zombie(j->s, NULL, j->me, slot, w, slot_owner(w))) {
+        j->report->dead++;
     } else if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_ZOMBIE) {
         /* A worker that died while it freed a task nobody waits for: the argument is the
          * producer's, who may live. What is not attached to this slot and epoch stays. */
@@ -218,7 +230,7 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
 {
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t w = at_load(&sl->state);
-    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
+    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES || slot_state(w) == SLOT_BURIED)
         return;
     /* Not a task that a living producer has filled in since our look at the meta word. */
     uint32_t producer = meta_producer(meta), epoch = slot_epoch(w);
@@ -233,7 +245,9 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
         at_cas(&sl->state, &w,
                slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
         return; /* its late worker's, until that notices */
-    if (slot_is_outcome(w)) {
+    if (slot_state(w) == SLOT_DEAD && dead_bury(j->s, slot, w, NOBODY, DEAD_NOTED)) {
+        j->report->outcomes++;
+    } else if (slot_is_outcome(w)) {
         /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death
          * of ours leaves it FILLING and fabricd's, for the next one to free. */
         uint64_t taken = slot_word(slot_epoch(w), j->me, 0, SLOT_FILLING);
@@ -256,7 +270,8 @@ static void recover_slots(const struct job *j)
         if (slot_state(w) == SLOT_FREE)
             continue;
         if (fate_of(j, slot_owner(w)) != FATE_NONE &&
-            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN))
+            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN ||
+             slot_state(w) == SLOT_BURIED))
             recover_own(j, i, w);
         uint64_t meta = at_load(&sl->meta);
         enum fate producers = fate_of(j, meta_producer(meta));
@@ -332,8 +347,10 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
         goto out;
     }
     scan_rings(s, &ready, &freed);
+    uint32_t letters = at_load(&s->head->dead_letters), buried = 0;
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
+        buried += slot_state(w) == SLOT_BURIED;
         /* who gave it back did not come to look at the mark */
         if ((slot_state(w) == SLOT_READY || slot_state(w) == SLOT_DELAYED) &&
             end_if_cancelled(&j, i, w))
@@ -348,6 +365,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             any = true;
         }
     }
+    dead_recount(s, letters, buried);
     if (any)
         scan_rings(s, &ready, &freed);
     for (uint32_t i = 0; any && i < s->slots; i++) {
@@ -420,7 +438,7 @@ void undertaker_stray(const struct segment *s, const struct wake_out *out, uint3
     struct undertaker_report report = {0};
     struct job j = {.s = s, .out = out, .me = me, .report = &report};
     if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED ||
-        slot_state(w) == SLOT_ZOMBIE)
+        slot_state(w) == SLOT_ZOMBIE || slot_state(w) == SLOT_BURIED)
         recover_own(&j, slot, w);
     else
         orphan(&j, slot, at_load(&s->slot[slot].meta));

@@ -87,6 +87,7 @@ struct link {
     struct link_task *task; /* submit_window of them */
     struct link_terms **terms; /* by the peer's task number, of SUBMITs to come; NULL: none yet */
     uint32_t unanswered;
+    uint32_t refused; /* tasks nobody waits for that the fabric did not take: for the log */
     struct pending *pending_first, *pending_last;
     uint32_t pending_n;
     uint64_t pending_bytes;
