@@ -62,6 +62,14 @@ static bool crashed_by(enum fate f)
 
 /* ---- blocks ---- */
 
+/* An outcome that a living producer with a client id has taken and still reads: take() of outcome.c. */
+static bool is_being_read(const struct job *j, uint32_t slot, uint64_t w)
+{
+    uint32_t owner = slot_owner(w);
+    return slot_state(w) == SLOT_ZOMBIE && fate_of(j, owner) == FATE_NONE &&
+           owner == meta_producer(at_load(&j->s->slot[slot].meta));
+}
+
 /* A block owned by the dead is kept when a task still needs it: an argument of a task that goes on,
  * a published result. */
 static bool block_needed(const struct job *j, uint64_t w)
@@ -74,7 +82,7 @@ static bool block_needed(const struct job *j, uint64_t w)
     uint32_t st = slot_state(sw);
     if (block_state(w) == BLOCK_ARG)
         return st >= SLOT_ZOMBIE && st < SLOT_STATES;
-    return slot_is_outcome(sw) || st == SLOT_BURIED;
+    return slot_is_outcome(sw) || st == SLOT_BURIED || is_being_read(j, block_slot(w), sw);
 }
 
 static void recover_blocks(const struct job *j)

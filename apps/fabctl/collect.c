@@ -215,7 +215,8 @@ static int collect(struct collect *c)
     rc = gather(c, f);
     if (rc < 0)
         screen_say(&c->screen, "%s", err_text(rc));
-    qsort(c->result, c->n, sizeof *c->result, by_tag);
+    if (c->n > 0)
+        qsort(c->result, c->n, sizeof *c->result, by_tag);
     for (size_t i = 0; i < c->n; i++)
         print_one(c, &c->result[i]);
     screen_flush(&c->screen);

@@ -358,6 +358,32 @@ Test(undertaker, leaving_properly_does_not_spend_the_budget)
     check_all_free();
 }
 
+/* A producer with a client id reads a large result; its worker, whose block it is, dies meanwhile. */
+Test(undertaker, an_outcome_that_is_being_read_keeps_its_memory)
+{
+    begin();
+    fab_t *f = unit_handle(&seg, "producer", 0), *w = unit_handle(&seg, "worker", 0);
+    struct fab_task t = {.kernel = 1};
+    struct fab_outcome o;
+    struct fab_lease lease;
+    struct arena_cache c = {0};
+    uint8_t result[300];
+    uint32_t unit;
+    ((struct local *)f)->named = true;
+    memset(result, 'r', sizeof result);
+    cr_assert_eq(fab_submit(f, &t, 1, NULL, 0), 1);
+    cr_assert_eq(fab_claim(w, 0, &lease, 1, 0), 1);
+    cr_assert_eq(fab_complete(w, &lease, result, sizeof result), 0);
+    cr_assert_eq(fab_wait_any(f, &o, 1, 0), 1);
+    bury(w, true);
+    while (arena_alloc(&seg, &c, daemon_id, sizeof result, &unit) == 0)
+        memset(seg.arena + (uint64_t)unit * ARENA_BLOCK_MIN, 'x', sizeof result);
+    cr_assert_eq(o.len, sizeof result);
+    cr_assert_eq(memcmp(fab_data(&o), result, sizeof result), 0, "somebody else has its memory");
+    bury(f, true);
+    cr_assert_eq(unit_slots_in(&seg, SLOT_FREE), SLOTS);
+}
+
 /* ---- the arena, cut off at each step ---- */
 
 static void hold_chunks(uint32_t dead, uint32_t first, uint32_t n)
