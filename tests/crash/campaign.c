@@ -511,11 +511,8 @@ static int prepare(struct campaign *c)
             "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\nlog_level = \"info\"\n[listen]\n"
             "address = \"\"\n[segment]\nslots = 256\nparticipants = 16\narena = \"16MiB\"\n"
             "producer_share = 60\n" /* a bit over WINDOW and the stock: some submits wait */
-            "dead_letters = 32
-keep = \"60s\"
-"
-            "dedup_keys = 262144
-", /* a key's window is longer than most campaigns */
+            "dead_letters = 32\nkeep = \"60s\"\n"
+            "dedup_keys = 262144\n", /* a key's window is longer than most campaigns */
             c->dir, c->dir);
     fclose(f);
     int fd = open(c->plan_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
