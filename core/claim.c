@@ -163,36 +163,64 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
     return false;
 }
 
-/* READY -> LEASED(me). */
-static bool win(struct local *l, uint32_t slot, uint32_t queue, struct fab_lease *lease)
+/* WON_ALONE, TO_GO_ALONE: a worker has died with this task, so that it goes alone: should this one
+ * die, too, it is known of which. */
+enum won { WON_NOT, WON, WON_ALONE, TO_GO_ALONE };
+
+/* READY -> LEASED(me). first: the batch is empty so far. */
+static enum won win(struct local *l, uint32_t slot, uint32_t queue, bool first,
+                    struct fab_lease *lease)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     /* acquire: pairs with the producer's release of READY (submit.c) */
     uint64_t w = at_load_acq(&sl->state);
     if (slot_state(w) != SLOT_READY)
-        return false;
+        return WON_NOT;
     uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
     if (meta_queue(meta) != queue)
-        return false;
+        return WON_NOT;
+    bool suspect = (meta_flags(meta) & META_SUSPECT) != 0;
+    if (__builtin_expect(suspect && !first, 0))
+        return TO_GO_ALONE;
     uint64_t mine = slot_word(slot_epoch(w), l->me, slot_attempt(w) + 1, SLOT_LEASED);
-    if (!at_cas(&sl->state, &w, mine))
-        return false;
-    return take_lease(l, slot, mine, lease);
+    if (!at_cas(&sl->state, &w, mine) || !take_lease(l, slot, mine, lease))
+        return WON_NOT;
+    return __builtin_expect(suspect, 0) ? WON_ALONE : WON;
 }
 
+/* Entries of READY tasks that we took out of the ring and leave to others. */
+static void put_back(struct local *l, uint32_t queue, struct seg_ring *r, const uint32_t *hint,
+                     uint32_t n)
+{
+    uint64_t known_head = 0;
+    if (n > 0 && ring_put_many(l->seg, r, &known_head, hint, n) < n)
+        at_store(&l->seg->head->audit_wanted, 1);
+    if (n > 0) /* who looked meanwhile may have gone to sleep */
+        queue_wake(l->seg, &l->seg->queue[queue], &l->out, n);
+}
+
+/* batch_n: how many the batch has already. */
 static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
-                           struct fab_lease *lease, uint32_t max)
+                           struct fab_lease *lease, uint32_t batch_n, uint32_t max)
 {
     uint32_t hint[CLAIM_BATCH], won = 0;
     struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
-    while (won < max && ring_ready(l->seg, r)) {
+    while (won < max && !l->alone && ring_ready(l->seg, r)) {
         uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
         uint32_t n = ring_take(l->seg, r, hint, want);
         if (n > 1)
             for (uint32_t i = 0; i < n; i++)
                 cpu_prefetch_write(&l->seg->slot[hint[i]]);
-        for (uint32_t i = 0; i < n; i++)
-            won += win(l, hint[i], queue, &lease[won]);
+        for (uint32_t i = 0; i < n; i++) {
+            enum won how = win(l, hint[i], queue, batch_n + won == 0, &lease[won]);
+            won += how == WON || how == WON_ALONE;
+            if (__builtin_expect(how >= WON_ALONE, 0)) { /* the rest is not for this batch */
+                uint32_t from = how == TO_GO_ALONE ? i : i + 1;
+                put_back(l, queue, r, hint + from, n - from);
+                l->alone = true;
+                break;
+            }
+        }
     }
     return won;
 }
@@ -204,11 +232,14 @@ static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *l
     uint32_t won = 0;
     if (queue_paused(l->seg, queue))
         return 0;
+    if (__builtin_expect(l->alone, 0)) /* there may be more of its kind: don't put back many */
+        max = 1;
+    l->alone = false;
     if (++l->claims % STARVATION_GUARD == 0)
         for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
-            won = claim_ring(l, queue, pr, lease, 1);
+            won = claim_ring(l, queue, pr, lease, 0, 1);
     for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
-        won += claim_ring(l, queue, pr, lease + won, max - won);
+        won += claim_ring(l, queue, pr, lease + won, won, max - won);
     return won;
 }
 

@@ -201,6 +201,8 @@ bool local_drop(struct local *l, fab_id id)
         quota_arena_sub(l, slot_arg_len(arg_len));
     if (st == SLOT_OVERRUN && !part_with_zombie(l, slot, w))
         return true; /* its late worker frees it when it notices */
+    if (st == SLOT_DEAD && dead_bury(l->seg, slot, w, NOBODY, DEAD_NOTED))
+        return true;
     if (slot_arg_place(arg_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
     if ((st == SLOT_DONE || st == SLOT_FAILED || st == SLOT_DEAD) &&

@@ -134,10 +134,16 @@ static inline uint64_t meta_count_crash(uint64_t m, uint32_t attempt)
     uint64_t crashes = meta_crashes(m) < 255 ? meta_crashes(m) + 1 : 255;
     return (m & ~0xffffull) | (uint64_t)(attempt & 0xff) << 8 | crashes;
 }
+/* Of that attempt's crash it is not known that it was this task's. */
+static inline uint64_t meta_spare_crash(uint64_t m, uint32_t attempt)
+{
+    return (m & ~0xff00ull) | (uint64_t)(attempt & 0xff) << 8;
+}
 #define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
 #define META_TERMS     4u /* flags: ARG_TERMS is set; for who looks without owning the slot */
 #define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
 #define META_CANCEL    8u /* flags: the producer wants it stopped (cancel.c) */
+#define META_SUSPECT  16u /* flags: its worker died, of it or of another: it is claimed alone */
 
 #define SLOT_CRASH_BUDGET 3u /* worker deaths a task survives less one */
 

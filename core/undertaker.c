@@ -36,11 +36,15 @@
 #include "core/terms.h"
 #include "core/undertaker.h"
 
+#define NO_LEASE UINT32_MAX
+#define SEVERAL  (UINT32_MAX - 1)
+
 struct job {
     const struct segment *s;
     const struct wake_out *out;
     uint32_t me;
     const uint8_t *fate; /* enum fate of each participant; NULL: nobody has one */
+    uint32_t *lease; /* the one lease found so far of each that crashed, or NO_LEASE or SEVERAL */
     struct undertaker_report *report;
 };
 
@@ -153,19 +157,31 @@ static bool end_if_cancelled(const struct job *j, uint32_t slot, uint64_t w)
     return true;
 }
 
-static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
+/* Counts a crash against the task, once an attempt, should we be cut off and come here again. Of
+ * several leases nobody knows which one its worker died of: the first time none is charged, and from
+ * then on each is claimed alone (claim.c). One of a worker that holds several all the same is
+ * charged with the rest of them, so that there is an end to it. The lease is ours while the dead
+ * holds it. */
+static uint32_t charge(struct seg_slot *sl, uint32_t attempt, bool alone)
+{
+    uint64_t meta = at_load(&sl->meta), m;
+    do {
+        if (meta_counted(meta) == (attempt & 0xff))
+            break;
+        m = alone || meta_flags(meta) & META_SUSPECT ? meta_count_crash(meta, attempt)
+                                                     : meta_spare_crash(meta, attempt);
+    } while (!at_cas(&sl->meta, &meta, m | (uint64_t)META_SUSPECT << 16)); /* its producer's mark */
+    CRASH_POINT("undertaker.counted");
+    return meta_crashes(at_load(&sl->meta));
+}
+
+static void recover_lease(const struct job *j, uint32_t slot, uint64_t w, bool alone)
 {
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t meta = at_load(&sl->meta);
     uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
-    if (crashed_by(fate_of(j, slot_owner(w)))) {
-        /* once an attempt, should we be cut off and come here again; ours while the dead holds it */
-        while (meta_counted(meta) != (slot_attempt(w) & 0xff) &&
-               !at_cas(&sl->meta, &meta, meta_count_crash(meta, slot_attempt(w))))
-            ; /* its producer has set a mark meanwhile */
-        crashes = meta_crashes(at_load(&sl->meta));
-        CRASH_POINT("undertaker.counted");
-    }
+    if (crashed_by(fate_of(j, slot_owner(w))))
+        crashes = charge(sl, slot_attempt(w), alone);
     struct seg_terms *terms = sl->arg_len & ARG_TERMS ? terms_of(j->s, slot) : NULL;
     uint32_t budget = terms && terms->crashes ? terms->crashes : SLOT_CRASH_BUDGET;
     enum slot_state as = SLOT_READY;
@@ -207,6 +223,29 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     }
 }
 
+/* The first one that is found of a crash waits until it is known whether there are more. */
+static void recover_leases(const struct job *j, uint32_t slot, uint64_t w)
+{
+    if (!crashed_by(fate_of(j, slot_owner(w)))) {
+        recover_lease(j, slot, w, true);
+        return;
+    }
+    uint32_t *first = &j->lease[slot_owner(w)], had = *first;
+    *first = had == NO_LEASE ? slot : SEVERAL;
+    if (had == NO_LEASE)
+        return;
+    if (had != SEVERAL)
+        recover_lease(j, had, at_load(&j->s->slot[had].state), false);
+    recover_lease(j, slot, w, false);
+}
+
+static void recover_lone_leases(const struct job *j)
+{
+    for (uint32_t i = 0; i < j->s->participants; i++)
+        if (j->lease[i] < j->s->slots)
+            recover_lease(j, j->lease[i], at_load(&j->s->slot[j->lease[i]].state), true);
+}
+
 static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
 {
     uint32_t producer = meta_producer(at_load(&j->s->slot[slot].meta));
@@ -228,7 +267,7 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
         if (slot_to_free(j->s, slot, w))
             j->report->filling++;
     } else if (slot_state(w) == SLOT_LEASED) {
-        recover_lease(j, slot, w);
+        recover_leases(j, slot, w);
     }
 }
 
@@ -288,6 +327,7 @@ static void recover_slots(const struct job *j)
             (slot_is_outcome(w) && (meta_flags(meta) & META_ORPHAN)))
             orphan(j, i, meta);
     }
+    recover_lone_leases(j);
 }
 
 /* ---- rings ---- */
@@ -455,8 +495,10 @@ void undertaker_stray(const struct segment *s, const struct wake_out *out, uint3
 void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
                              const uint8_t *fate, struct undertaker_report *report)
 {
-    struct job j = {.s = s, .out = out, .me = me, .fate = fate, .report = report};
-    uint32_t crashed = 0;
+    uint32_t lease[SEG_PARTICIPANTS_MAX], crashed = 0;
+    struct job j = {
+        .s = s, .out = out, .me = me, .fate = fate, .lease = lease, .report = report};
+    memset(lease, 0xff, s->participants * sizeof *lease); /* NO_LEASE */
     memset(report, 0, sizeof *report);
     for (uint32_t i = 0; i < s->participants; i++)
         if (fate[i] != FATE_NONE && !keeps((enum fate)fate[i]))

@@ -82,6 +82,7 @@ struct link {
     uint32_t want, want_queue;
     struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
     uint32_t claimed_n, claimed_at;
+    bool alone; /* the one claimed last is one that goes alone */
 
     /* producer */
     struct link_task *task; /* submit_window of them */

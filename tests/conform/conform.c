@@ -140,6 +140,8 @@ static void work(bool sequence, unsigned batch)
             _exit(2);
         for (long i = 0; i < n; i++) {
             const struct kernel *k = kernel_by_id(l[i].kernel);
+            if (l[i].kernel == fab_kernel_id("die"))
+                kill(getpid(), SIGKILL);
             asking = (struct asking){f, &l[i]};
             if (l[i].kernel == fab_kernel_id("crash") || l[i].kernel == fab_kernel_id("overrun")) {
                 if (end_badly(f, &l[i]) < 0)
@@ -1043,6 +1045,30 @@ Test(conform, a_task_that_kills_its_workers_is_answered_and_kept, .timeout = 60)
     await_letters(tool, 1); /* nobody waits for it now */
     cr_assert_eq(fab_dead_purge(tool, letter, FAB_ANY_QUEUE, SECOND), 1, "%s", fab_errmsg());
     fab_close(tool);
+    fab_close(f);
+    end();
+}
+
+Test(conform, a_task_that_kills_its_workers_takes_no_others_with_it, .timeout = 60)
+{
+    enum { N = 12, BAD = 4 };
+    uint64_t arg = 1;
+    struct fab_outcome o;
+    begin("");
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    for (uint32_t i = 0; i < N; i++) {
+        struct fab_task t = task(i == BAD ? "die" : "feb", &arg, 8);
+        t.tag = i;
+        cr_assert_eq(fab_submit(f, &t, 1, NULL, SECOND), 1);
+    }
+    cr_assert_eq(fab_flush(f), 0);
+    for (int i = 0; i < 5; i++) /* four die of it; the last goes with the nursery */
+        (void)worker(false, 8);
+    for (uint32_t i = 0; i < N; i++) {
+        cr_assert_eq(fab_wait_any(f, &o, 1, 20 * SECOND), 1, "%s", fab_errmsg());
+        cr_assert_eq(o.status, o.tag == BAD ? FAB_DEAD : FAB_COMPLETED, "task %d: status %u",
+                     (int)o.tag, o.status);
+    }
     fab_close(f);
     end();
 }
