@@ -129,7 +129,10 @@ struct fab_terms {
     uint64_t backoff_ns; /* pause before the next attempt after an error or a crash; doubles each
                           * time, with a quarter of it either way by chance */
     uint32_t retries;   /* how often it is tried again after an error of its kernel */
-    uint32_t crashes;   /* worker deaths after which it is given up; 0: 3, at most 255 */
+    /* Worker deaths after which it is given up; 0: 3, at most 255. A worker that dies with several
+     * leases is counted against none of them; from then on each is claimed alone, so that the next
+     * death tells. One of a worker that holds several all the same counts against all. */
+    uint32_t crashes;
     /* Deduplication: of the tasks of one queue with the same key, one is run in dedup_ns. The window
      * counts from the submit of the first: until it ends, others end as FAB_DUPLICATE at once (with
      * FAB_NO_WAIT they vanish and are counted), whether the first still waits, is being run, has

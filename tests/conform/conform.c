@@ -229,12 +229,12 @@ static void await_leased(void)
     cr_assert(leased, "nobody runs the task");
 }
 
-/* Until so many workers are there. */
+/* Until so many workers are there; those that were killed may be so for a moment. */
 static void await_workers(int n)
 {
     fab_t *look = open_as(FAB_TOOL, fx.local);
     int seen = 0;
-    for (uint64_t until = clock_ns() + (uint64_t)(10 * SECOND); seen < n && clock_ns() < until;) {
+    for (uint64_t until = clock_ns() + (uint64_t)(10 * SECOND); seen != n && clock_ns() < until;) {
         char *json;
         cr_assert_eq(fab_status_json(look, &json, SECOND), 0);
         seen = 0;

@@ -5,6 +5,7 @@
  */
 #include "core/clock.h"
 #include "core/dead.h"
+#include "core/room.h"
 #include "core/undertaker.h"
 #include "unit.h"
 
@@ -345,6 +346,35 @@ Test(dead, no_more_are_kept_than_allowed)
         }
         cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 3);
     }
+    check_none_lost(p, w);
+}
+
+/* Who waits for room is told when a letter's slot or memory goes back. */
+Test(dead, a_purge_and_a_kick_announce_the_room_they_make)
+{
+    static const uint32_t any = ROOM_WANTED_ASLEEP;
+    begin(4);
+    fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
+    for (int kick = 0; kick < 2; kick++) {
+        uint8_t text[200];
+        memset(text, 'x', sizeof text - 1);
+        text[sizeof text - 1] = 0;
+        submit(p, 300, FAB_NO_WAIT, NULL);
+        struct fab_lease l = claim(w);
+        cr_assert_eq(fab_fail(w, &l, (const char *)text), 0); /* a block of its own */
+        uint32_t slots = room_want(&seg, ROOM_SLOTS), arena = room_want(&seg, ROOM_ARENA);
+        if (kick)
+            cr_assert_eq(fab_dead_kick(p, 0, FAB_ANY_QUEUE, 0), 1);
+        else
+            cr_assert_eq(fab_dead_purge(p, 0, FAB_ANY_QUEUE, 0), 1);
+        cr_assert_neq(at_load(&seg.head->room[ROOM_ARENA].seq), arena);
+        if (!kick) {
+            cr_assert_neq(at_load(&seg.head->room[ROOM_SLOTS].seq), slots);
+            cr_assert_eq(at_load(&seg.head->room[ROOM_SLOTS].wanted) & any, 0);
+        }
+    }
+    struct fab_lease l = claim(w);
+    cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
     check_none_lost(p, w);
 }
 
