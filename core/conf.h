@@ -40,6 +40,7 @@ struct conf {
     uint64_t keep_ns, keep_results_ns;
     int producer_share;  /* slots; below 0: so many per cent of them */
     uint32_t dedup_keys;
+    uint32_t dead_letters;
     /* [[queue]] in the file's order; at least one */
     uint32_t queues;
     char queue[CONF_QUEUES_MAX][CONF_NAME_MAX];

@@ -88,6 +88,11 @@ const struct conf_key conf_keys[] = {
      DEFAULT("65536",
              "Deduplication keys that can be remembered at once (64 to 16777216, rounded up to a\n"
              "power of two; 24 bytes each). 0: tasks with a key are refused.")},
+    {"segment", "dead_letters", NUMBER(T_U32, dead_letters, 0, 8388607),
+     DEFAULT("1024",
+             "Tasks that ended badly and that nobody saw to are kept in their slots, to be looked at\n"
+             "and started again (fabctl dead): at most so many (0 to 8388607, and always less than\n"
+             "half of the slots). 0: none are kept.")},
 
     {"listen", "socket", STRING(socket),
      DEFAULT("\"\"",

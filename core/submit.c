@@ -18,6 +18,7 @@
 #include "core/dedup.h"
 #include "core/error.h"
 #include "core/local.h"
+#include "core/queue.h"
 #include "core/ring.h"
 #include "core/room.h"
 #include "core/terms.h"
@@ -30,6 +31,8 @@ static int check_task(const struct local *l, const struct fab_task *t)
 {
     if (t->queue >= l->seg->queues)
         return err_set(-EINVAL, "queue %u: the fabric has %u", t->queue, l->seg->queues);
+    if (queue_draining(l->seg, t->queue))
+        return queue_refuses(l->seg, t->queue);
     if (t->priority >= FAB_PRIORITIES)
         return err_set(-EINVAL, "priority %u: use 0 to %d", t->priority, FAB_PRIORITIES - 1);
     if (t->flags & ~(unsigned)FAB_NO_WAIT)

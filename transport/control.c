@@ -284,3 +284,50 @@ int ctl_get_remote(const struct ctl_frame *f, struct tr_remote *r)
     r->len = ctl_get_u64(&b);
     return done(&b, "LANE");
 }
+
+uint32_t ctl_put_admin(uint8_t *body, const struct ctl_admin *a)
+{
+    struct ctl_buf b = writer(body, CTL_BODY_MAX);
+    ctl_put_u32(&b, a->serial);
+    ctl_put_u32(&b, a->request.op);
+    ctl_put_u32(&b, a->request.queue);
+    ctl_put_u64(&b, a->request.arg);
+    return b.at;
+}
+
+int ctl_get_admin(const struct ctl_frame *f, struct ctl_admin *a)
+{
+    struct ctl_buf b = reader(f->body, f->len);
+    a->serial = ctl_get_u32(&b);
+    a->request.op = ctl_get_u32(&b);
+    a->request.queue = ctl_get_u32(&b);
+    a->request.arg = ctl_get_u64(&b);
+    return done(&b, "ADMIN");
+}
+
+uint32_t ctl_put_admin_reply(uint8_t *body, const struct ctl_admin_reply *r)
+{
+    struct ctl_buf b = writer(body, CTL_BODY_MAX);
+    ctl_put_u32(&b, r->serial);
+    ctl_put_u32(&b, (uint32_t)r->error);
+    ctl_put_u32(&b, r->more);
+    for (uint32_t i = 0; i < ADMIN_NUMBERS; i++)
+        ctl_put_u64(&b, r->number[i]);
+    ctl_put(&b, r->text, r->text_len);
+    return b.at;
+}
+
+int ctl_get_admin_reply(const struct ctl_frame *f, struct ctl_admin_reply *r)
+{
+    struct ctl_buf b = reader(f->body, f->len);
+    r->serial = ctl_get_u32(&b);
+    r->error = (int32_t)ctl_get_u32(&b);
+    r->more = ctl_get_u32(&b) != 0;
+    for (uint32_t i = 0; i < ADMIN_NUMBERS; i++)
+        r->number[i] = ctl_get_u64(&b);
+    r->text = f->body + b.at;
+    r->text_len = b.bad ? 0 : b.cap - b.at;
+    if (r->error < 0 || r->error > 4095)
+        r->error = EPROTO;
+    return b.bad ? err_set(-EPROTO, "an ADMIN_REPLY frame of %u bytes is malformed", f->len) : 0;
+}

@@ -33,6 +33,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "core/admin.h"
 #include "transport/transport.h"
 
 #define CTL_MAGIC    0x42414654u /* "TFAB" */
@@ -54,7 +55,9 @@ enum ctl_type {
     CTL_STATUS,       /* request, empty body; answer: CTL_STATUS_REPLY */
     CTL_STATUS_REPLY, /* a chunk of JSON text; the last chunk is shorter than CTL_BODY_MAX */
     CTL_DRAIN,        /* the sender takes no more work and will close when what it holds is done */
-    CTL_BYE, /* from fabricd: its segment ends with it */
+    CTL_BYE,         /* from fabricd: its segment ends with it */
+    CTL_ADMIN,       /* a request of an administrator, struct ctl_admin */
+    CTL_ADMIN_REPLY, /* struct ctl_admin_reply; while `more` is set another one follows */
     CTL_TYPE_MAX
 };
 
@@ -150,6 +153,21 @@ struct ctl_refuse {
     char text[256];
 };
 
+struct ctl_admin {
+    uint32_t serial; /* comes back in the reply: the answer to a request given up is skipped */
+    struct admin_request request;
+};
+
+struct ctl_admin_reply {
+    uint32_t serial;
+    int32_t error; /* 0, or positive errno: the text is the message then */
+    bool more;
+    uint64_t number[ADMIN_NUMBERS];
+    const uint8_t *text; /* this frame's part of it, in the body */
+    uint32_t text_len;
+};
+#define CTL_ADMIN_TEXT_MAX (CTL_BODY_MAX - 12 - 8 * ADMIN_NUMBERS)
+
 /* Each put returns the body's length; each get 0 or -EPROTO. Texts are terminated and made
  * printable by get. */
 uint32_t ctl_put_hello(uint8_t *body, const struct ctl_hello *h);
@@ -167,6 +185,14 @@ int ctl_get_refuse(const struct ctl_frame *f, struct ctl_refuse *r)
     __attribute__((warn_unused_result));
 uint32_t ctl_put_remote(uint8_t *body, const struct tr_remote *r);
 int ctl_get_remote(const struct ctl_frame *f, struct tr_remote *r)
+    __attribute__((warn_unused_result));
+
+uint32_t ctl_put_admin(uint8_t *body, const struct ctl_admin *a);
+int ctl_get_admin(const struct ctl_frame *f, struct ctl_admin *a)
+    __attribute__((warn_unused_result));
+/* text_len <= CTL_ADMIN_TEXT_MAX. */
+uint32_t ctl_put_admin_reply(uint8_t *body, const struct ctl_admin_reply *r);
+int ctl_get_admin_reply(const struct ctl_frame *f, struct ctl_admin_reply *r)
     __attribute__((warn_unused_result));
 
 /* ---- handshake ---- */

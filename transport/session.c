@@ -29,6 +29,7 @@
 #define TIMEOUT_NS 10000000000ll
 #define EVENTS     16
 #define REFUSAL_NS 500000000u
+#define ADMIN_TEXT_MAX (64u << 20)
 
 enum stage { CONNECT, CHALLENGE, WELCOME, READY, JOIN, UP };
 
@@ -55,6 +56,13 @@ struct session {
     char *status; /* a reply being collected */
     size_t status_len;
     bool status_done;
+    struct { /* a reply being collected */
+        uint32_t serial;
+        bool done;
+        int error;
+        struct admin_reply reply;
+        size_t len;
+    } admin;
 };
 
 /* ---- the socket ---- */
@@ -563,6 +571,31 @@ static int add_status(struct session *s)
     return s->status_len > 64u << 20 ? err_set(-EPROTO, "a status without end") : 0;
 }
 
+/* The text grows by what frames bring; its end is a NUL. */
+static int add_admin(struct session *s)
+{
+    struct ctl_admin_reply a;
+    int rc = ctl_get_admin_reply(&s->frame, &a);
+    if (rc < 0)
+        return rc;
+    if (a.serial != s->admin.serial || s->admin.done)
+        return 0; /* nobody waits for it any more */
+    if (s->admin.len + a.text_len > ADMIN_TEXT_MAX)
+        return err_set(-EPROTO, "an answer without end");
+    char *more = realloc(s->admin.reply.text, s->admin.len + a.text_len + 1);
+    if (!more)
+        return err_set(-ENOMEM, "no memory for the answer");
+    if (a.text_len)
+        memcpy(more + s->admin.len, a.text, a.text_len);
+    s->admin.reply.text = more;
+    s->admin.len += a.text_len;
+    more[s->admin.len] = 0;
+    memcpy(s->admin.reply.number, a.number, sizeof a.number);
+    s->admin.error = a.error;
+    s->admin.done = !a.more;
+    return 0;
+}
+
 static int take_frames(struct session *s)
 {
     int rc;
@@ -576,6 +609,9 @@ static int take_frames(struct session *s)
             break;
         case CTL_STATUS_REPLY:
             rc = add_status(s);
+            break;
+        case CTL_ADMIN_REPLY:
+            rc = add_admin(s);
             break;
         case CTL_BYE:
         case CTL_REFUSE:
@@ -628,6 +664,45 @@ int session_status(struct session *s, char **text, int64_t timeout_ns)
     return 0;
 }
 
+static void drop_admin(struct session *s)
+{
+    free(s->admin.reply.text);
+    s->admin.reply.text = NULL;
+    s->admin.len = 0;
+}
+
+int session_admin(struct session *s, const struct admin_request *q, struct admin_reply *r,
+                  int64_t timeout_ns)
+{
+    struct ctl_admin a = {.serial = s->admin.serial + 1, .request = *q};
+    uint8_t body[64];
+    s->deadline = timeout_ns < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout_ns;
+    drop_admin(s);
+    s->admin.serial = a.serial;
+    s->admin.done = false;
+    int rc = send_frame(s, CTL_ADMIN, body, ctl_put_admin(body, &a));
+    while (rc == 0 && !s->admin.done) {
+        rc = session_progress(s);
+        if (rc == 0 && !s->admin.done)
+            rc = await(s, POLLIN);
+    }
+    s->admin.done = true;
+    if (rc == 0 && s->admin.error)
+        rc = err_set(-s->admin.error, "%s", s->admin.reply.text);
+    if (rc < 0) {
+        drop_admin(s);
+        return rc;
+    }
+    *r = s->admin.reply;
+    if (s->admin.len == 0) {
+        free(r->text);
+        r->text = NULL;
+    }
+    s->admin.reply.text = NULL;
+    s->admin.len = 0;
+    return 0;
+}
+
 void session_break(struct session *s)
 {
     s->broken = true;
@@ -656,5 +731,6 @@ void session_close(struct session *s)
         freeaddrinfo(s->list);
     sodium_memzero(&s->hs, sizeof s->hs);
     free(s->status);
+    drop_admin(s);
     free(s);
 }

@@ -199,10 +199,12 @@ void gate_tick(struct gate *g, uint64_t now_ns)
 {
     for (struct peer *p = g->peers, *next; p; p = next) {
         next = p->next;
-        if (p->stage == STAGE_UP)
+        if (p->stage == STAGE_UP) {
             link_publish(p->link);
-        else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns)
+            peer_tell_refused(p);
+        } else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns) {
             peer_close(p, "the handshake took too long");
+        }
     }
 }
 

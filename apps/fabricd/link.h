@@ -82,11 +82,13 @@ struct link {
     uint32_t want, want_queue;
     struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
     uint32_t claimed_n, claimed_at;
+    bool alone; /* the one claimed last is one that goes alone */
 
     /* producer */
     struct link_task *task; /* submit_window of them */
     struct link_terms **terms; /* by the peer's task number, of SUBMITs to come; NULL: none yet */
     uint32_t unanswered;
+    uint32_t refused; /* tasks nobody waits for that the fabric did not take: for the log */
     struct pending *pending_first, *pending_last;
     uint32_t pending_n;
     uint64_t pending_bytes;

@@ -205,8 +205,10 @@ static int place_once(struct link *k, const struct record *r, const void *data)
     long rc = local_submit(&k->local->base, &t, 1, &id, 0);
     if (rc == -EAGAIN)
         return 0;
-    if (rc < 0)
+    if (rc < 0) {
+        k->refused += (r->flags & REC_NO_WAIT) != 0;
         return answer(k, r->ref, FAB_FAILED, err_text((int)rc));
+    }
     if (r->flags & REC_NO_WAIT)
         return answer(k, r->ref, FAB_COMPLETED, "");
     CRASH_POINT("link.placed");

@@ -174,6 +174,8 @@ long worker_send(struct link *k)
     if (told <= 0)
         return told < 0 ? told : n - k->cancels;
     for (;;) {
+        if (k->alone && k->in_flight > k->claimed_n - k->claimed_at)
+            return n; /* what goes alone goes after the others, and before them */
         while (k->claimed_at < k->claimed_n) {
             int rc = send_lease(k, &k->claimed[k->claimed_at]);
             if (rc <= 0)
@@ -193,6 +195,7 @@ long worker_send(struct link *k)
         k->claimed_n = (uint32_t)got;
         k->claimed_at = 0;
         k->in_flight += (uint32_t)got;
+        k->alone = got == 1 && k->local->alone; /* its peer should die of nothing else meanwhile */
     }
 }
 

@@ -26,6 +26,16 @@
 
 /* ---- the end of a peer ---- */
 
+/* Their producer does not hear of it: it waits for no answer. */
+void peer_tell_refused(struct peer *p)
+{
+    uint32_t n = p->link->refused;
+    if (n)
+        log_warn("link to %s (%s): %u tasks nobody waits for were refused (is the queue draining?)",
+                 p->from, p->hello.name, n);
+    p->link->refused = 0;
+}
+
 void peer_close(struct peer *p, const char *why)
 {
     struct gate *g = p->g;
@@ -36,6 +46,7 @@ void peer_close(struct peer *p, const char *why)
         if (why && log_allowed(&g->limit, 5, 10000, &more))
             log_warn("refused %s: %s%s", p->from, why, more ? " (and others)" : "");
     } else if (p->stage == STAGE_UP) {
+        peer_tell_refused(p);
         log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "",
                  why ? why : "");
         g->up--;
@@ -83,7 +94,7 @@ static int flush_out(struct peer *p)
     return 0;
 }
 
-static int send_frame(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
+int peer_send(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
 {
     if (p->out_len + CTL_HEAD + len > OUT_MAX)
         return err_set(-ENOBUFS, "it does not read what it asked for");
@@ -100,13 +111,13 @@ int peer_refuse(struct peer *p, int error, const char *text)
     struct ctl_refuse r = {.error = -error};
     uint8_t body[512];
     snprintf(r.text, sizeof r.text, "%s", text);
-    (void)!send_frame(p, CTL_REFUSE, body, ctl_put_refuse(body, &r)); /* it is closed next */
+    (void)!peer_send(p, CTL_REFUSE, body, ctl_put_refuse(body, &r)); /* it is closed next */
     return err_set(error, "%s", text);
 }
 
 void peer_bye(struct peer *p)
 {
-    (void)!send_frame(p, CTL_BYE, NULL, 0); /* the closed connection says nearly the same */
+    (void)!peer_send(p, CTL_BYE, NULL, 0); /* the closed connection says nearly the same */
 }
 
 /* ---- frames ---- */
@@ -147,7 +158,7 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
     if (rc < 0)
         return rc;
     p->stage = STAGE_PROOF;
-    return send_frame(p, CTL_CHALLENGE, body, len);
+    return peer_send(p, CTL_CHALLENGE, body, len);
 }
 
 /* The peer whose link is participant id. */
@@ -265,7 +276,7 @@ static int welcome(struct peer *p)
         memcpy(w->queue[i], c->queue[i], sizeof w->queue[i]);
     uint32_t len = ctl_put_welcome(body + CTL_MAC, w);
     hs_server_proof(&p->hs, body + CTL_MAC, len, body);
-    rc = send_frame(p, CTL_WELCOME, body, CTL_MAC + len);
+    rc = peer_send(p, CTL_WELCOME, body, CTL_MAC + len);
 out:
     free(w);
     free(body);
@@ -308,7 +319,7 @@ static int on_offer(struct peer *p, const struct ctl_frame *f)
     if (rc < 0)
         return peer_refuse(p, rc, err_text(rc));
     p->stage = STAGE_TICKET;
-    return send_frame(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
+    return peer_send(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
 }
 
 static int on_status(struct peer *p)
@@ -320,7 +331,7 @@ static int on_status(struct peer *p)
     size_t len = strlen(text), at = 0;
     do {
         uint32_t part = len - at < CTL_BODY_MAX ? (uint32_t)(len - at) : CTL_BODY_MAX;
-        rc = send_frame(p, CTL_STATUS_REPLY, (const uint8_t *)text + at, part);
+        rc = peer_send(p, CTL_STATUS_REPLY, (const uint8_t *)text + at, part);
         at += part;
         if (part < CTL_BODY_MAX)
             break;
@@ -341,8 +352,10 @@ static int on_frame(struct peer *p, const struct ctl_frame *f)
         switch (f->type) {
         case CTL_STATUS:
             return on_status(p);
+        case CTL_ADMIN:
+            return peer_admin(p, f);
         case CTL_PING:
-            return send_frame(p, CTL_PONG, f->body, f->len < 64 ? f->len : 64);
+            return peer_send(p, CTL_PONG, f->body, f->len < 64 ? f->len : 64);
         case CTL_PONG:
             return 0;
         case CTL_BYE:

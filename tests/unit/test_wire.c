@@ -185,6 +185,40 @@ Test(records, come_back_as_they_were)
     cr_assert_eq(rec_next(buf, len, &at, &r), 0);
 }
 
+Test(control, an_administrators_frames_come_back_as_they_were)
+{
+    static struct ctl_frame f;
+    struct ctl_admin a = {.serial = 7, .request = {.op = ADMIN_DEAD_KICK, .queue = 3, .arg = 1ull << 40 | 5}},
+                     back;
+    f.len = ctl_put_admin(f.body, &a);
+    cr_assert_eq(ctl_get_admin(&f, &back), 0);
+    cr_assert_eq(back.serial, 7);
+    cr_assert(back.request.op == a.request.op && back.request.queue == 3 &&
+              back.request.arg == a.request.arg);
+    f.len++;
+    cr_assert_eq(ctl_get_admin(&f, &back), -EPROTO);
+    f.len -= 2;
+    cr_assert_eq(ctl_get_admin(&f, &back), -EPROTO);
+
+    static uint8_t text[CTL_ADMIN_TEXT_MAX];
+    struct ctl_admin_reply r = {.serial = 8, .error = 2, .more = true, .number = {1, 2, 3, 1ull << 50},
+                                .text = text, .text_len = sizeof text},
+                           got;
+    memset(text, 'x', sizeof text);
+    f.len = ctl_put_admin_reply(f.body, &r);
+    cr_assert_eq(f.len, CTL_BODY_MAX, "it fills a frame");
+    cr_assert_eq(ctl_get_admin_reply(&f, &got), 0);
+    cr_assert(got.serial == 8 && got.error == 2 && got.more && got.number[3] == 1ull << 50);
+    cr_assert_eq(got.text_len, sizeof text);
+    cr_assert_eq(memcmp(got.text, text, sizeof text), 0);
+    r.error = -5; /* no errno */
+    f.len = ctl_put_admin_reply(f.body, &r);
+    cr_assert_eq(ctl_get_admin_reply(&f, &got), 0);
+    cr_assert_eq(got.error, EPROTO);
+    f.len = 43;
+    cr_assert_eq(ctl_get_admin_reply(&f, &got), -EPROTO);
+}
+
 /* Random and cut batches, in memory of exactly their size: an overrun is the sanitizer's to see, an
  * endless loop the time-out's. */
 Test(records, terms_come_back_as_they_were)
