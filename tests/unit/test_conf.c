@@ -142,7 +142,7 @@ Test(shipped, means_the_defaults_without_comment_signs)
             keys++;
         }
     }
-    cr_assert_eq(keys, 31, "%zu keys", keys);
+    cr_assert_eq(keys, 32, "%zu keys", keys);
     conf_defaults(&defaults);
     accept(text);
     cr_assert_eq(memcmp(&conf, &defaults, sizeof conf), 0);
@@ -435,6 +435,9 @@ Test(errors, types)
            "f.toml:2: fabric.domain: must be a string, not a date; write domain = \"...\"");
     refuse("[fabric.lane]\n",
            "f.toml:1: fabric.lane: must be a string, not a table; write lane = \"auto\"");
+    refuse("[auth]\nsecurity = \"encrypted\"\n[fabric]\nlane = \"write\"\n",
+           "f.toml:4: fabric.lane: \"write\" can't be encrypted (auth.security); use \"send\" or "
+           "\"auto\"");
     refuse("[listen]\nsocket_mode = 600\n", "f.toml:2: listen.socket_mode: must be a string, not "
                                             "an integer; write socket_mode = \"0600\"");
 }
