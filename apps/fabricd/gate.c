@@ -115,8 +115,9 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         p->stage = STAGE_UP;
         p->link->lane = p->lane;
         g->up++;
-        log_info("link to %s (%s) is up: %s, %s", p->from, p->hello.name, p->hello.provider,
-                 p->mode == LANE_WRITE ? "write" : "send");
+        log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
+                 p->mode == LANE_WRITE ? "write" : "send",
+                 p->security == CTL_ENCRYPTED ? ", encrypted" : "");
         return;
     }
     int rc = lane_on_event(p->lane, ev);

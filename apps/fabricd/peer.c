@@ -234,6 +234,7 @@ static int make_link(struct peer *p)
                              .peer = p->from,
                              .provider = p->hello.provider,
                              .mode = p->mode,
+                             .encrypted = p->security == CTL_ENCRYPTED,
                              .lease_window = c->lease_window,
                              .submit_window =
                                  c->submit_window < d->seg.slots ? c->submit_window : d->seg.slots,
