@@ -22,6 +22,7 @@
  */
 #include <errno.h>
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/dedup.h"
 #include "core/error.h"
 #include "core/lease.h"
@@ -120,6 +121,18 @@ int lease_check(struct local *l, const struct fab_lease *lease)
     return at_load_rlx(&l->seg->slot[lease->ref[0]].state) == w ? 0 : lease_lost(l, lease);
 }
 
+/* The lease w of a task that nobody waits for ends so. */
+static bool free_or_bury(struct local *l, uint32_t slot, uint64_t w, enum slot_state as)
+{
+    if (as == SLOT_DEAD || as == SLOT_OVERRUN) {
+        if (as == SLOT_OVERRUN) /* an attempt before may have left an error's length */
+            l->seg->slot[slot].res_len = 0;
+        if (dead_bury(l->seg, slot, w, l->me, as == SLOT_DEAD ? DEAD_CRASHED : DEAD_OVERRUN))
+            return true;
+    }
+    return lease_free(l, slot, w);
+}
+
 /* from -> done, an outcome; w is the lease that we have, or had until we wrote `from`. */
 static bool publish(struct local *l, uint32_t slot, uint64_t from, uint64_t done, uint64_t w)
 {
@@ -135,7 +148,7 @@ static bool publish(struct local *l, uint32_t slot, uint64_t from, uint64_t done
         expect = done;
         if (at_cas(&sl->state, &expect, w)) {
             CRASH_POINT("lease.orphan");
-            (void)lease_free(l, slot, w);
+            (void)free_or_bury(l, slot, w, slot_state(done));
         }
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);
@@ -147,7 +160,9 @@ bool lease_end(struct local *l, uint32_t slot, uint64_t w, enum slot_state as)
 {
     uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* the task is ours */
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN))
-        return lease_free(l, slot, w);
+        return free_or_bury(l, slot, w, as);
+    if (as == SLOT_DEAD) /* for the time after it is taken */
+        dead_note(l->seg, slot, w, l->me, DEAD_CRASHED);
     return publish(l, slot, w, slot_word(slot_epoch(w), meta_producer(meta), slot_attempt(w), as), w);
 }
 

@@ -65,6 +65,11 @@ static void check_queues(struct job *j)
 {
     for (uint32_t q = 0; q < j->s->queues; q++) {
         char *name = j->s->queue[q].name;
+        uint32_t control = at_load(&j->s->queue[q].control);
+        if (control > QUEUE_DRAINING) {
+            found(j, &j->r->queues, "the control word of queue %u (%#x)", q, control);
+            at_cas(&j->s->queue[q].control, &control, QUEUE_RUNNING);
+        }
         if (memcmp(name, j->s->queue_name[q], SEG_NAME) == 0)
             continue;
         found(j, &j->r->queues, "the name of queue %u", q);
@@ -181,14 +186,17 @@ static void check_slot(struct job *j, uint32_t slot)
         return;
     }
     uint32_t st = slot_state(w);
-    if ((st == SLOT_FILLING || st == SLOT_LEASED || st == SLOT_ZOMBIE) && !is_live(j->s, slot_owner(w))) {
+    if (st == SLOT_BURIED && slot_owner(w) == NOBODY)
+        return; /* whoever its producer was */
+    if ((st == SLOT_FILLING || st == SLOT_LEASED || st == SLOT_ZOMBIE || st == SLOT_BURIED) &&
+        !is_live(j->s, slot_owner(w))) {
         found(j, &j->r->strays, "slot %u is held by %u, who is nobody", slot, slot_owner(w));
         undertaker_stray(j->s, j->out, j->me, slot, w);
         return;
     }
     uint64_t m = at_load(&j->s->slot[slot].meta);
     bool waited_for = !(meta_flags(m) & (META_NO_WAIT | META_ORPHAN));
-    if (st >= SLOT_READY && waited_for && !is_live(j->s, meta_producer(m)) &&
+    if (st >= SLOT_READY && st != SLOT_BURIED && waited_for && !is_live(j->s, meta_producer(m)) &&
         at_load(&j->s->slot[slot].state) == w) {
         found(j, &j->r->strays, "the task in slot %u is of %u, who is nobody", slot,
               meta_producer(m));

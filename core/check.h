@@ -5,6 +5,7 @@
  * Any participant can write anywhere in the segment, by fault or by malice. Everybody reads it with
  * care; this finds out that it has happened, says where, and puts right what can be put right:
  *
+ *   a queue's control word   running
  *   header, queue names      restored from the view that was taken when the segment was made
  *   rings                    a head or tail out of range: the ring is emptied, and the audit fills
  *                            it again from the slots

@@ -15,9 +15,11 @@
 #include <sched.h>
 #include <string.h>
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/dedup.h"
 #include "core/error.h"
 #include "core/lease.h"
+#include "core/queue.h"
 #include "core/ring.h"
 #include "core/terms.h"
 
@@ -103,7 +105,8 @@ static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
         at_cas(&sl->state, &w, slot_word(epoch, producer, slot_attempt(w), SLOT_OVERRUN)))
         return;
     /* or the producer has taken the outcome meanwhile */
-    if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch)
+    if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch &&
+        !dead_bury_zombie(l->seg, &l->out, l->me, slot, w, l->me))
         (void)lease_free(l, slot, w);
 }
 
@@ -160,36 +163,64 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
     return false;
 }
 
-/* READY -> LEASED(me). */
-static bool win(struct local *l, uint32_t slot, uint32_t queue, struct fab_lease *lease)
+/* WON_ALONE, TO_GO_ALONE: a worker has died with this task, so that it goes alone: should this one
+ * die, too, it is known of which. */
+enum won { WON_NOT, WON, WON_ALONE, TO_GO_ALONE };
+
+/* READY -> LEASED(me). first: the batch is empty so far. */
+static enum won win(struct local *l, uint32_t slot, uint32_t queue, bool first,
+                    struct fab_lease *lease)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     /* acquire: pairs with the producer's release of READY (submit.c) */
     uint64_t w = at_load_acq(&sl->state);
     if (slot_state(w) != SLOT_READY)
-        return false;
+        return WON_NOT;
     uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
     if (meta_queue(meta) != queue)
-        return false;
+        return WON_NOT;
+    bool suspect = (meta_flags(meta) & META_SUSPECT) != 0;
+    if (__builtin_expect(suspect && !first, 0))
+        return TO_GO_ALONE;
     uint64_t mine = slot_word(slot_epoch(w), l->me, slot_attempt(w) + 1, SLOT_LEASED);
-    if (!at_cas(&sl->state, &w, mine))
-        return false;
-    return take_lease(l, slot, mine, lease);
+    if (!at_cas(&sl->state, &w, mine) || !take_lease(l, slot, mine, lease))
+        return WON_NOT;
+    return __builtin_expect(suspect, 0) ? WON_ALONE : WON;
 }
 
+/* Entries of READY tasks that we took out of the ring and leave to others. */
+static void put_back(struct local *l, uint32_t queue, struct seg_ring *r, const uint32_t *hint,
+                     uint32_t n)
+{
+    uint64_t known_head = 0;
+    if (n > 0 && ring_put_many(l->seg, r, &known_head, hint, n) < n)
+        at_store(&l->seg->head->audit_wanted, 1);
+    if (n > 0) /* who looked meanwhile may have gone to sleep */
+        queue_wake(l->seg, &l->seg->queue[queue], &l->out, n);
+}
+
+/* batch_n: how many the batch has already. */
 static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
-                           struct fab_lease *lease, uint32_t max)
+                           struct fab_lease *lease, uint32_t batch_n, uint32_t max)
 {
     uint32_t hint[CLAIM_BATCH], won = 0;
     struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
-    while (won < max && ring_ready(l->seg, r)) {
+    while (won < max && !l->alone && ring_ready(l->seg, r)) {
         uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
         uint32_t n = ring_take(l->seg, r, hint, want);
         if (n > 1)
             for (uint32_t i = 0; i < n; i++)
                 cpu_prefetch_write(&l->seg->slot[hint[i]]);
-        for (uint32_t i = 0; i < n; i++)
-            won += win(l, hint[i], queue, &lease[won]);
+        for (uint32_t i = 0; i < n; i++) {
+            enum won how = win(l, hint[i], queue, batch_n + won == 0, &lease[won]);
+            won += how == WON || how == WON_ALONE;
+            if (__builtin_expect(how >= WON_ALONE, 0)) { /* the rest is not for this batch */
+                uint32_t from = how == TO_GO_ALONE ? i : i + 1;
+                put_back(l, queue, r, hint + from, n - from);
+                l->alone = true;
+                break;
+            }
+        }
     }
     return won;
 }
@@ -199,11 +230,16 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
 static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *lease, uint32_t max)
 {
     uint32_t won = 0;
+    if (queue_paused(l->seg, queue))
+        return 0;
+    if (__builtin_expect(l->alone, 0)) /* there may be more of its kind: don't put back many */
+        max = 1;
+    l->alone = false;
     if (++l->claims % STARVATION_GUARD == 0)
         for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
-            won = claim_ring(l, queue, pr, lease, 1);
+            won = claim_ring(l, queue, pr, lease, 0, 1);
     for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
-        won += claim_ring(l, queue, pr, lease + won, max - won);
+        won += claim_ring(l, queue, pr, lease + won, won, max - won);
     return won;
 }
 
@@ -213,6 +249,12 @@ static bool rings_empty(const struct local *l, uint32_t queue)
         if (ring_depth(segment_ready_ring(l->seg, queue, pr)))
             return false;
     return true;
+}
+
+/* S2 of wake.h: nothing that may be claimed. The control word first: see queue.h. */
+static bool no_work(const struct local *l, uint32_t queue)
+{
+    return at_load(&l->seg->queue[queue].control) == QUEUE_PAUSED || rings_empty(l, queue);
 }
 
 static bool rings_ready(const struct local *l, uint32_t queue)
@@ -230,7 +272,7 @@ static bool rings_ready(const struct local *l, uint32_t queue)
 static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
     uint64_t ready = l->hot_word, w = ready;
-    if (l->hot >= l->seg->slots || l->hot_queue != queue)
+    if (l->hot >= l->seg->slots || l->hot_queue != queue || queue_paused(l->seg, queue))
         return false;
     struct seg_slot *sl = &l->seg->slot[l->hot];
     uint64_t mine = slot_word(slot_epoch(ready), l->me, 1, SLOT_LEASED);
@@ -298,7 +340,7 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
     uint32_t seq = at_load(&q->seq);
     at_or(&q->parked, QUEUE_PARKED_WORKERS); /* S1 */
     CRASH_POINT("park.s1");
-    if (!rings_empty(l, queue)) { /* S2 */
+    if (!no_work(l, queue)) {                /* S2 */
         if (!rings_ready(l, queue))
             wait_at_hole(l, queue, patience);
         return 0;
@@ -308,7 +350,7 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
     int rc = futex_sleep(&q->seq, seq, ns); /* S3 */
     CRASH_POINT("park.woken");
     l->woken = true;
-    if (rc == -ETIMEDOUT && rings_ready(l, queue))
+    if (rc == -ETIMEDOUT && !queue_paused(l->seg, queue) && rings_ready(l, queue))
         wake_net_caught(l->seg, &q->seq, seq);
     else if (rc == -ETIMEDOUT && local_daemon_gone(l))
         return err_set(-EPIPE, "fabricd is gone and there is nothing left to do");
@@ -382,7 +424,7 @@ bool local_arm_queue(struct local *l, uint32_t queue)
     if (queue >= l->seg->queues)
         return true;
     at_or(&l->seg->queue[queue].parked, QUEUE_PARKED_DAEMON); /* S1 */
-    return rings_empty(l, queue);                             /* S2 */
+    return no_work(l, queue);                                 /* S2 */
 }
 
 /* ---- the ends of a lease ---- */
@@ -477,14 +519,16 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     CRASH_POINT("complete.result");
     if (rc < 0)
         return rc;
+    if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
+        goto counted;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
+        if (as == SLOT_FAILED && dead_bury(l->seg, slot, w, l->me, DEAD_FAILED))
+            goto counted;
         if (!lease_free(l, slot, w))
             return lease_lost(l, lease);
         goto counted;
     }
     uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
-    if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
-        goto counted;
     /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
     if (!at_cas(&sl->state, &expect, done)) {
         if (slot_res_place(sl->arg_len, len) == PLACE_BLOCK)

@@ -22,6 +22,7 @@ _Static_assert(LOG_ERR == 0 && LOG_WARN == 1 && LOG_INFO == 2 && LOG_DEBUG == 3,
 static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
 static const char *const huges[] = {"auto", "never", "require", NULL};
 static const char *const providers[] = {"auto", "tcp", "verbs", NULL};
+static const char *const securities[] = {"authenticated", "encrypted", NULL};
 static const char *const lanes[] = {"auto", "write", "send", NULL};
 static const char *const polls[] = {"adaptive", "busy", "event", NULL};
 
@@ -88,6 +89,11 @@ const struct conf_key conf_keys[] = {
      DEFAULT("65536",
              "Deduplication keys that can be remembered at once (64 to 16777216, rounded up to a\n"
              "power of two; 24 bytes each). 0: tasks with a key are refused.")},
+    {"segment", "dead_letters", NUMBER(T_U32, dead_letters, 0, 8388607),
+     DEFAULT("1024",
+             "Tasks that ended badly and that nobody saw to are kept in their slots, to be looked at\n"
+             "and started again (fabctl dead): at most so many (0 to 8388607, and always less than\n"
+             "half of the slots). 0: none are kept.")},
 
     {"listen", "socket", STRING(socket),
      DEFAULT("\"\"",
@@ -109,6 +115,12 @@ const struct conf_key conf_keys[] = {
      DEFAULT("\"\"",
              "The key that remote peers must know; made on the first start. \"\": authkey in\n"
              "node.state_dir. Copy it to the hosts that may join.")},
+    {"auth", "security", ENUM(security, securities),
+     DEFAULT("\"authenticated\"",
+             "What remote peers must do beyond proving the key: \"authenticated\" (nothing: who can\n"
+             "listen on the wire reads tasks and results, who can change what is on it can change\n"
+             "them) or \"encrypted\" (all that follows the proof, both ways; fabric.lane must not be\n"
+             "\"write\"). A client may ask for it in either case: FABRIC_SECURITY=encrypted.")},
     {"auth", "handshake_timeout",
      NUMBER(T_DURATION, handshake_timeout_ns, SECOND / 10, 60 * SECOND),
      DEFAULT("\"5s\"",

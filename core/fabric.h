@@ -78,6 +78,9 @@ struct fab_options {
      * with its process, and what it took in its last moments may be told again.) Any local user of
      * the socket, and any remote one that holds the key, may use any id. */
     const char *client;
+    /* remote: not 0: nothing but an encrypted connection will do. 0: as $FABRIC_SECURITY ("encrypted" or
+     * "authenticated") and fabricd's auth.security say. */
+    uint32_t encrypted;
 };
 
 /* Opens a handle. address: "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]", or NULL for
@@ -119,7 +122,8 @@ FAB_API FAB_MUST int fab_queue(fab_t *f, const char *name, uint32_t *queue);
 /* ---- producers ---- */
 
 enum fab_task_flags {
-    FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done */
+    FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done; when it fails
+                      * for good, it becomes a dead letter (below) */
 };
 
 /* Terms beyond "now, once, for as long as it takes". All 0: none. Times are nanoseconds from the
@@ -132,7 +136,10 @@ struct fab_terms {
     uint64_t backoff_ns; /* pause before the next attempt after an error or a crash; doubles each
                           * time, with a quarter of it either way by chance */
     uint32_t retries;   /* how often it is tried again after an error of its kernel */
-    uint32_t crashes;   /* worker deaths after which it is given up; 0: 3, at most 255 */
+    /* Worker deaths after which it is given up; 0: 3, at most 255. A worker that dies with several
+     * leases is counted against none of them; from then on each is claimed alone, so that the next
+     * death tells. One of a worker that holds several all the same counts against all. */
+    uint32_t crashes;
     /* Deduplication: of the tasks of one queue with the same key, one is run in dedup_ns. The window
      * counts from the submit of the first: until it ends, others end as FAB_DUPLICATE at once (with
      * FAB_NO_WAIT they vanish and are counted), whether the first still waits, is being run, has
@@ -278,6 +285,52 @@ FAB_API FAB_MUST int fab_attend(fab_t *f, uint32_t *word, uint32_t value, int fd
                                 int64_t timeout_ns);
 /* Sends what is gathered (remote); no-op on local handles. */
 FAB_API FAB_MUST int fab_flush(fab_t *f);
+
+/* ---- administration ----
+ *
+ * Any handle may; over a link fabricd does it for the peer (that is why there is a time-out). */
+
+enum fab_queue_state {
+    FAB_QUEUE_RUNNING = 0,
+    FAB_QUEUE_PAUSED,   /* tasks are accepted, none is started */
+    FAB_QUEUE_DRAINING, /* no tasks are accepted (fab_submit(): -ESHUTDOWN), those there are run */
+};
+
+struct fab_queue_info {
+    uint32_t state;                  /* enum fab_queue_state */
+    uint64_t ready, delayed, leased; /* tasks that wait, wait for their time, are being run */
+};
+
+/* Changes a queue's state, which holds for local and remote handles, and outlives fabricd. What is
+ * being run goes on; a claim or submit that is under way when this is called may still go through.
+ * Remote producers' tasks for a draining queue end as FAB_FAILED with the reason (with FAB_NO_WAIT
+ * they are dropped, and fabricd logs it): the daemon refuses them, and the link is not held up.
+ * -EINVAL: no such queue or state; -ETIMEDOUT, -EPIPE: no answer over the link. */
+FAB_API FAB_MUST int fab_queue_set(fab_t *f, uint32_t queue, enum fab_queue_state state,
+                                   int64_t timeout_ns);
+/* What is in a queue now. A draining queue is empty and idle when all three numbers are 0. */
+FAB_API FAB_MUST int fab_queue_info(fab_t *f, uint32_t queue, struct fab_queue_info *info,
+                                    int64_t timeout_ns);
+
+/* Dead letters: tasks whose crash budget was spent, and tasks nobody waits for (FAB_NO_WAIT, or whose
+ * producer is gone) that failed for good or took too long, are kept with their arguments, up to
+ * segment.dead_letters of them. A producer that waits is answered all the same. */
+
+#define FAB_ANY_QUEUE UINT32_MAX
+
+/* The dead letters of a queue, or FAB_ANY_QUEUE, as JSON text (the format of `fabctl dead list
+ * --json`), malloc'ed; the caller frees it. A letter's id there is "EPOCH-SLOT"; as a fab_id it is
+ * EPOCH << 32 | SLOT. */
+FAB_API FAB_MUST int fab_dead_list(fab_t *f, uint32_t queue, char **text, int64_t timeout_ns);
+/* One letter with the first 64 KiB of its argument. -ENOENT: there is none of this id (any more). */
+FAB_API FAB_MUST int fab_dead_show(fab_t *f, fab_id id, char **text, int64_t timeout_ns);
+/* Starts a letter's task again, as one that nobody waits for: attempts, errors and crashes are
+ * counted anew, it neither expires nor waits for its time; a time limit holds. id 0: all letters of
+ * the queue (FAB_ANY_QUEUE: of all queues). Returns how many. -ENOENT: there is none of this id;
+ * -EBUSY: somebody else is at it; -ESHUTDOWN: its queue is draining. */
+FAB_API FAB_MUST long fab_dead_kick(fab_t *f, fab_id id, uint32_t queue, int64_t timeout_ns);
+/* Throws a letter away; the rest as above. */
+FAB_API FAB_MUST long fab_dead_purge(fab_t *f, fab_id id, uint32_t queue, int64_t timeout_ns);
 
 /* ---- looking in ---- */
 

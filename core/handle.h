@@ -10,6 +10,9 @@
 
 #include "core/fabric.h"
 
+struct admin_request;
+struct admin_reply;
+
 struct fab_ops {
     void (*close)(fab_t *f);
     int (*queue)(fab_t *f, const char *name, uint32_t *queue);
@@ -30,6 +33,9 @@ struct fab_ops {
     int (*flush)(fab_t *f);
     int (*wait_room)(fab_t *f, int64_t timeout_ns); /* NULL: fab_complete() is never refused room */
     int (*status_json)(fab_t *f, char **text, int64_t timeout_ns);
+    /* One request of admin.h; the caller frees the reply's text. */
+    int (*admin)(fab_t *f, const struct admin_request *q, struct admin_reply *r,
+                 int64_t timeout_ns);
 };
 
 struct fab {

@@ -11,7 +11,7 @@
  * Words that different cores write have HOT_LINE (128) bytes to themselves.
  *
  *   header | queues | participants | free ring | timer ring | ready rings (queue-major, priority-minor) |
- *   slots | wides | keys | refs | chunk words | block words | arena
+ *   slots | wides | keys | refs | graves | chunk words | block words | arena
  *
  * A change of any struct here is a change of SEG_LAYOUT.
  */
@@ -24,7 +24,7 @@
 #include "core/hist.h"
 
 #define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
-#define SEG_LAYOUT 2u
+#define SEG_LAYOUT 3u
 
 #define SEG_QUEUES_MAX       64
 #define SEG_PRIORITIES       4
@@ -63,9 +63,9 @@ struct seg_header {
     uint32_t chunks;
     uint32_t dedup_keys;     /* entries of the table of keys (dedup.h), a power of two; 0: none */
     uint32_t producer_share; /* most slots that one producer may hold (quota.h), 1 to slots */
-    uint32_t pad0;
+    uint32_t dead_letters_max; /* dead.h; 0: none are kept, and there are no graves */
     uint64_t off_queues, off_participants, off_free_ring, off_timer_ring, off_ready_rings, off_slots, off_wides,
-        off_dedup, off_refs, off_chunk_words, off_block_words, off_arena;
+        off_dedup, off_refs, off_graves, off_chunk_words, off_block_words, off_arena;
     uint64_t ticks_hz; /* of clock_ticks() on this host */
     uint64_t created_unix_ns;
     char name[64];
@@ -92,6 +92,8 @@ struct seg_header {
     _Atomic uint64_t recovered_leases, dead_participants, requeued_hints, late_results;
     _Atomic uint32_t scan_wanted;  /* a note for the timers may be lost: they look at all slots */
     _Atomic uint32_t check_wanted; /* somebody met such a word: fabricd looks for more */
+    _Atomic uint32_t dead_letters; /* slots that are BURIED; after a death only the audit knows */
+    _Atomic uint64_t dead_dropped; /* tasks that would have been letters, but for the limit */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
     _Atomic uint32_t keys_used; /* a key was entered once: the table is worth looking at */
     struct seg_room room[ROOMS];
@@ -114,10 +116,13 @@ struct seg_queue {
     /* Sleep and wake of workers (wake.h). */
     _Alignas(HOT_LINE) _Atomic uint32_t parked; /* QUEUE_PARKED_* bits: who may be asleep */
     _Atomic uint32_t seq;                       /* futex */
+    _Atomic uint32_t control;                   /* enum queue_control: queue.h */
     /* Sums of participants that left; written by the daemon only. */
     _Alignas(HOT_LINE) struct seg_counts past;
     struct seg_latency past_latency;
 };
+
+enum queue_control { QUEUE_RUNNING = 0, QUEUE_PAUSED, QUEUE_DRAINING };
 
 #define QUEUE_PARKED_WORKERS 1u
 #define QUEUE_PARKED_DAEMON  2u
@@ -132,6 +137,7 @@ struct seg_link {
     char peer[64];
     char provider[16];
     char mode[8];
+    char security[16]; /* auth.security, as it is on this link */
     _Atomic uint32_t credits;   /* lane cells that may be sent */
     _Atomic uint32_t window;    /* most leases (worker) or tasks (producer) it may hold */
     _Atomic uint32_t in_flight; /* leases or tasks it holds */
@@ -211,6 +217,20 @@ struct seg_key {
     _Atomic uint64_t expires_ns; /* clock_ns() */
 };
 
+/* How a task ended that is kept as a dead letter (dead.h). Written by whoever owns its slot. */
+struct seg_grave {
+    uint32_t epoch; /* of the task; another one: nothing is known */
+    uint8_t cause;  /* enum dead_cause */
+    uint8_t pad[3];
+    uint32_t pid; /* of the worker; 0: it came over a link, from `peer` */
+    uint32_t pad2;
+    uint64_t died_unix_ns;
+    char worker[SEG_NAME];
+    char peer[64];
+    uint8_t pad3[8];
+};
+
+static_assert(sizeof(struct seg_grave) == 2 * CACHE_LINE, "a grave is two lines");
 static_assert(sizeof(struct seg_terms) <= sizeof(struct seg_wide), "terms fit a wide");
 static_assert(sizeof(struct seg_slot) == CACHE_LINE, "a slot is one line");
 static_assert(sizeof(struct seg_wide) == CACHE_LINE, "a wide is one line");

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "core/admin.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/local.h"
@@ -148,6 +149,14 @@ static int local_status(fab_t *f, char **text, int64_t timeout_ns)
     return status_json(((struct local *)f)->seg, text);
 }
 
+static int local_admin(fab_t *f, const struct admin_request *q, struct admin_reply *r,
+                       int64_t timeout_ns)
+{
+    struct local *l = (struct local *)f;
+    (void)timeout_ns; /* nothing waits */
+    return admin_run(l->seg, &l->out, l->me, q, r);
+}
+
 const struct fab_ops local_ops = {
     .close = local_close,
     .queue = local_queue,
@@ -168,4 +177,5 @@ const struct fab_ops local_ops = {
     .flush = local_flush,
     .wait_room = local_wait_room,
     .status_json = local_status,
+    .admin = local_admin,
 };

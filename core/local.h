@@ -68,6 +68,7 @@ struct local {
     uint32_t claims;                  /* looks at the rings, for the guard against starvation */
     uint32_t streak;                  /* claims in a row that found their task there */
     bool woken;                       /* the last claim slept */
+    bool alone;                       /* it ended at a task that goes alone (META_SUSPECT) */
     uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
     uint32_t measured, measure_mask;
     uint32_t stamped;

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <string.h>
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/error.h"
 #include "core/local.h"
 #include "core/ring.h"
@@ -34,6 +35,27 @@ static void tasks_remove(struct local *l, uint32_t slot)
     l->tasks.n--;
 }
 
+/* A task that was given up, its outcome taken, is kept as a dead letter. Where no more are kept, its
+ * slot does not go by its old word, as others do: after our death that would be taken for a letter. */
+static void bury(struct local *l, uint32_t slot)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    uint64_t w = at_load_rlx(&sl->state); /* ours */
+    uint32_t epoch = slot_epoch(w);
+    if (dead_bury(l->seg, slot, w, NOBODY, DEAD_NOTED) ||
+        !at_cas(&sl->state, &w, slot_word(epoch, l->me, 0, SLOT_FILLING)))
+        return;
+    CRASH_POINT("take.dropped");
+    if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, epoch);
+    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
+        arena_free(l->seg, &l->arena, l->me, sl->res, slot, epoch);
+    /* release: what we read of the task stays before it; ours, nobody else changes it */
+    at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
+    slot_give(l->seg, &l->stock, l->me, slot);
+    slot_stock_settle(l->seg, &l->stock, l->me);
+}
+
 /* Slots whose bytes the caller could read until now go back to the stock. */
 static void free_held(struct local *l)
 {
@@ -41,6 +63,10 @@ static void free_held(struct local *l)
         uint32_t slot = l->held[--l->held_n];
         struct seg_slot *sl = &l->seg->slot[slot];
         uint64_t w = at_load_rlx(&sl->state); /* ours: an outcome, or ZOMBIE (take) */
+        if (slot_state(w) == SLOT_DEAD) {
+            bury(l, slot);
+            continue;
+        }
         if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
             arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
         CRASH_POINT("take.held");
@@ -124,10 +150,19 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint32_t arg_len = read_outcome(l, slot, w, o);
-    bool overrun = slot_state(w) == SLOT_OVERRUN;
+    bool overrun = slot_state(w) == SLOT_OVERRUN, dead = slot_state(w) == SLOT_DEAD;
     if (overrun && !part_with_zombie(l, slot, w))
         return; /* the argument is that worker's, too, until it has noticed */
-    if (slot_arg_place(arg_len) == PLACE_BLOCK)
+    if (dead && o->len <= 8) {
+        bury(l, slot);
+        return;
+    }
+    /* With a client id what is taken must look so at once. Its text stays where it is; only who
+     * purges the letter before the caller has read on could overwrite it. */
+    if (dead && l->named && dead_bury(l->seg, slot, w, NOBODY, DEAD_NOTED))
+        return;
+    dead = dead && !l->named; /* else: no letter, an outcome like others */
+    if (slot_arg_place(arg_len) == PLACE_BLOCK && !dead)
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
     if (o->len > 8 && !overrun) {
         l->held[l->held_n++] = slot;
@@ -166,6 +201,8 @@ bool local_drop(struct local *l, fab_id id)
         quota_arena_sub(l, slot_arg_len(arg_len));
     if (st == SLOT_OVERRUN && !part_with_zombie(l, slot, w))
         return true; /* its late worker frees it when it notices */
+    if (st == SLOT_DEAD && dead_bury(l->seg, slot, w, NOBODY, DEAD_NOTED))
+        return true;
     if (slot_arg_place(arg_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
     if ((st == SLOT_DONE || st == SLOT_FAILED || st == SLOT_DEAD) &&
@@ -269,11 +306,27 @@ static void unpark(struct local *l)
     at_store_rlx(&l->self->bell_parked, 0); /* nobody relies on when it is seen */
 }
 
+/* Before a wait sleeps: the time-out is looked at, and starts when it is looked at first, so that a
+ * short wait reads no clock. *net gets how long to sleep at most. miss: what the time-out says. */
+static int may_sleep(const struct local *l, int64_t timeout_ns, uint64_t *deadline, uint64_t *net,
+                     const char *miss)
+{
+    if (*deadline == 0)
+        *deadline = deadline_of(timeout_ns);
+    uint64_t now = clock_ns();
+    if (now >= *deadline)
+        return deadline_error(timeout_ns, miss);
+    if (local_fabric_gone(l))
+        return err_set(-EPIPE, "the fabric is closed");
+    *net = l->spin.busy ? 0 : *deadline - now < WAKE_NET_NS ? *deadline - now : WAKE_NET_NS;
+    return 0;
+}
+
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
 {
     struct local *l = (struct local *)f;
     uint32_t slot = (uint32_t)id;
-    uint64_t deadline = 0, w;
+    uint64_t deadline = 0, net = 0, w;
     free_held(l);
     if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
@@ -284,23 +337,15 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
             return deadline_error(0, "the task is not done");
         if (spin_on(&l->spin))
             continue;
-        if (deadline == 0)
-            deadline = deadline_of(timeout_ns);
-        uint64_t now = clock_ns(), net = WAKE_NET_NS;
-        if (now >= deadline)
-            return deadline_error(timeout_ns, "the task was not done");
-        if (local_fabric_gone(l))
-            return err_set(-EPIPE, "the fabric is closed");
-        if (deadline - now < net)
-            net = deadline - now;
-        if (l->spin.busy)
-            net = 0;
+        int rc = may_sleep(l, timeout_ns, &deadline, &net, "the task was not done");
+        if (rc < 0)
+            return rc;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1); /* S1 */
         if ((w = outcome_of(l, slot)))      /* S2 */
             break;
-        int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
+        rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
         else if (rc == -ETIMEDOUT && damaged(l, slot)) {
@@ -358,7 +403,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
 {
     struct local *l = (struct local *)f;
     uint32_t head = l->seg->slots, end;
-    uint64_t deadline = 0;
+    uint64_t deadline = 0, net = 0;
     size_t n;
     free_held(l);
     if (l->tasks.n == 0)
@@ -370,24 +415,16 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
             return deadline_error(0, "no task is done");
         if (spin_on(&l->spin))
             continue;
-        if (deadline == 0)
-            deadline = deadline_of(timeout_ns);
-        uint64_t now = clock_ns(), net = WAKE_NET_NS;
-        if (now >= deadline)
-            return deadline_error(timeout_ns, "no task was done");
-        if (local_fabric_gone(l))
-            return err_set(-EPIPE, "the fabric is closed");
-        if (deadline - now < net)
-            net = deadline - now;
-        if (l->spin.busy)
-            net = 0;
+        int rc = may_sleep(l, timeout_ns, &deadline, &net, "no task was done");
+        if (rc < 0)
+            return rc;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1);                              /* S1 */
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end); /* S2: all of them */
         if (n > 0)
             break;
-        int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
+        rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         spin_miss(&l->spin);
         spin_start(&l->spin);
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end);

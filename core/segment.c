@@ -67,6 +67,8 @@ static void place(struct seg_header *h)
     at = align_up(at + (uint64_t)h->dedup_keys * sizeof(struct seg_key), 4096);
     h->off_refs = at;
     at = align_up(at + (uint64_t)h->slots * sizeof(uint64_t), 4096);
+    h->off_graves = at;
+    at = align_up(at + (h->dead_letters_max ? (uint64_t)h->slots * sizeof(struct seg_grave) : 0), 4096);
     h->off_chunk_words = at;
     at = align_up(at + (uint64_t)h->chunks * sizeof(uint64_t), 4096);
     h->off_block_words = at;
@@ -102,6 +104,8 @@ static void view(struct segment *s, const struct seg_header *h)
     s->dedup_keys = h->dedup_keys;
     s->producer_share = h->producer_share;
     s->ref = (uint64_t *)(s->base + h->off_refs);
+    s->grave = (struct seg_grave *)(s->base + h->off_graves);
+    s->dead_letters = h->dead_letters_max;
     s->chunk_word = (_Atomic uint64_t *)(s->base + h->off_chunk_words);
     s->block_word = (_Atomic uint64_t *)(s->base + h->off_block_words);
     s->arena = s->base + h->off_arena;
@@ -137,6 +141,9 @@ static int counts_sound(const struct seg_header *h)
     if (h->producer_share < 1 || h->producer_share > h->slots)
         return err_set(-EPROTO, "segment: %u of %u slots is not a sound share", h->producer_share,
                        h->slots);
+    if (h->dead_letters_max >= h->slots / 2)
+        return err_set(-EPROTO, "segment: %u dead letters is not a sound number for %u slots",
+                       h->dead_letters_max, h->slots);
     if (h->ticks_hz == 0)
         return err_set(-EPROTO, "segment: no tick rate");
     return 0;
@@ -194,6 +201,7 @@ int segment_create(struct segment *out, const struct segment_params *p)
                            .slots = round_pow2(p->slots < SEG_SLOTS_MIN ? SEG_SLOTS_MIN : p->slots),
                            .queues = p->queues,
                            .participants = p->participants,
+                           .dead_letters_max = p->dead_letters,
                            .chunks = (uint32_t)(p->arena_bytes / ARENA_CHUNK),
                            .ticks_hz = clock_ticks_hz()};
     int rc;

@@ -29,6 +29,7 @@ struct segment_params {
     const char *const *queue_names;
     uint32_t dedup_keys;     /* rounded up to a power of two; 0: no task may have a key */
     uint32_t producer_share; /* most slots of one producer; 0: all of them */
+    uint32_t dead_letters; /* most that are kept (dead.h), less than slots / 2 */
     enum segment_huge huge;
     int numa_node; /* -1: wherever it is touched first */
 };
@@ -56,6 +57,8 @@ struct segment {
     struct seg_key *key; /* dedup_keys of them */
     uint32_t dedup_keys, producer_share;
     uint64_t *ref; /* of each slot whose task came over a link: the remote handle's number for it */
+    struct seg_grave *grave; /* one a slot; there are none when dead_letters is 0 */
+    uint32_t dead_letters;   /* the limit */
     _Atomic uint64_t *chunk_word;
     _Atomic uint64_t *block_word;
     uint8_t *arena;

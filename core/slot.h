@@ -15,6 +15,8 @@
  *
  * A producer cancels what runs by a mark in meta (cancel.c): LEASED -> CANCELLED in place of every
  * transition but the one to DONE.
+ * What ended badly and nobody has seen to is kept (dead.h): LEASED, ZOMBIE, DEAD -> BURIED, and
+ * BURIED -> READY or FILLING when somebody asks for it.
  *
  * With terms (terms.h): FILLING -> DELAYED -> READY; LEASED -> DELAYED for another attempt;
  * READY, DELAYED -> EXPIRED. LEASED -> OVERRUN is the one transition that takes a lease from a
@@ -50,6 +52,7 @@ enum slot_state {
     SLOT_READY,
     SLOT_LEASED,
     SLOT_DELAYED, /* not before its time: fabricd makes it READY */
+    SLOT_BURIED, /* a dead letter (dead.h): nobody's, or whose who is kicking it */
     SLOT_DONE, /* from here on: outcomes, to be taken by the producer */
     SLOT_FAILED,
     SLOT_CANCELLED,
@@ -131,10 +134,16 @@ static inline uint64_t meta_count_crash(uint64_t m, uint32_t attempt)
     uint64_t crashes = meta_crashes(m) < 255 ? meta_crashes(m) + 1 : 255;
     return (m & ~0xffffull) | (uint64_t)(attempt & 0xff) << 8 | crashes;
 }
+/* Of that attempt's crash it is not known that it was this task's. */
+static inline uint64_t meta_spare_crash(uint64_t m, uint32_t attempt)
+{
+    return (m & ~0xff00ull) | (uint64_t)(attempt & 0xff) << 8;
+}
 #define META_NO_WAIT   1u /* flags: FAB_NO_WAIT */
 #define META_TERMS     4u /* flags: ARG_TERMS is set; for who looks without owning the slot */
 #define META_ORPHAN    2u /* flags: the producer is gone, nobody waits */
 #define META_CANCEL    8u /* flags: the producer wants it stopped (cancel.c) */
+#define META_SUSPECT  16u /* flags: its worker died, of it or of another: it is claimed alone */
 
 #define SLOT_CRASH_BUDGET 3u /* worker deaths a task survives less one */
 

@@ -17,18 +17,19 @@
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/participant.h"
+#include "core/queue.h"
 #include "core/ring.h"
 #include "core/slot.h"
 #include "core/status.h"
 
 struct queue_sum {
-    uint64_t ready, leased, delayed, outcomes;
+    uint64_t ready, leased, delayed, outcomes, dead;
     uint64_t submitted, completed, failed, cancelled, released, duplicates;
     struct seg_latency latency;
 };
 
 struct tally {
-    uint64_t free, filling;
+    uint64_t free, filling, dead;
     struct queue_sum *queue;
     uint32_t *held; /* leases, by participant */
 };
@@ -58,6 +59,7 @@ static void count_slots(const struct segment *s, struct tally *t)
         default:
             break;
         }
+        t->dead += slot_state(w) == SLOT_BURIED;
         m = at_load_rlx(&s->slot[i].meta);
         if (meta_queue(m) >= s->queues)
             continue;
@@ -66,6 +68,7 @@ static void count_slots(const struct segment *s, struct tally *t)
         q->leased += slot_state(w) == SLOT_LEASED;
         q->delayed += slot_state(w) == SLOT_DELAYED;
         q->outcomes += slot_is_outcome(w);
+        q->dead += slot_state(w) == SLOT_BURIED;
         if (slot_state(w) == SLOT_LEASED && slot_owner(w) < s->participants)
             t->held[slot_owner(w)]++;
     }
@@ -134,7 +137,7 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         live += is_live(s, i);
     return json_pack(
         "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
         "name", text_of(s->head->name, sizeof s->head->name), "version",
         text_of(s->head->version, sizeof s->head->version), "state",
         st < 4 ? states[st] : "(damaged)", "pid", (json_int_t)at_load_rlx(&s->head->daemon_pid),
@@ -152,7 +155,9 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         (json_int_t)at_load_rlx(&s->head->adoptions), "damage",
         (json_int_t)at_load_rlx(&s->head->damage), "producer_share",
         (json_int_t)s->producer_share, "keys", (json_int_t)s->dedup_keys, "keys_held",
-        (json_int_t)dedup_held(s));
+        (json_int_t)dedup_held(s), "dead_letters", (json_int_t)t->dead,
+        "dead_letters_max", (json_int_t)s->dead_letters, "dead_dropped",
+        (json_int_t)at_load_rlx(&s->head->dead_dropped));
 }
 
 static void put_quantiles(json_t *j, const char *name, const struct hist *h)
@@ -174,10 +179,12 @@ static json_t *queue_json(const struct segment *s, uint32_t i, const struct queu
     put_quantiles(lat, "wait", &q->latency.wait);
     put_quantiles(lat, "run", &q->latency.run);
     put_quantiles(lat, "total", &q->latency.total);
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
-                     text_of(s->queue[i].name, SEG_NAME), "ready", (json_int_t)q->ready, "delayed",
+    return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+                     text_of(s->queue[i].name, SEG_NAME), "state",
+                     queue_control_name(at_load(&s->queue[i].control)), "ready", (json_int_t)q->ready, "delayed",
                      (json_int_t)q->delayed, "leased",
-                     (json_int_t)q->leased, "outcomes", (json_int_t)q->outcomes, "submitted",
+                     (json_int_t)q->leased, "outcomes", (json_int_t)q->outcomes, "dead", (json_int_t)q->dead,
+                     "submitted",
                      (json_int_t)q->submitted, "completed", (json_int_t)q->completed, "failed",
                      (json_int_t)q->failed, "cancelled", (json_int_t)q->cancelled, "released",
                      (json_int_t)q->released, "duplicates", (json_int_t)q->duplicates, "latency_ns", lat);
@@ -215,9 +222,10 @@ static json_t *link_json(const struct segment *s, uint32_t i)
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed) +
                  at_load_rlx(&p->counts[q].submitted);
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
+        "{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
         text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
-        text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode), "role",
+        text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode),
+        "security", text_of(l->security, sizeof l->security), "role",
         kind_of(p->roles), "state", "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
         (json_int_t)at_load_rlx(&l->window), "in_flight", (json_int_t)at_load_rlx(&l->in_flight),
         "tasks", (json_int_t)tasks, "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches),

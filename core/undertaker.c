@@ -7,10 +7,13 @@
  *   3  blocks it held or had attached without publishing them
  *   4  keys: what its unfinished submits had entered (dedup.h), while their slots still tell
  *   5  its slots: FILLING -> FREE; LEASED -> READY, attempt kept (the next claim counts it up), or
- * DEAD; outcomes nobody can take any more -> FREE 6  holes it may have left in rings: all
- * unpublished positions (a live producer takes another) 7  the audit: READY and FREE slots that
- * stand in no ring are put in again 8  wake sleepers: one that it was woken for may sleep on 9 free
- * the entry
+ *      DEAD, or BURIED (dead.h) when nobody waits; outcomes nobody can take any more -> FREE, but
+ *      DEAD -> BURIED
+ *   6  holes it may have left in rings: all unpublished positions (a live producer takes another)
+ *   7  the audit: READY and FREE slots that stand in no ring are put in again; dead letters are
+ *      counted
+ *   8  wake sleepers: one that it was woken for may sleep on
+ *   9  free the entry
  *
  * Of a participant that is kept (FATE_KEEP_*) steps 1, 2 and the outcomes of 4 are left out, and 8
  * makes its entry KEPT. Cut off before that, it is LIVE by its word with nobody behind it, as
@@ -24,6 +27,7 @@
 #include <string.h>
 #include "core/arena.h"
 #include "core/crashpoint.h"
+#include "core/dead.h"
 #include "core/dedup.h"
 #include "core/participant.h"
 #include "core/ring.h"
@@ -32,11 +36,15 @@
 #include "core/terms.h"
 #include "core/undertaker.h"
 
+#define NO_LEASE UINT32_MAX
+#define SEVERAL  (UINT32_MAX - 1)
+
 struct job {
     const struct segment *s;
     const struct wake_out *out;
     uint32_t me;
     const uint8_t *fate; /* enum fate of each participant; NULL: nobody has one */
+    uint32_t *lease; /* the one lease found so far of each that crashed, or NO_LEASE or SEVERAL */
     struct undertaker_report *report;
 };
 
@@ -78,7 +86,7 @@ static bool block_needed(const struct job *j, uint64_t w)
     uint32_t st = slot_state(sw);
     if (block_state(w) == BLOCK_ARG)
         return st >= SLOT_ZOMBIE && st < SLOT_STATES;
-    return slot_is_outcome(sw) || is_being_read(j, block_slot(w), sw);
+    return slot_is_outcome(sw) || st == SLOT_BURIED || is_being_read(j, block_slot(w), sw);
 }
 
 static void recover_blocks(const struct job *j)
@@ -149,19 +157,31 @@ static bool end_if_cancelled(const struct job *j, uint32_t slot, uint64_t w)
     return true;
 }
 
-static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
+/* Counts a crash against the task, once an attempt, should we be cut off and come here again. Of
+ * several leases nobody knows which one its worker died of: the first time none is charged, and from
+ * then on each is claimed alone (claim.c). One of a worker that holds several all the same is
+ * charged with the rest of them, so that there is an end to it. The lease is ours while the dead
+ * holds it. */
+static uint32_t charge(struct seg_slot *sl, uint32_t attempt, bool alone)
+{
+    uint64_t meta = at_load(&sl->meta), m;
+    do {
+        if (meta_counted(meta) == (attempt & 0xff))
+            break;
+        m = alone || meta_flags(meta) & META_SUSPECT ? meta_count_crash(meta, attempt)
+                                                     : meta_spare_crash(meta, attempt);
+    } while (!at_cas(&sl->meta, &meta, m | (uint64_t)META_SUSPECT << 16)); /* its producer's mark */
+    CRASH_POINT("undertaker.counted");
+    return meta_crashes(at_load(&sl->meta));
+}
+
+static void recover_lease(const struct job *j, uint32_t slot, uint64_t w, bool alone)
 {
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t meta = at_load(&sl->meta);
     uint32_t producer = meta_producer(meta), crashes = meta_crashes(meta);
-    if (crashed_by(fate_of(j, slot_owner(w)))) {
-        /* once an attempt, should we be cut off and come here again; ours while the dead holds it */
-        while (meta_counted(meta) != (slot_attempt(w) & 0xff) &&
-               !at_cas(&sl->meta, &meta, meta_count_crash(meta, slot_attempt(w))))
-            ; /* its producer has set a mark meanwhile */
-        crashes = meta_crashes(at_load(&sl->meta));
-        CRASH_POINT("undertaker.counted");
-    }
+    if (crashed_by(fate_of(j, slot_owner(w))))
+        crashes = charge(sl, slot_attempt(w), alone);
     struct seg_terms *terms = sl->arg_len & ARG_TERMS ? terms_of(j->s, slot) : NULL;
     uint32_t budget = terms && terms->crashes ? terms->crashes : SLOT_CRASH_BUDGET;
     enum slot_state as = SLOT_READY;
@@ -170,12 +190,15 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
         return;
     }
     if (crashes >= budget) {
+        put_dead_text(j, slot, crashes);
+        CRASH_POINT("undertaker.dead_text");
         if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-            free_blocks_of(j, slot, w);
-            (void)slot_to_free(j->s, slot, w);
+            if (!dead_bury(j->s, slot, w, slot_owner(w), DEAD_CRASHED)) {
+                free_blocks_of(j, slot, w);
+                (void)slot_to_free(j->s, slot, w);
+            }
         } else {
-            put_dead_text(j, slot, crashes);
-            CRASH_POINT("undertaker.dead_text");
+            dead_note(j->s, slot, w, slot_owner(w), DEAD_CRASHED); /* for the time after it is taken */
             if (at_cas(&sl->state, &w,
                        slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_DEAD)) &&
                 producer < j->s->participants)
@@ -200,6 +223,29 @@ static void recover_lease(const struct job *j, uint32_t slot, uint64_t w)
     }
 }
 
+/* The first one that is found of a crash waits until it is known whether there are more. */
+static void recover_leases(const struct job *j, uint32_t slot, uint64_t w)
+{
+    if (!crashed_by(fate_of(j, slot_owner(w)))) {
+        recover_lease(j, slot, w, true);
+        return;
+    }
+    uint32_t *first = &j->lease[slot_owner(w)], had = *first;
+    *first = had == NO_LEASE ? slot : SEVERAL;
+    if (had == NO_LEASE)
+        return;
+    if (had != SEVERAL)
+        recover_lease(j, had, at_load(&j->s->slot[had].state), false);
+    recover_lease(j, slot, w, false);
+}
+
+static void recover_lone_leases(const struct job *j)
+{
+    for (uint32_t i = 0; i < j->s->participants; i++)
+        if (j->lease[i] < j->s->slots)
+            recover_lease(j, j->lease[i], at_load(&j->s->slot[j->lease[i]].state), true);
+}
+
 static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
 {
     uint32_t producer = meta_producer(at_load(&j->s->slot[slot].meta));
@@ -208,6 +254,11 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
         if (slot_owner(w) != producer)
             at_cas(&j->s->slot[slot].state, &w,
                    slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_OVERRUN));
+    } else if (slot_state(w) == SLOT_BURIED) {
+        dead_let_go(j->s, slot, w);
+    } else if (slot_state(w) == SLOT_ZOMBIE &&
+               dead_bury_zombie(j->s, NULL, j->me, slot, w, slot_owner(w))) {
+        j->report->dead++;
     } else if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_ZOMBIE) {
         /* A worker that died while it freed a task nobody waits for: the argument is the
          * producer's, who may live. What is not attached to this slot and epoch stays. */
@@ -216,7 +267,7 @@ static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
         if (slot_to_free(j->s, slot, w))
             j->report->filling++;
     } else if (slot_state(w) == SLOT_LEASED) {
-        recover_lease(j, slot, w);
+        recover_leases(j, slot, w);
     }
 }
 
@@ -226,7 +277,7 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
 {
     struct seg_slot *sl = &j->s->slot[slot];
     uint64_t w = at_load(&sl->state);
-    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES)
+    if (slot_state(w) < SLOT_READY || slot_state(w) >= SLOT_STATES || slot_state(w) == SLOT_BURIED)
         return;
     /* Not a task that a living producer has filled in since our look at the meta word. */
     uint32_t producer = meta_producer(meta), epoch = slot_epoch(w);
@@ -241,7 +292,9 @@ static void orphan(const struct job *j, uint32_t slot, uint64_t meta)
         at_cas(&sl->state, &w,
                slot_word(slot_epoch(w), slot_owner(w), slot_attempt(w), SLOT_ZOMBIE)))
         return; /* its late worker's, until that notices */
-    if (slot_is_outcome(w)) {
+    if (slot_state(w) == SLOT_DEAD && dead_bury(j->s, slot, w, NOBODY, DEAD_NOTED)) {
+        j->report->outcomes++;
+    } else if (slot_is_outcome(w)) {
         /* Its worker may have seen the mark, too: who takes it out of its state frees it. A death
          * of ours leaves it FILLING and fabricd's, for the next one to free. */
         uint64_t taken = slot_word(slot_epoch(w), j->me, 0, SLOT_FILLING);
@@ -264,7 +317,8 @@ static void recover_slots(const struct job *j)
         if (slot_state(w) == SLOT_FREE)
             continue;
         if (fate_of(j, slot_owner(w)) != FATE_NONE &&
-            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN))
+            (slot_state(w) <= SLOT_LEASED || slot_state(w) == SLOT_OVERRUN ||
+             slot_state(w) == SLOT_BURIED))
             recover_own(j, i, w);
         uint64_t meta = at_load(&sl->meta);
         enum fate producers = fate_of(j, meta_producer(meta));
@@ -273,6 +327,7 @@ static void recover_slots(const struct job *j)
             (slot_is_outcome(w) && (meta_flags(meta) & META_ORPHAN)))
             orphan(j, i, meta);
     }
+    recover_lone_leases(j);
 }
 
 /* ---- rings ---- */
@@ -340,8 +395,10 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
         goto out;
     }
     scan_rings(s, &ready, &freed);
+    uint32_t letters = at_load(&s->head->dead_letters), buried = 0;
     for (uint32_t i = 0; i < s->slots; i++) {
         uint64_t w = at_load(&s->slot[i].state);
+        buried += slot_state(w) == SLOT_BURIED;
         /* who gave it back did not come to look at the mark */
         if ((slot_state(w) == SLOT_READY || slot_state(w) == SLOT_DELAYED) &&
             end_if_cancelled(&j, i, w))
@@ -356,6 +413,7 @@ void undertaker_audit(const struct segment *s, const struct wake_out *out,
             any = true;
         }
     }
+    dead_recount(s, letters, buried);
     if (any)
         scan_rings(s, &ready, &freed);
     for (uint32_t i = 0; any && i < s->slots; i++) {
@@ -428,7 +486,7 @@ void undertaker_stray(const struct segment *s, const struct wake_out *out, uint3
     struct undertaker_report report = {0};
     struct job j = {.s = s, .out = out, .me = me, .report = &report};
     if (slot_state(w) == SLOT_FILLING || slot_state(w) == SLOT_LEASED ||
-        slot_state(w) == SLOT_ZOMBIE)
+        slot_state(w) == SLOT_ZOMBIE || slot_state(w) == SLOT_BURIED)
         recover_own(&j, slot, w);
     else
         orphan(&j, slot, at_load(&s->slot[slot].meta));
@@ -437,8 +495,10 @@ void undertaker_stray(const struct segment *s, const struct wake_out *out, uint3
 void undertaker_recover_many(const struct segment *s, const struct wake_out *out, uint32_t me,
                              const uint8_t *fate, struct undertaker_report *report)
 {
-    struct job j = {.s = s, .out = out, .me = me, .fate = fate, .report = report};
-    uint32_t crashed = 0;
+    uint32_t lease[SEG_PARTICIPANTS_MAX], crashed = 0;
+    struct job j = {
+        .s = s, .out = out, .me = me, .fate = fate, .lease = lease, .report = report};
+    memset(lease, 0xff, s->participants * sizeof *lease); /* NO_LEASE */
     memset(report, 0, sizeof *report);
     for (uint32_t i = 0; i < s->participants; i++)
         if (fate[i] != FATE_NONE && !keeps((enum fate)fate[i]))

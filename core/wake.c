@@ -54,6 +54,8 @@ void queue_wake_slow(const struct segment *s, struct seg_queue *q, const struct 
                      uint32_t tasks)
 {
     uint32_t was = at_load(&q->parked), woken = 0;
+    if (at_load(&q->control) == QUEUE_PAUSED) /* W2: who ends the pause wakes, see queue.h */
+        return;
     if (was & QUEUE_PARKED_WORKERS) {
         int want = tasks < INT_MAX ? (int)tasks : INT_MAX;
         at_add(&q->seq, 1);

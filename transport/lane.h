@@ -23,6 +23,10 @@
  * a batch that fails closes the lane with -EPROTO. The records inside are the next layer's to
  * check.
  *
+ * Encrypted (seal.h), each batch is sealed in its cell when it is posted, the head readable and covered by
+ * the tag, and opened in the receive buffer, which nobody else can write to in SEND mode. In WRITE mode
+ * the peer's network card could alter a cell between its check and its use: not offered.
+ *
  * A post that the transport refuses for now (-EAGAIN) is tried again at the next event or flush;
  * nothing is lost by it.
  *
@@ -33,6 +37,7 @@
 #ifndef FABRIC_LANE_H
 #define FABRIC_LANE_H
 
+#include "transport/seal.h"
 #include "transport/transport.h"
 
 #define LANE_NOTE 256u /* both sides', head included */
@@ -53,6 +58,7 @@ struct lane_params {
     uint32_t cell;       /* bytes, multiple of 64 */
     uint32_t cells;      /* power of two, each direction */
     uint32_t incarnation;
+    struct seal tx_seal, rx_seal; /* on: batches are encrypted; SEND mode only */
 };
 
 struct lane;

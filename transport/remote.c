@@ -354,6 +354,15 @@ static int remote_status(fab_t *f, char **text, int64_t timeout_ns)
     return session_status(r->session, text, timeout_ns);
 }
 
+static int remote_admin(fab_t *f, const struct admin_request *q, struct admin_reply *reply,
+                        int64_t timeout_ns)
+{
+    struct remote *r = (struct remote *)f;
+    if (r->broken)
+        return remote_broken(r, r->broken);
+    return session_admin(r->session, q, reply, timeout_ns);
+}
+
 /* What was completed is worth a last moment; tasks nobody waits for are accepted, and the good-bye
  * on the control connection may overtake them: they wait for the daemon's word. */
 static void say_all(struct remote *r)
@@ -419,6 +428,7 @@ static const struct fab_ops remote_ops = {
     .attend = remote_attend,
     .flush = remote_flush_op,
     .status_json = remote_status,
+    .admin = remote_admin,
 };
 
 static int make_tables(struct remote *r)

@@ -44,7 +44,7 @@ struct rtask {
     bool cancel : 1;   /* it was asked to be withdrawn */
     bool stop : 1;     /* or stopped, if it runs */
     bool placed : 1;   /* the daemon has its argument, or another handle submitted it: not here */
-    bool bulky : 1;    /* its argument or outcome took memory of the segment's beside the slot */
+    bool bulky : 1;    /* the daemon is told soon that it was taken: it holds memory beside the slot */
     bool untold : 1;   /* the daemon does not know that it can forget the (last) outcome */
     uint16_t attempts;
     uint64_t tag;

@@ -167,7 +167,8 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
         free(data);
         return err_set(-EPROTO, "an outcome for a task that is not outstanding");
     }
-    t->bulky = t->bulky || rec->len > SLOT_BYTES;
+    /* a dead letter appears when its outcome was taken */
+    t->bulky = t->bulky || rec->len > SLOT_BYTES || rec->priority == FAB_DEAD;
     if (!data && rec->len > 8 && !t->unwaited) {
         data = malloc(REC_PAD(rec->len));
         if (!data)

@@ -13,6 +13,7 @@
 #ifndef FABRIC_SESSION_H
 #define FABRIC_SESSION_H
 
+#include "core/admin.h"
 #include "core/fabric.h"
 #include "transport/control.h"
 #include "transport/lane.h"
@@ -70,6 +71,9 @@ bool session_ended(const struct session *s);
 /* Asks for the status text (malloc'ed). */
 int session_status(struct session *s, char **text, int64_t timeout_ns)
     __attribute__((warn_unused_result));
+/* Asks fabricd to run a request of an administrator (admin.h). The caller frees the text. */
+int session_admin(struct session *s, const struct admin_request *q, struct admin_reply *r,
+                  int64_t timeout_ns) __attribute__((warn_unused_result));
 void session_close(struct session *s);
 /* The same without a farewell: fabricd keeps what is the handle's. */
 void session_break(struct session *s);

@@ -21,6 +21,12 @@ void collect_help(FILE *to);
 int status_main(const char *command, int argc, char **argv);
 void status_help(FILE *to, const char *command);
 
+int dead_main(int argc, char **argv);
+void dead_help(FILE *to);
+
+int queue_main(int argc, char **argv);
+void queue_help(FILE *to);
+
 struct fab;
 /* Opens a handle as fabctl; on failure says why on stderr and returns -errno. */
 int fabctl_open(struct fab **out, const char *server, const char *key_file, uint32_t roles,

@@ -20,6 +20,8 @@ static void main_help(FILE *to)
           "  collect  print the results of tasks whose producer has vanished\n"
           "  status   show the fabric, its queues, participants and links\n"
           "  queues   the queues alone\n"
+          "  dead     tasks that ended badly and were kept: list, show, kick, purge\n"
+          "  queue    the queues' states; pause, resume, drain a queue\n"
           "  links    the links alone\n"
           "  help     show this help, or a command's: fabctl help submit\n"
           "\n"
@@ -48,6 +50,10 @@ static int help(int argc, char **argv)
         submit_help(stdout);
     else if (strcmp(argv[0], "collect") == 0)
         collect_help(stdout);
+    else if (strcmp(argv[0], "dead") == 0)
+        dead_help(stdout);
+    else if (strcmp(argv[0], "queue") == 0)
+        queue_help(stdout);
     else if (is_status(argv[0]))
         status_help(stdout, argv[0]);
     else
@@ -87,6 +93,10 @@ int main(int argc, char **argv)
         return submit_main(argc, argv); /* writes its output itself, and knows whether it could */
     if (strcmp(command, "collect") == 0)
         return collect_main(argc, argv);
+    if (strcmp(command, "dead") == 0)
+        return dead_main(argc, argv);
+    if (strcmp(command, "queue") == 0)
+        return queue_main(argc, argv);
     if (is_status(command))
         return status_main(command, argc, argv);
     if (strcmp(command, "help") == 0 || strcmp(command, "--help") == 0 ||

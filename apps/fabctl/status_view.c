@@ -159,6 +159,13 @@ static void view_fabric(const json_t *f, struct text *to)
         text_puts(to, " of ");
         put_whole(to, f, "participants_max");
     }
+    if (json_integer_value(json_object_get(f, "dead_letters")) > 0) {
+        text_puts(to, "; dead letters: ");
+        put_whole(to, f, "dead_letters");
+        text_puts(to, " of ");
+        put_whole(to, f, "dead_letters_max");
+        text_puts(to, " (fabctl dead list)");
+    }
     text_putc(to, '\n');
 }
 
@@ -167,7 +174,7 @@ static void view_queues(const json_t *queues, struct text *to)
     static const char *const latency[] = {"wait_p50", "wait_p99",  "run_p50",
                                           "run_p99",  "total_p50", "total_p99"};
     static const char *const whole[] = {"ready", "leased", "submitted", "completed", "failed"};
-    char head[] = "<queue|ready|leased|submitted|completed|failed|rate|wait p50|p99|run p50|p99|"
+    char head[] = "<queue|<state|ready|leased|submitted|completed|failed|rate|wait p50|p99|run p50|p99|"
                   "total p50|p99";
     struct table t;
     size_t i;
@@ -176,6 +183,7 @@ static void view_queues(const json_t *queues, struct text *to)
     json_array_foreach(queues, i, q)
     {
         cell_text(&t, q, "name");
+        cell_text(&t, q, "state");
         for (size_t k = 0; k < sizeof whole / sizeof *whole; k++)
             cell_whole(&t, q, whole[k]);
         cell_rate(&t, q, "rate");
@@ -210,7 +218,7 @@ static void view_participants(const json_t *participants, struct text *to)
 
 static void view_links(const json_t *links, struct text *to)
 {
-    char head[] = "<peer|<name|<role|<provider|<lane|<state|credits|in flight|tasks|rate";
+    char head[] = "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|tasks|rate";
     struct table t;
     size_t i;
     json_t *l;
@@ -222,6 +230,7 @@ static void view_links(const json_t *links, struct text *to)
         cell_text(&t, l, "role");
         cell_text(&t, l, "provider");
         cell_text(&t, l, "mode");
+        cell_text(&t, l, "security");
         cell_text(&t, l, "state");
         cell_whole(&t, l, "credits");
         cell_whole(&t, l, "in_flight");

@@ -41,6 +41,9 @@ static int make(struct daemon *d)
                                .slots = c->slots,
                                .participants = c->participants,
                                .arena_bytes = c->arena_bytes,
+                               .dead_letters = c->dead_letters < c->slots / 2
+                                                   ? c->dead_letters
+                                                   : c->slots / 2 - 1,
                                .queues = c->queues,
                                .queue_names = names,
                                .dedup_keys = c->dedup_keys,
@@ -95,6 +98,10 @@ static void compare(const struct daemon *d)
     if (c->participants != d->seg.participants)
         log_warn("segment.participants: %u in the adopted segment; %u %s", d->seg.participants,
                  c->participants, until);
+    if ((c->dead_letters < c->slots / 2 ? c->dead_letters : c->slots / 2 - 1) !=
+        d->seg.dead_letters)
+        log_warn("segment.dead_letters: %u in the adopted segment; %u %s", d->seg.dead_letters,
+                 c->dead_letters, until);
     bool same = c->queues == d->seg.queues;
     for (uint32_t i = 0; same && i < c->queues; i++)
         same = strncmp(d->seg.queue[i].name, c->queue[i], SEG_NAME) == 0;

@@ -29,6 +29,7 @@
 #include "core/fabric.h"
 #include "core/participant.h"
 #include "core/paths.h"
+#include "core/queue.h"
 #include "core/ring.h"
 #include "core/undertaker.h"
 
@@ -131,6 +132,13 @@ void daemon_drain(struct daemon *d)
     log_info("draining: no new tasks; stops when the present ones are done and taken (a second "
              "signal stops "
              "at once)");
+    if (at_load(&d->seg.head->dead_letters))
+        log_warn("%u dead letters end with the segment", at_load(&d->seg.head->dead_letters));
+    for (uint32_t q = 0; q < d->seg.queues; q++)
+        if (queue_paused(&d->seg, q))
+            log_warn("queue %s is paused: its tasks, if there are any, keep fabricd from ending "
+                     "until somebody who is here resumes it, or until a second signal",
+                     d->seg.queue_name[q]);
     if (fabric_idle(d))
         d->stop = true;
 }

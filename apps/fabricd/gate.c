@@ -115,8 +115,9 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         p->stage = STAGE_UP;
         p->link->lane = p->lane;
         g->up++;
-        log_info("link to %s (%s) is up: %s, %s", p->from, p->hello.name, p->hello.provider,
-                 p->mode == LANE_WRITE ? "write" : "send");
+        log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
+                 p->mode == LANE_WRITE ? "write" : "send",
+                 p->security == CTL_ENCRYPTED ? ", encrypted" : "");
         return;
     }
     int rc = lane_on_event(p->lane, ev);
@@ -199,10 +200,12 @@ void gate_tick(struct gate *g, uint64_t now_ns)
 {
     for (struct peer *p = g->peers, *next; p; p = next) {
         next = p->next;
-        if (p->stage == STAGE_UP)
+        if (p->stage == STAGE_UP) {
             link_publish(p->link);
-        else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns)
+            peer_tell_refused(p);
+        } else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns) {
             peer_close(p, "the handshake took too long");
+        }
     }
 }
 

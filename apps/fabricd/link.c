@@ -226,9 +226,7 @@ bool link_arm(struct link *k)
     }
     if (k->exchange == EXCHANGE_OVER && k->local->tasks.n > 0 && !local_arm_bell(k->local))
         return false;
-    /* with so many large ones on their way no more is claimed; each of their steps is an event */
-    if (k->in_flight < k->want && k->big_out.n < LINK_BIG_AHEAD &&
-        !local_arm_queue(k->local, k->want_queue))
+    if (worker_claims(k) && !local_arm_queue(k->local, k->want_queue))
         return false;
     return true;
 }
@@ -279,6 +277,7 @@ static int enter(struct link *k, const struct link_params *p)
     snprintf(sl->peer, sizeof sl->peer, "%s", p->peer);
     snprintf(sl->provider, sizeof sl->provider, "%s", p->provider);
     snprintf(sl->mode, sizeof sl->mode, "%s", p->mode == LANE_WRITE ? "write" : "send");
+    snprintf(sl->security, sizeof sl->security, "%s", p->encrypted ? "encrypted" : "authenticated");
     return 0;
 }
 

@@ -38,6 +38,7 @@ struct link_params {
     const char *peer; /* address */
     const char *provider;
     enum lane_mode mode;
+    bool encrypted;
     uint32_t lease_window, submit_window;
     uint32_t pid; /* the daemon's own: the participant lives as long as it */
     const struct identity *identity; /* of a producer; NULL: its tasks can't be taken up */
@@ -82,11 +83,13 @@ struct link {
     uint32_t want, want_queue;
     struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
     uint32_t claimed_n, claimed_at;
+    bool alone; /* the one claimed last is one that goes alone */
 
     /* producer */
     struct link_task *task; /* submit_window of them */
     struct link_terms **terms; /* by the peer's task number, of SUBMITs to come; NULL: none yet */
     uint32_t unanswered;
+    uint32_t refused; /* tasks nobody waits for that the fabric did not take: for the log */
     struct pending *pending_first, *pending_last;
     uint32_t pending_n;
     uint64_t pending_bytes;

@@ -64,6 +64,9 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     __attribute__((warn_unused_result));
 /* Claims and sends as much as is wanted; returns how many. */
 long worker_send(struct link *k) __attribute__((warn_unused_result));
+/* More may be claimed: it is wanted, no lone lease is out, and not too many large ones are on their way.
+ * What changes that comes as an event of the lane. */
+bool worker_claims(const struct link *k);
 /* What never left was never started: it is released and does not count as a crash. */
 void worker_let_go(struct link *k);
 void worker_close(struct link *k);

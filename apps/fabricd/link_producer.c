@@ -210,8 +210,10 @@ static int place_once(struct link *k, const struct record *r, const void *data)
     k->local->given = NULL;
     if (rc == -EAGAIN)
         return 0;
-    if (rc < 0)
+    if (rc < 0) {
+        k->refused += (r->flags & REC_NO_WAIT) != 0;
         return answer(k, r->ref, FAB_FAILED, err_text((int)rc));
+    }
     if (r->flags & REC_NO_WAIT)
         return answer(k, r->ref, FAB_COMPLETED, "");
     CRASH_POINT("link.placed");

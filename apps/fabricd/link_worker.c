@@ -161,6 +161,12 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     return 1;
 }
 
+bool worker_claims(const struct link *k)
+{
+    return k->in_flight < k->want && k->big_out.n < LINK_BIG_AHEAD &&
+           !(k->alone && k->in_flight > k->claimed_n - k->claimed_at);
+}
+
 long worker_send(struct link *k)
 {
     long n = k->cancels;
@@ -168,6 +174,8 @@ long worker_send(struct link *k)
     if (told <= 0)
         return told < 0 ? told : n - k->cancels;
     for (;;) {
+        if (k->alone && k->in_flight > k->claimed_n - k->claimed_at)
+            return n; /* what goes alone goes after the others, and before them */
         while (k->claimed_at < k->claimed_n) {
             int rc = send_lease(k, &k->claimed[k->claimed_at]);
             if (rc <= 0)
@@ -177,7 +185,7 @@ long worker_send(struct link *k)
         }
         /* Claim only what can go out at once: a task that waits here could be run elsewhere. Small
          * ones go past a large one that is on its way. */
-        if (k->in_flight >= k->want || k->big_out.n >= LINK_BIG_AHEAD ||
+        if (!worker_claims(k) ||
             (!lane_tx_room(k->lane, 128) &&
              (lane_tx_flush(k->lane) != 1 || !lane_tx_room(k->lane, 128))))
             return n;
@@ -190,6 +198,7 @@ long worker_send(struct link *k)
         k->claimed_n = (uint32_t)got;
         k->claimed_at = 0;
         k->in_flight += (uint32_t)got;
+        k->alone = got == 1 && k->local->alone; /* its peer should die of nothing else meanwhile */
     }
 }
 

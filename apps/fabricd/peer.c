@@ -26,6 +26,16 @@
 
 /* ---- the end of a peer ---- */
 
+/* Their producer does not hear of it: it waits for no answer. */
+void peer_tell_refused(struct peer *p)
+{
+    uint32_t n = p->link->refused;
+    if (n)
+        log_warn("link to %s (%s): %u tasks nobody waits for were refused (is the queue draining?)",
+                 p->from, p->hello.name, n);
+    p->link->refused = 0;
+}
+
 void peer_close(struct peer *p, const char *why)
 {
     struct gate *g = p->g;
@@ -36,6 +46,7 @@ void peer_close(struct peer *p, const char *why)
         if (why && log_allowed(&g->limit, 5, 10000, &more))
             log_warn("refused %s: %s%s", p->from, why, more ? " (and others)" : "");
     } else if (p->stage == STAGE_UP) {
+        peer_tell_refused(p);
         log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "",
                  why ? why : "");
         g->up--;
@@ -62,6 +73,7 @@ void peer_close(struct peer *p, const char *why)
     if (p->next)
         p->next->prev = p->prev;
     sodium_memzero(&p->hs, sizeof p->hs);
+    sodium_memzero(&p->seals, sizeof p->seals);
     free(p->out);
     free(p);
     d->stirred = true;
@@ -83,15 +95,16 @@ static int flush_out(struct peer *p)
     return 0;
 }
 
-static int send_frame(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
+int peer_send(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
 {
-    if (p->out_len + CTL_HEAD + len > OUT_MAX)
+    uint32_t most = CTL_HEAD + len + SEAL_TAG;
+    if (p->out_len + most > OUT_MAX)
         return err_set(-ENOBUFS, "it does not read what it asked for");
-    uint8_t *more = realloc(p->out, p->out_len + CTL_HEAD + len);
+    uint8_t *more = realloc(p->out, p->out_len + most);
     if (!more)
         return err_set(-ENOMEM, "no memory");
     p->out = more;
-    p->out_len += ctl_frame_put(p->out + p->out_len, type, body, len);
+    p->out_len += ctl_frame_seal(&p->seals.tx, p->out + p->out_len, type, body, len);
     return flush_out(p);
 }
 
@@ -100,13 +113,13 @@ int peer_refuse(struct peer *p, int error, const char *text)
     struct ctl_refuse r = {.error = -error};
     uint8_t body[512];
     snprintf(r.text, sizeof r.text, "%s", text);
-    (void)!send_frame(p, CTL_REFUSE, body, ctl_put_refuse(body, &r)); /* it is closed next */
+    (void)!peer_send(p, CTL_REFUSE, body, ctl_put_refuse(body, &r)); /* it is closed next */
     return err_set(error, "%s", text);
 }
 
 void peer_bye(struct peer *p)
 {
-    (void)!send_frame(p, CTL_BYE, NULL, 0); /* the closed connection says nearly the same */
+    (void)!peer_send(p, CTL_BYE, NULL, 0); /* the closed connection says nearly the same */
 }
 
 /* ---- frames ---- */
@@ -114,7 +127,7 @@ void peer_bye(struct peer *p)
 static int on_hello(struct peer *p, const struct ctl_frame *f)
 {
     struct daemon *d = p->g->d;
-    struct ctl_challenge c = {.version = CTL_VERSION};
+    struct ctl_challenge c = {.version = CTL_VERSION, .security = CTL_PLAIN};
     uint8_t body[256];
     char text[200];
     int rc = ctl_get_hello(f, &p->hello);
@@ -140,6 +153,11 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
     }
     hs_init(&p->hs, p->g->key);
     randombytes_buf(c.nonce, sizeof c.nonce);
+    if (d->conf->security == CONF_ENCRYPTED || p->hello.security == CTL_ENCRYPTED) {
+        c.security = CTL_ENCRYPTED;
+        hs_draw(&p->hs, c.public);
+    }
+    p->security = (enum ctl_security)c.security;
     uint32_t len = ctl_put_challenge(body, &c);
     rc = hs_note_hello(&p->hs, f->body, f->len);
     if (rc == 0)
@@ -147,7 +165,7 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
     if (rc < 0)
         return rc;
     p->stage = STAGE_PROOF;
-    return send_frame(p, CTL_CHALLENGE, body, len);
+    return peer_send(p, CTL_CHALLENGE, body, len);
 }
 
 /* The peer whose link is participant id. */
@@ -196,7 +214,13 @@ static int make_link(struct peer *p)
 {
     struct daemon *d = p->g->d;
     const struct conf *c = d->conf;
-    int mode = lane_choose((enum lane_mode)c->lane, &p->carrier->caps);
+    int wanted = c->lane;
+    if (p->security == CTL_ENCRYPTED && wanted == LANE_WRITE)
+        return peer_refuse(p, -ENOTSUP,
+                           "this fabricd moves batches by one-sided writes, which can't be encrypted: "
+                           "set fabric.lane = \"auto\" in its configuration");
+    int mode = lane_choose(p->security == CTL_ENCRYPTED ? LANE_SEND : (enum lane_mode)wanted,
+                           &p->carrier->caps);
     if (mode < 0)
         return peer_refuse(p, mode, err_text(mode));
     p->mode = (enum lane_mode)mode;
@@ -210,6 +234,7 @@ static int make_link(struct peer *p)
                              .peer = p->from,
                              .provider = p->hello.provider,
                              .mode = p->mode,
+                             .encrypted = p->security == CTL_ENCRYPTED,
                              .lease_window = c->lease_window,
                              .submit_window =
                                  c->submit_window < d->seg.slots ? c->submit_window : d->seg.slots,
@@ -265,7 +290,7 @@ static int welcome(struct peer *p)
         memcpy(w->queue[i], c->queue[i], sizeof w->queue[i]);
     uint32_t len = ctl_put_welcome(body + CTL_MAC, w);
     hs_server_proof(&p->hs, body + CTL_MAC, len, body);
-    rc = send_frame(p, CTL_WELCOME, body, CTL_MAC + len);
+    rc = peer_send(p, CTL_WELCOME, body, CTL_MAC + len);
 out:
     free(w);
     free(body);
@@ -279,6 +304,8 @@ static int on_proof(struct peer *p, const struct ctl_frame *f)
         return peer_refuse(p, rc,
                       "the key does not match: use the authkey of this fabricd (--key-file or "
                       "$FABRIC_KEY_FILE)");
+    if (p->security == CTL_ENCRYPTED && (rc = hs_seals(&p->hs, true, p->hello.public, &p->seals)) < 0)
+        return peer_refuse(p, rc, err_text(rc));
     if (p->hello.provider[0]) {
         p->carrier = carrier_for(p->g->d, p->hello.provider);
         rc = make_link(p);
@@ -299,7 +326,9 @@ static int on_offer(struct peer *p, const struct ctl_frame *f)
     struct lane_params lp = {.mode = p->mode,
                              .cell = (uint32_t)c->lane_cell,
                              .cells = c->lane_cells,
-                             .incarnation = p->incarnation};
+                             .incarnation = p->incarnation,
+                             .tx_seal = p->seals.lane_tx,
+                             .rx_seal = p->seals.lane_rx};
     int rc = ctl_get_remote(f, &theirs);
     if (rc == 0)
         rc = lane_new(&p->lane, p->carrier->tr, p->carrier->dom, &lp, &ours);
@@ -308,7 +337,7 @@ static int on_offer(struct peer *p, const struct ctl_frame *f)
     if (rc < 0)
         return peer_refuse(p, rc, err_text(rc));
     p->stage = STAGE_TICKET;
-    return send_frame(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
+    return peer_send(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
 }
 
 static int on_status(struct peer *p)
@@ -320,7 +349,7 @@ static int on_status(struct peer *p)
     size_t len = strlen(text), at = 0;
     do {
         uint32_t part = len - at < CTL_BODY_MAX ? (uint32_t)(len - at) : CTL_BODY_MAX;
-        rc = send_frame(p, CTL_STATUS_REPLY, (const uint8_t *)text + at, part);
+        rc = peer_send(p, CTL_STATUS_REPLY, (const uint8_t *)text + at, part);
         at += part;
         if (part < CTL_BODY_MAX)
             break;
@@ -341,8 +370,10 @@ static int on_frame(struct peer *p, const struct ctl_frame *f)
         switch (f->type) {
         case CTL_STATUS:
             return on_status(p);
+        case CTL_ADMIN:
+            return peer_admin(p, f);
         case CTL_PING:
-            return send_frame(p, CTL_PONG, f->body, f->len < 64 ? f->len : 64);
+            return peer_send(p, CTL_PONG, f->body, f->len < 64 ? f->len : 64);
         case CTL_PONG:
             return 0;
         case CTL_BYE:
@@ -369,7 +400,9 @@ static int read_frames(struct peer *p)
         ctl_reader_add(&p->in, (uint32_t)n);
         int rc;
         while ((rc = ctl_reader_next(&p->in, &p->g->frame)) == 1) {
-            rc = on_frame(p, &p->g->frame);
+            rc = ctl_frame_open(&p->seals.rx, &p->g->frame);
+            if (rc == 0)
+                rc = on_frame(p, &p->g->frame);
             if (rc < 0)
                 return rc;
         }

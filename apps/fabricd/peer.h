@@ -36,6 +36,8 @@ struct peer {
     struct ctl_reader in;
     struct ctl_handshake hs;
     struct ctl_hello hello;
+    enum ctl_security security;
+    struct ctl_seals seals;
     uint8_t ticket[CTL_TICKET];
     uint32_t incarnation;
     uint8_t *out; /* bytes that the socket did not take yet */
@@ -73,8 +75,15 @@ static inline bool peer_is_stranger(const struct peer *p)
 void peer_close(struct peer *p, const char *why);
 /* Tells it that the segment ends, so that it does not wait for a fabricd that takes it over. */
 void peer_bye(struct peer *p);
+/* Logs the tasks that were refused and that nobody waits for. */
+void peer_tell_refused(struct peer *p);
 /* Says why, as well as it can be said; returns error for the caller to close with. */
 int peer_refuse(struct peer *p, int error, const char *text) __attribute__((warn_unused_result));
+/* Sends a frame, now or when the socket takes it. < 0: close. */
+int peer_send(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
+    __attribute__((warn_unused_result));
+/* admin.c: a CTL_ADMIN frame is run and answered. < 0: close. */
+int peer_admin(struct peer *p, const struct ctl_frame *f) __attribute__((warn_unused_result));
 /* Its socket is readable or writable. */
 void peer_on_socket(struct loop_src *src, int result);
 

@@ -57,34 +57,37 @@ static struct timer_entry pop(struct timers *t)
 
 /* ---- slots ---- */
 
-/* When time will end the state that the slot has now. */
+/* When time will end the state that the slot has by this word, which it has now. False: never. */
+static bool ends(const struct segment *s, uint32_t slot, uint64_t w, uint64_t *due_ns)
+{
+    const struct seg_terms *terms = terms_of(s, slot);
+    if (!(meta_flags(at_load(&s->slot[slot].meta)) & META_TERMS))
+        return false;
+    uint64_t expires = terms->expires_ns; /* each read once */
+    switch (slot_state(w)) {
+    case SLOT_DELAYED:
+        *due_ns = terms->not_before_ns;
+        if (expires && expires < *due_ns)
+            *due_ns = expires;
+        return true;
+    case SLOT_READY:
+        *due_ns = expires;
+        return expires != 0;
+    case SLOT_LEASED:
+        *due_ns = terms->limit_ns ? terms->due_ns : 0;
+        return *due_ns != 0;
+    default:
+        return false;
+    }
+}
+
 static void look(struct timers *t, const struct segment *s, uint32_t slot)
 {
-    const struct seg_slot *sl = &s->slot[slot];
-    struct timer_entry e = {.slot = slot, .word = at_load(&sl->state)};
-    const struct seg_terms *terms = terms_of(s, slot);
-    uint32_t flags = meta_flags(at_load(&sl->meta));
-    if ((flags & META_CANCEL) && slot_state(e.word) == SLOT_LEASED && t->cancelled)
+    struct timer_entry e = {.slot = slot, .word = at_load(&s->slot[slot].state)};
+    if ((meta_flags(at_load(&s->slot[slot].meta)) & META_CANCEL) &&
+        slot_state(e.word) == SLOT_LEASED && t->cancelled)
         t->cancelled(t->arg, slot_owner(e.word), slot, e.word);
-    if (!(flags & META_TERMS))
-        return;
-    uint64_t expires = terms->expires_ns; /* each read once */
-    switch (slot_state(e.word)) {
-    case SLOT_DELAYED:
-        e.due_ns = terms->not_before_ns;
-        if (expires && expires < e.due_ns)
-            e.due_ns = expires;
-        break;
-    case SLOT_READY:
-        e.due_ns = expires;
-        break;
-    case SLOT_LEASED:
-        e.due_ns = terms->limit_ns ? terms->due_ns : 0;
-        break;
-    default:
-        return;
-    }
-    if (e.due_ns || slot_state(e.word) == SLOT_DELAYED)
+    if (ends(s, slot, e.word, &e.due_ns))
         push(t, &e);
 }
 
@@ -118,8 +121,13 @@ static void due(struct timers *t, const struct segment *s, const struct wake_out
                 const struct timer_entry *e, uint64_t now)
 {
     uint64_t w = at_load(&s->slot[e->slot].state), expires = terms_of(s, e->slot)->expires_ns;
-    if (w != e->word)
+    struct timer_entry later = *e;
+    if (w != e->word || !ends(s, e->slot, w, &later.due_ns))
         return;
+    if (later.due_ns > now) { /* a kicked letter's attempts may have the words of its life before */
+        push(t, &later);
+        return;
+    }
     uint32_t st = slot_state(w);
     if (st == SLOT_DELAYED && (!expires || now < expires))
         ripen(t, s, out, e);

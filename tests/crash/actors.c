@@ -76,14 +76,23 @@ static bool good(const uint8_t *p, uint32_t n, uint32_t len, bool result)
     return m == n && (len == 4 || (p[4] == (uint8_t)(n * 31 + result) && p[len - 1] == p[4]));
 }
 
+/* Whoever stopped the queue may have died of it. */
+static void go_on(fab_t *f)
+{
+    if (f)
+        (void)!fab_queue_set(f, 0, FAB_QUEUE_RUNNING, 0);
+}
+
 /* A handle, however long fabricd is down. */
 static fab_t *open_handle(struct stage *st, uint32_t roles, const char *client)
 {
     struct fab_options o = {.roles = roles, .name = "actor", .spin_ns = 2000, .client = client};
     fab_t *f = NULL;
     for (uint64_t until = clock_ns() + 30ull * SECOND; clock_ns() < until;) {
-        if (fab_open(&f, st->address, &o) == 0)
+        if (fab_open(&f, st->address, &o) == 0) {
+            go_on(f);
             return f;
+        }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* nothing tells of a new fabricd */
     }
     stage_trouble(st, "no fabricd for 30 s: %s", fab_errmsg());
@@ -212,6 +221,15 @@ static bool take_some(struct producer *p, int64_t timeout)
     return true;
 }
 
+/* Mostly thrown away: of those that are started again some kill more workers. */
+static void clear_letters(struct producer *p)
+{
+    if (roll(&p->dice) % 4 == 0)
+        (void)!fab_dead_kick(p->f, 0, FAB_ANY_QUEUE, 0);
+    else
+        (void)!fab_dead_purge(p->f, 0, FAB_ANY_QUEUE, 0);
+}
+
 /* With a client id it goes on with the tasks of the one that was killed before it. */
 static int produce(struct stage *st, struct actor *me, uint64_t dice, const char *client)
 {
@@ -228,6 +246,12 @@ static int produce(struct stage *st, struct actor *me, uint64_t dice, const char
             (void)!fab_cancel(p.f, p.id[roll(&p.dice) % (p.ids < WINDOW ? p.ids : WINDOW)]);
         if (fine)
             fine = take_some(&p, fab_outstanding(p.f) < WINDOW ? 0 : 30 * SECOND);
+        if (fine && roll(&p.dice) % 64 == 0) {
+            (void)!fab_queue_set(p.f, 0, FAB_QUEUE_PAUSED, 0);
+            go_on(p.f);
+        }
+        if (fine && roll(&p.dice) % 64 == 0)
+            clear_letters(&p);
         if (fine && roll(&p.dice) % 512 == 0) { /* leaves with tasks outstanding, comes back */
             fab_close(p.f);
             p.ids = 0;

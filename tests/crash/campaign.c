@@ -176,11 +176,13 @@ static bool is_of(const char *point, const char *const *prefix)
 static struct point *choose_point(struct campaign *c, unsigned victim)
 {
     static const char *const producers[] = {"submit.", "take.",   "cancel.", "ring.p", "slot.", "dedup.", "room.w",
-                                            "wake.",   "arena.",  "attach.", "detach.", NULL};
-    static const char *const workers[] = {"room.",    "claim.", "complete.", "release.", "park.", "lease.", "crash.",   "ring.",
-                                          "bell.",  "arena.",    "attach.",  "detach.", NULL};
+                                            "wake.",   "arena.",  "attach.", "detach.", "queue.",
+                                            "dead.",   NULL};
+    static const char *const workers[] = {"room.",  "claim.", "complete.", "release.", "park.",   "lease.",
+                                          "crash.", "ring.",  "bell.",     "arena.",   "attach.", "detach.",
+                                          "dead.",  NULL};
     static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.", "timers.",
-                                          "ring.",       "slot.freed", "room.",   "arena.f", NULL};
+                                          "ring.",       "slot.freed", "room.",   "arena.f", "dead.", NULL};
     const char *const *own = victim == FABRICD     ? daemons
                              : victim < PRODUCERS ? producers
                                                   : workers;
@@ -200,7 +202,7 @@ static struct crash_plan *plan_of(struct campaign *c, unsigned victim)
 
 static void order(struct campaign *c, unsigned victim, struct point *p)
 {
-    static const char *const rare[] = {"dedup.", "room.", "attach.", "detach.", "arena.r", "complete.o", "lease.o", "crash.t", NULL};
+    static const char *const rare[] = {"dedup.", "dead.", "room.", "attach.", "detach.", "arena.r", "complete.o", "lease.o", "crash.t", NULL};
     uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD || is_of(p->name, rare) ? 2 : 24));
     p->tried++;
     crash_order(plan_of(c, victim), p->name, nth);
@@ -339,7 +341,8 @@ static bool actors_finish(struct campaign *c, unsigned from, unsigned to)
     return fine;
 }
 
-/* Runs what is left: tasks whose producers died, and tasks nobody waits for. */
+/* Runs what is left: tasks whose producers died, and tasks nobody waits for; then throws the dead
+ * letters away. */
 static void run_rest(struct stage *st, fab_t *f)
 {
     struct fab_lease l[32];
@@ -352,6 +355,7 @@ static void run_rest(struct stage *st, fab_t *f)
             stage_started(st, n);
             (void)!fab_fail(f, &l[i], "wanted");
         }
+    (void)!fab_dead_purge(f, 0, FAB_ANY_QUEUE, 0);
 }
 
 static uint32_t living(const struct segment *s)
@@ -363,7 +367,7 @@ static uint32_t living(const struct segment *s)
 }
 
 struct leak {
-    uint32_t participants, slots, in_ring, states[16];
+    uint32_t participants, slots, in_ring, letters, states[16];
     uint64_t bytes;
 };
 
@@ -384,7 +388,10 @@ static bool all_free(const struct segment *s, struct leak *l)
     }
     ring_scan(s, s->free_ring, count_seen, &l->in_ring);
     l->bytes = s->arena_bytes - arena_bytes_free(s);
-    return !l->participants && !l->slots && !l->bytes && l->in_ring >= s->slots;
+    l->letters = at_load(&s->head->dead_letters);
+    if (l->letters) /* who died with one in its hands: the audit tells */
+        at_store(&s->head->audit_wanted, 1);
+    return !l->letters && !l->participants && !l->slots && !l->bytes && l->in_ring >= s->slots;
 }
 
 /* Everybody has gone: is every slot, block and entry free again? fabricd may still be burying. */
@@ -411,18 +418,19 @@ static bool nothing_leaks(struct campaign *c)
             stage_trouble(c->st, "wake-ups are lost: %llu sleeps ended by time with work there",
                           (unsigned long long)at_load(&h->seg->head->net_catches));
         c->net_catches = at_load(&h->seg->head->net_catches);
-        for (int i = 0; i < 100 && !(free = all_free(h->seg, &l)); i++)
+        for (int i = 0; i < 600 && !(free = all_free(h->seg, &l)); i++)
             nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
         fab_close(f);
     }
     if (!free)
         stage_trouble(c->st,
                       "a leak: %u participants, %u slots (free %u filling %u zombie %u ready %u leased "
-                      "%u delayed %u done %u failed %u cancelled %u dead %u expired %u overrun "
-                      "%u duplicate %u), %u entries in the free ring, %llu bytes",
+                      "%u delayed %u buried %u done %u failed %u cancelled %u dead %u expired %u overrun "
+                      "%u duplicate %u), %u entries in the free ring, %u letters "
+                      "by the counter, %llu bytes",
                       l.participants, l.slots, l.states[0], l.states[1], l.states[2], l.states[3],
                       l.states[4], l.states[5], l.states[6], l.states[7], l.states[8], l.states[9],
-                      l.states[10], l.states[11], l.states[12], l.in_ring,
+                      l.states[10], l.states[11], l.states[12], l.states[13], l.in_ring, l.letters,
                       (unsigned long long)l.bytes);
     return free;
 }
@@ -503,7 +511,7 @@ static int prepare(struct campaign *c)
             "[node]\nruntime_dir = \"%s\"\nstate_dir = \"%s\"\nlog_level = \"info\"\n[listen]\n"
             "address = \"\"\n[segment]\nslots = 256\nparticipants = 16\narena = \"16MiB\"\n"
             "producer_share = 60\n" /* a bit over WINDOW and the stock: some submits wait */
-            "keep = \"60s\"\n"
+            "dead_letters = 32\nkeep = \"60s\"\n"
             "dedup_keys = 262144\n", /* a key's window is longer than most campaigns */
             c->dir, c->dir);
     fclose(f);

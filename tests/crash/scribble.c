@@ -88,6 +88,7 @@ static bool begin(struct story *t)
                                .producer_share = 48,
                                .queues = 2,
                                .queue_names = queues,
+                               .dead_letters = 8,
                                .huge = SEGMENT_HUGE_NEVER,
                                .numa_node = -1};
     struct participant_info info = {.pid = (uint32_t)getpid(), .roles = 3, .name = "actor"};
@@ -154,6 +155,29 @@ static void produce(struct story *t, int i)
     }
 }
 
+/* What an administrator does. */
+static void letters(struct story *t, int i)
+{
+    char *text;
+    fab_id id = 0;
+    for (uint32_t k = (uint32_t)(roll(t) % t->seg.slots); k < t->seg.slots && !id; k++) {
+        uint64_t w = at_load(&t->seg.slot[k].state);
+        if (slot_state(w) == SLOT_BURIED)
+            id = (fab_id)slot_epoch(w) << 32 | k;
+    }
+    if (fab_dead_list(t->handle[i], FAB_ANY_QUEUE, &text, 0) == 0)
+        free(text);
+    if (id && fab_dead_show(t->handle[i], id, &text, 0) == 0)
+        free(text);
+    if (roll(t) % 2)
+        (void)!fab_dead_kick(t->handle[i], id, FAB_ANY_QUEUE, 0);
+    else
+        (void)!fab_dead_purge(t->handle[i], id, FAB_ANY_QUEUE, 0);
+    if (roll(t) % 4 == 0)
+        (void)!fab_queue_set(t->handle[i], (uint32_t)(roll(t) % 2),
+                             (enum fab_queue_state)(roll(t) % 3), 0);
+}
+
 static void work(struct story *t, int i)
 {
     static uint8_t res[70000];
@@ -201,7 +225,7 @@ static bool crafted_word(struct story *t)
         roll(t) % 3 ? segment_ready_ring(s, (uint32_t)(roll(t) % 2), (uint32_t)(roll(t) % 4))
                     : s->free_ring;
     struct seg_key *key = &s->key[any % s->dedup_keys];
-    switch (roll(t) % 17) {
+    switch (roll(t) % 20) {
     case 0: /* a state that there is not */
         at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0, (enum slot_state)(SLOT_STATES + any % 100)));
         return true;
@@ -257,6 +281,17 @@ static bool crafted_word(struct story *t)
         return false;
     case 15:
         at_store(any % 2 ? &key->key : &key->expires_ns, roll(t) % 2 ? roll(t) : small);
+        return false;
+    case 16: /* a control word that there is not, or a pause */
+        at_store(&s->queue[any % 2].control, (uint32_t)(roll(t) % 2 ? 3 + any % 1000 : any % 3));
+        return at_load(&s->queue[any % 2].control) > 2;
+    case 17: /* a letter that is somebody's who is nobody, or that may be one */
+        at_store(&s->slot[slot].state,
+                 slot_word(7, any % 2 ? 5000 : NOBODY, 1, SLOT_BURIED));
+        return any % 2;
+    case 18:
+        memset(&s->grave[slot], (int)any, sizeof *s->grave);
+        at_store(&s->head->dead_letters, (uint32_t)(roll(t) % 2 ? any : small));
         return false;
     default:
         s->queue[any % 2].name[any % SEG_NAME] ^= 0x55;
@@ -333,6 +368,8 @@ static bool story(uint64_t number)
             produce(&t, who);
         else
             work(&t, who);
+        if (roll(&t) % 8 == 0)
+            letters(&t, who);
         if (step > 10 && roll(&t) % 3 == 0)
             scribble(&t);
         if (step > 10 && roll(&t) % 24 == 0) {

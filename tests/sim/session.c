@@ -248,6 +248,16 @@ int session_status(struct session *s, char **text, int64_t timeout_ns)
     return err_set(-ENOSYS, "no status here");
 }
 
+int session_admin(struct session *s, const struct admin_request *q, struct admin_reply *r,
+                  int64_t timeout_ns)
+{
+    (void)s;
+    (void)q;
+    (void)r;
+    (void)timeout_ns;
+    return err_set(-ENOSYS, "no administration here");
+}
+
 static void close_it(struct session *s, bool bye)
 {
     struct line *line = s->line;

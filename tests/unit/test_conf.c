@@ -143,7 +143,7 @@ Test(shipped, means_the_defaults_without_comment_signs)
             keys++;
         }
     }
-    cr_assert_eq(keys, 31, "%zu keys", keys);
+    cr_assert_eq(keys, 33, "%zu keys", keys);
     conf_defaults(&defaults);
     accept(text);
     cr_assert_eq(memcmp(&conf, &defaults, sizeof conf), 0);
@@ -165,11 +165,12 @@ Test(values, each_key_reaches_its_field)
     accept("[node]\nname = \"Zürich\"\nruntime_dir = \"/r\"\nstate_dir = \"/s\"\nlog_level = "
            "\"debug\"\n"
            "[segment]\nslots = 128\narena = \"1GiB\"\nparticipants = 8\nhuge_pages = \"require\"\n"
-           "numa_node = 1\nkeep = \"7s\"\n"
+           "numa_node = 1\nkeep = \"7s\"\ndead_letters = 5\n"
            "[listen]\nsocket = \"/x.sock\"\nsocket_mode = \"0660\"\naddress = \"[::1]:7\"\n"
            "data_port = 9\n"
            "[auth]\nkey_file = \"/k\"\nhandshake_timeout = \"100ms\"\n");
     cr_assert_eq(conf.keep_ns, 7000000000u);
+    cr_assert_eq(conf.dead_letters, 5);
     cr_assert_str_eq(conf.name, "Zürich");
     cr_assert_str_eq(conf.runtime_dir, "/r");
     cr_assert_str_eq(conf.state_dir, "/s");
@@ -436,6 +437,9 @@ Test(errors, types)
            "f.toml:2: fabric.domain: must be a string, not a date; write domain = \"...\"");
     refuse("[fabric.lane]\n",
            "f.toml:1: fabric.lane: must be a string, not a table; write lane = \"auto\"");
+    refuse("[auth]\nsecurity = \"encrypted\"\n[fabric]\nlane = \"write\"\n",
+           "f.toml:4: fabric.lane: \"write\" can't be encrypted (auth.security); use \"send\" or "
+           "\"auto\"");
     refuse("[listen]\nsocket_mode = 600\n", "f.toml:2: listen.socket_mode: must be a string, not "
                                             "an integer; write socket_mode = \"0600\"");
 }

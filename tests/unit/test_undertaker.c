@@ -336,6 +336,69 @@ Test(undertaker, a_task_that_kills_its_workers_is_given_up)
     check_all_free();
 }
 
+/* A worker dies with a batch: nobody knows of which task, so none is charged. One of them kills every
+ * worker that starts it. */
+Test(undertaker, one_tasks_crashes_do_not_spend_its_neighbours_budget)
+{
+    enum { N = 6, BAD = 2 };
+    begin();
+    fab_t *p = unit_handle(&seg, "producer", 0), *w = unit_handle(&seg, "worker", 0);
+    struct fab_lease l[N];
+    struct fab_outcome o;
+    fab_id id[N];
+    uint32_t deaths = 1, completed = 0;
+    for (uint32_t i = 0; i < N; i++)
+        id[i] = submit(p, 8, 0);
+    cr_assert_eq(fab_claim(w, 0, l, N, 0), N);
+    cr_assert_eq(bury(w, true).leases, N);
+    w = unit_handle(&seg, "worker", 0);
+    while (completed < N - 1 || deaths < 1 + SLOT_CRASH_BUDGET) {
+        cr_assert_eq(fab_claim(w, 0, l, N, 0), 1, "they go one by one: %u", deaths);
+        if (l[0].ref[0] == (uint32_t)id[BAD]) {
+            cr_assert_eq(bury(w, true).dead, ++deaths == 1 + SLOT_CRASH_BUDGET);
+            w = unit_handle(&seg, "worker", 0);
+        } else {
+            cr_assert_eq(fab_complete(w, &l[0], NULL, 0), 0);
+            completed++;
+        }
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        cr_assert_eq(fab_wait(p, id[i], &o, 0), 0);
+        cr_assert_eq(o.status, i == BAD ? FAB_DEAD : FAB_COMPLETED);
+        cr_assert_eq(o.attempts, i == BAD ? 4 : 2);
+    }
+    /* what is submitted next goes in batches again */
+    for (uint32_t i = 0; i < N; i++)
+        id[i] = submit(p, 8, 0);
+    cr_assert_eq(fab_claim(w, 0, l, N, 0), N);
+    bury(w, false);
+    bury(p, false);
+    audit_if_wanted();
+    w = unit_handle(&seg, "worker", 0);
+    cr_assert_eq(fab_claim(w, 0, l, N, 0), N); /* nobody died */
+    for (uint32_t i = 0; i < N; i++)
+        cr_assert_eq(fab_complete(w, &l[i], NULL, 0), 0);
+    bury(w, false);
+    check_all_free();
+}
+
+/* Who claims again while it holds leases never runs one alone: the second death charges them all. */
+Test(undertaker, a_worker_that_holds_several_claims_spends_budgets_too)
+{
+    begin();
+    fab_t *p = unit_handle(&seg, "producer", 0);
+    (void)submit(p, 8, FAB_NO_WAIT);
+    (void)submit(p, 8, FAB_NO_WAIT);
+    for (uint32_t death = 1; death <= 1 + SLOT_CRASH_BUDGET; death++) {
+        fab_t *w = unit_handle(&seg, "worker", 0);
+        (void)claim(w);
+        (void)claim(w);
+        cr_assert_eq(bury(w, true).dead, death == 1 + SLOT_CRASH_BUDGET ? 2 : 0, "death %u", death);
+    }
+    bury(p, false);
+    check_all_free();
+}
+
 Test(undertaker, leaving_properly_does_not_spend_the_budget)
 {
     begin();

@@ -185,6 +185,40 @@ Test(records, come_back_as_they_were)
     cr_assert_eq(rec_next(buf, len, &at, &r), 0);
 }
 
+Test(control, an_administrators_frames_come_back_as_they_were)
+{
+    static struct ctl_frame f;
+    struct ctl_admin a = {.serial = 7, .request = {.op = ADMIN_DEAD_KICK, .queue = 3, .arg = 1ull << 40 | 5}},
+                     back;
+    f.len = ctl_put_admin(f.body, &a);
+    cr_assert_eq(ctl_get_admin(&f, &back), 0);
+    cr_assert_eq(back.serial, 7);
+    cr_assert(back.request.op == a.request.op && back.request.queue == 3 &&
+              back.request.arg == a.request.arg);
+    f.len++;
+    cr_assert_eq(ctl_get_admin(&f, &back), -EPROTO);
+    f.len -= 2;
+    cr_assert_eq(ctl_get_admin(&f, &back), -EPROTO);
+
+    static uint8_t text[CTL_ADMIN_TEXT_MAX];
+    struct ctl_admin_reply r = {.serial = 8, .error = 2, .more = true, .number = {1, 2, 3, 1ull << 50},
+                                .text = text, .text_len = sizeof text},
+                           got;
+    memset(text, 'x', sizeof text);
+    f.len = ctl_put_admin_reply(f.body, &r);
+    cr_assert_eq(f.len, CTL_BODY_MAX, "it fills a frame");
+    cr_assert_eq(ctl_get_admin_reply(&f, &got), 0);
+    cr_assert(got.serial == 8 && got.error == 2 && got.more && got.number[3] == 1ull << 50);
+    cr_assert_eq(got.text_len, sizeof text);
+    cr_assert_eq(memcmp(got.text, text, sizeof text), 0);
+    r.error = -5; /* no errno */
+    f.len = ctl_put_admin_reply(f.body, &r);
+    cr_assert_eq(ctl_get_admin_reply(&f, &got), 0);
+    cr_assert_eq(got.error, EPROTO);
+    f.len = 43;
+    cr_assert_eq(ctl_get_admin_reply(&f, &got), -EPROTO);
+}
+
 /* Random and cut batches, in memory of exactly their size: an overrun is the sanitizer's to see, an
  * endless loop the time-out's. */
 Test(records, terms_come_back_as_they_were)
@@ -228,4 +262,79 @@ Test(records, nonsense_is_never_read_outside, .timeout = 30)
         cr_assert(rc == 0 || rc == -EPROTO);
         free(batch);
     }
+}
+
+/* ---- encrypted connections ---- */
+
+/* Both sides' seals of one handshake. */
+static void agree(struct ctl_seals *c, struct ctl_seals *s, uint8_t client_key, uint8_t server_key)
+{
+    struct ctl_handshake ch, sh;
+    uint8_t ck[32] = {client_key}, sk[32] = {server_key}, cp[CTL_PUBLIC], sp[CTL_PUBLIC];
+    cr_assert_geq(sodium_init(), 0);
+    hs_init(&ch, ck);
+    hs_init(&sh, sk);
+    hs_draw(&ch, cp);
+    hs_draw(&sh, sp);
+    cr_assert(hs_note_hello(&ch, cp, sizeof cp) == 0 && hs_note_hello(&sh, cp, sizeof cp) == 0);
+    cr_assert(hs_note_challenge(&ch, sp, sizeof sp) == 0 && hs_note_challenge(&sh, sp, sizeof sp) == 0);
+    cr_assert_eq(hs_seals(&ch, false, sp, c), 0);
+    cr_assert_eq(hs_seals(&sh, true, cp, s), 0);
+}
+
+Test(seals, are_the_same_on_both_sides_and_different_for_each_use)
+{
+    struct ctl_seals c, s, again, other;
+    agree(&c, &s, 1, 1);
+    cr_assert_eq(memcmp(c.tx.key, s.rx.key, SEAL_KEY), 0);
+    cr_assert_eq(memcmp(c.rx.key, s.tx.key, SEAL_KEY), 0);
+    cr_assert_eq(memcmp(c.lane_tx.key, s.lane_rx.key, SEAL_KEY), 0);
+    cr_assert_eq(memcmp(c.lane_rx.key, s.lane_tx.key, SEAL_KEY), 0);
+    const struct seal *all[] = {&c.tx, &c.rx, &c.lane_tx, &c.lane_rx};
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < i; j++)
+            cr_assert_neq(memcmp(all[i]->key, all[j]->key, SEAL_KEY), 0);
+    agree(&again, &s, 1, 1);
+    cr_assert_neq(memcmp(c.tx.key, again.tx.key, SEAL_KEY), 0, "the next connection has others");
+    agree(&c, &other, 1, 2);
+    cr_assert_neq(memcmp(c.tx.key, other.rx.key, SEAL_KEY), 0, "who has another key has other ones");
+    struct ctl_handshake h = {0};
+    uint8_t none[CTL_PUBLIC] = {0};
+    cr_assert_eq(hs_seals(&h, true, none, &s), -EACCES);
+}
+
+Test(seals, a_frame_opens_once_unaltered_and_in_its_place)
+{
+    static uint8_t out[CTL_HEAD + CTL_BODY_MAX + SEAL_TAG], body[CTL_BODY_MAX];
+    struct ctl_seals c, s;
+    agree(&c, &s, 1, 1);
+    memset(body, 7, sizeof body);
+    for (uint32_t len = 0; len <= CTL_BODY_MAX; len = len ? len * 4 : 1) {
+        uint32_t n = ctl_frame_seal(&c.tx, out, CTL_STATUS_REPLY, body, len);
+        cr_assert_eq(n, CTL_HEAD + len + SEAL_TAG);
+        feed(out, n);
+        cr_assert_eq(ctl_reader_next(&in, &frame), 1);
+        struct seal before = s.rx;
+        for (uint32_t bit = 0; bit < 3; bit++) { /* the body, the type, the seal's own place */
+            struct ctl_frame f = frame;
+            struct seal mine = before;
+            f.body[0] ^= bit == 0;
+            f.type ^= bit == 1;
+            mine.n += bit == 2;
+            cr_assert_eq(ctl_frame_open(&mine, &f), -EBADMSG, "%u of %u bytes", bit, len);
+        }
+        struct ctl_frame twice = frame;
+        cr_assert_eq(ctl_frame_open(&s.rx, &frame), 0);
+        cr_assert(frame.type == CTL_STATUS_REPLY && frame.len == len && !memcmp(frame.body, body, len));
+        cr_assert_eq(ctl_frame_open(&s.rx, &twice), -EBADMSG);
+    }
+    /* neither a readable frame on an encrypted connection, nor the other way */
+    struct seal plain = {0};
+    feed(out, ctl_frame_put(out, CTL_PING, body, 8));
+    cr_assert_eq(ctl_reader_next(&in, &frame), 1);
+    cr_assert_eq(ctl_frame_open(&s.rx, &frame), -EPROTO);
+    cr_assert_eq(ctl_frame_open(&plain, &frame), 0);
+    feed(out, ctl_frame_seal(&c.tx, out, CTL_PING, body, 8));
+    cr_assert_eq(ctl_reader_next(&in, &frame), 1);
+    cr_assert_eq(ctl_frame_open(&plain, &frame), -EPROTO);
 }

@@ -26,8 +26,8 @@
 
 #define UNIT_SECOND 1000000000ll
 
-static inline void unit_segment(struct segment *s, uint32_t slots, uint32_t participants,
-                                uint64_t arena_bytes, uint32_t queues)
+static inline void unit_segment_with(struct segment *s, uint32_t slots, uint32_t participants,
+                                     uint64_t arena_bytes, uint32_t queues, uint32_t letters)
 {
     static const char *const names[] = {"default", "second", "third", "fourth"};
     struct segment_params p = {.name = "unit",
@@ -37,10 +37,17 @@ static inline void unit_segment(struct segment *s, uint32_t slots, uint32_t part
                                .arena_bytes = arena_bytes,
                                .queues = queues,
                                .queue_names = names,
+                               .dead_letters = letters,
                                .huge = SEGMENT_HUGE_NEVER,
                                .numa_node = -1};
     int rc = segment_create(s, &p);
     cr_assert_eq(rc, 0, "%s", err_text(rc));
+}
+
+static inline void unit_segment(struct segment *s, uint32_t slots, uint32_t participants,
+                                uint64_t arena_bytes, uint32_t queues)
+{
+    unit_segment_with(s, slots, participants, arena_bytes, queues, 0);
 }
 
 static inline uint32_t unit_participant(const struct segment *s, const char *name,
