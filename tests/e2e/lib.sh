@@ -27,8 +27,8 @@ same() { # WHAT EXPECTED GOT
 contains() { # WHAT NEEDLE HAYSTACK
     case "$3" in *"$2"*) echo "ok: $1" ;; *) printf 'FAILED: %s\n  expected in it: %s\n  got: %s\n' "$1" "$2" "$3"; failed=1 ;; esac
 }
-await() { # FILE TEXT: until the file has the text, at most 10 s; woken by changes of the file
-    timeout 10 bash -c '
+await() { # FILE TEXT: until the file has the text, at most $AWAIT (10) s; woken by changes of the file
+    timeout "${AWAIT:-10}" bash -c '
         exec 3< <(exec tail --pid=$$ -n +1 -F "$1" 2>/dev/null)
         tail=$!
         grep -q -m1 -- "$2" <&3; found=$?
