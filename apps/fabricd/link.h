@@ -79,9 +79,10 @@ struct link {
         bool cancelled; /* the peer is to be told */
     } * lease;
     uint32_t cancels; /* how many of these */
-    uint32_t lease_free, in_flight;
+    uint32_t lease_free, lease_used; /* places from here on were never used */
+    uint32_t in_flight;
     uint32_t want, want_queue;
-    struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
+    struct fab_lease *claimed; /* not yet in the lane; LINK_BATCH of them, made with the table */
     uint32_t claimed_n, claimed_at;
     bool alone; /* the one claimed last is one that goes alone */
 
