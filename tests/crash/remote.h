@@ -35,7 +35,7 @@ enum { WANDERER, REMOTE_PRODUCER, LOCAL_PRODUCER, REMOTE_WORKER_1, REMOTE_WORKER
 #define R_EXPIRY(n)   ((n) % 64 == 19)
 #define R_TERMS(n)    ((n) % 16 == 3)
 #define R_NO_WAIT(n)  ((n) % 16 == 7)
-#define R_POISONED(n) ((n) % 30000 == 15001)
+#define R_POISONED(n) ((n) % 100000 == 20001)
 
 struct note {
     _Atomic uint32_t by;        /* note_by() of the life that submits it; 0: none yet */

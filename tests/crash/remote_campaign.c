@@ -43,7 +43,8 @@
 #define POINTS_MAX  128
 #define ROUND_KILLS 150
 #define PATIENCE_MS 60 /* for a victim to come by its crash point */
-#define OPENING_MS  400
+#define OPENING_MS  300
+#define RESUMING_MS 1000 /* handles pause between their tries */
 #define SETTLE_NS   30000000000ull
 #define FABRICD     REMOTE_ACTORS /* the victim's number */
 
@@ -230,7 +231,7 @@ static const char *const at_work_producer[] = {"lane.p", "lane.a", "lane.r", "la
                                                "remote.told", "remote.large", NULL};
 static const char *const at_work_worker[] = {"lane.p", "lane.a", "lane.r", "lane.w", "lane.c", "remote.l", "remote.ended", "remote.w", NULL};
 static const char *const at_work_local[] = {"submit.", "take.", "cancel.", "claim.", "complete.", "release.", "wake.", "arena.", "ring.", NULL};
-static const char *const at_start[] = {"session.", "lane.bound", "remote.joined", "remote.taken_up", "remote.wanted", "lane.added", NULL};
+static const char *const at_start[] = {"session.", "lane.bound", "remote.joined", "remote.taken_up", "remote.wanted", NULL};
 static const char *const at_resuming[] = {"session.", "remote.down", "remote.joined", "remote.named", "remote.resumed", "remote.sub", "lane.bound", NULL};
 static const char *const fabricd_at_work[] = {"lane.a", "lane.p", "lane.r", "lane.w", "lane.c", "link.placed", "link.taken", "producer.", "worker.", NULL};
 static const char *const fabricd_at_opening[] = {"gate.", "peer.", "link.closed", "lane.bound", "resume.known", "participant.", "undertaker.", "worker.let", NULL};
@@ -280,6 +281,14 @@ static void count(struct campaign *c, struct crash_plan *plan, struct point *p, 
     c->of_fabricd += daemon;
 }
 
+/* At which visit. What opens and resumes is come by once. */
+static uint32_t nth(struct campaign *c, const struct point *p)
+{
+    static const char *const often[] = {"lane.a", "lane.p", "lane.r", "lane.w", "lane.c", "remote.arr", "remote.t", "remote.l", "remote.e", "remote.sub", "producer.", "worker.c", "worker.s", "worker.d", "link.p", "link.t", "submit.", "take.", "cancel.", "claim.", "complete.", "release.", "wake.", NULL};
+    static const char *const once[] = {"remote.taken_up", "worker.ca", "producer.p", NULL};
+    return is_of(p->name, often) && !is_of(p->name, once) ? 1 + (uint32_t)(roll(c) % 16) : 1;
+}
+
 /* Waits for an actor to die at its point, or kills it now. */
 static void see_off(struct campaign *c, unsigned i, struct point *p, int ms)
 {
@@ -313,7 +322,7 @@ static bool die_at_work(struct campaign *c)
     for (unsigned i = 0; i < n; i++) {
         p[i] = roll(c) % 4 ? choose_point(c, AT_WORK, victim[i]) : NULL;
         if (p[i])
-            crash_order(&actor(c, victim[i])->plan, p[i]->name, 1 + (uint32_t)(roll(c) % 24));
+            crash_order(&actor(c, victim[i])->plan, p[i]->name, nth(c, p[i]));
     }
     a_moment(c);
     for (unsigned i = 0; i < n; i++)
@@ -338,8 +347,10 @@ static bool die_at_start(struct campaign *c)
 {
     unsigned i = a_remote_one(c);
     struct point *p = choose_point(c, AT_START, i);
+    if (strcmp(p->name, "remote.taken_up") == 0)
+        i = WANDERER;
     see_off(c, i, NULL, 0);
-    if (!actor_revive(c, i, p ? p->name : NULL, 1 + (uint32_t)(roll(c) % 2)))
+    if (!actor_revive(c, i, p->name, nth(c, p)))
         return false;
     see_off(c, i, p, OPENING_MS);
     return actor_revive(c, i, NULL, 0);
@@ -350,12 +361,12 @@ static bool die_resuming(struct campaign *c)
 {
     unsigned i = roll(c) % 2 ? WANDERER : REMOTE_PRODUCER;
     struct point *p = choose_point(c, AT_RESUMING, i);
-    crash_order(&actor(c, i)->plan, p->name, 1 + (uint32_t)(roll(c) % 2));
+    crash_order(&actor(c, i)->plan, p->name, nth(c, p));
     see_off_fabricd(c, NULL, 0);
     c->pairs++;
     if (!fabricd_revive(c))
         return false;
-    see_off(c, i, p, OPENING_MS);
+    see_off(c, i, p, RESUMING_MS);
     return actor_revive(c, i, NULL, 0);
 }
 
@@ -364,7 +375,7 @@ static bool fabricd_dies_at_work(struct campaign *c)
     struct point *p = roll(c) % 3 ? choose_point(c, FABRICD_AT_WORK, FABRICD) : NULL;
     unsigned other = (unsigned)(roll(c) % (2 * REMOTE_ACTORS));
     if (p)
-        crash_order(c->plan, p->name, 1 + (uint32_t)(roll(c) % 24));
+        crash_order(c->plan, p->name, nth(c, p));
     a_moment(c);
     see_off_fabricd(c, p, PATIENCE_MS);
     if (other < REMOTE_ACTORS) {
@@ -396,12 +407,12 @@ static bool fabricd_dies_at_return(struct campaign *c)
     int fd;
     see_off_fabricd(c, NULL, 0);
     fabricd_bury(c);
-    crash_order(c->plan, p->name, 1 + (uint32_t)(roll(c) % 3));
+    crash_order(c->plan, p->name, nth(c, p));
     if (!fabricd_begin(c, &fd))
         return false;
     (void)await_ready(fd);
     close(fd);
-    see_off_fabricd(c, p, OPENING_MS);
+    see_off_fabricd(c, p, RESUMING_MS);
     return fabricd_revive(c);
 }
 
@@ -422,7 +433,7 @@ static bool revive_poisoned(struct campaign *c, unsigned from)
 static bool one_kill(struct campaign *c)
 {
     static bool (*const ways[])(struct campaign *) = {
-        die_at_work, die_at_work, die_at_work, die_at_work, die_at_work, die_at_work, die_at_start, die_at_start,
+        die_at_work, die_at_work, die_at_work, die_at_work, die_at_work, die_at_start, die_at_start, die_at_start,
         die_resuming, fabricd_dies_at_work, fabricd_dies_at_opening, fabricd_dies_at_return};
     if (!revive_poisoned(c, 0))
         return false;
