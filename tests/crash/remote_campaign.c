@@ -469,7 +469,8 @@ static bool actors_finish(struct campaign *c, unsigned from, unsigned to)
     return fine;
 }
 
-/* Runs what is left: tasks whose producers died, and tasks nobody waits for. */
+/* Runs what is left: tasks whose producers died, and tasks nobody waits for; then throws the dead
+ * letters away. */
 static void run_rest(struct remote_stage *st, fab_t *f)
 {
     struct fab_lease l[32];
@@ -481,10 +482,11 @@ static void run_rest(struct remote_stage *st, fab_t *f)
                 remote_trouble(st, "what is left is no task's argument");
             (void)!fab_fail(f, &l[i], "wanted");
         }
+    (void)!fab_dead_purge(f, 0, FAB_ANY_QUEUE, 0);
 }
 
 struct leak {
-    uint32_t participants, kept, slots, in_ring, states[16];
+    uint32_t participants, kept, slots, in_ring, letters, states[16];
     uint64_t bytes;
 };
 
@@ -512,7 +514,10 @@ static bool all_free(const struct segment *s, struct leak *l)
     }
     ring_scan(s, s->free_ring, count_seen, &l->in_ring);
     l->bytes = s->arena_bytes - arena_bytes_free(s);
-    return !l->participants && !l->slots && !l->bytes && l->in_ring >= s->slots;
+    l->letters = at_load(&s->head->dead_letters);
+    if (l->letters) /* who died with one in its hands: the audit tells */
+        at_store(&s->head->audit_wanted, 1);
+    return !l->letters && !l->participants && !l->slots && !l->bytes && l->in_ring >= s->slots;
 }
 
 static void check_words(struct campaign *c, const struct segment *s)
@@ -550,9 +555,9 @@ static bool nothing_leaks(struct campaign *c)
     if (!free)
         remote_trouble(c->st,
                        "a leak: %u participants (%u kept), %u slots (filling %u zombie %u ready %u leased "
-                       "%u delayed %u done %u), %u entries in the free ring, %llu bytes",
+                       "%u delayed %u), %u letters, %u entries in the free ring, %llu bytes",
                        l.participants, l.kept, l.slots, l.states[1], l.states[2], l.states[3],
-                       l.states[4], l.states[5], l.states[6], l.in_ring, (unsigned long long)l.bytes);
+                       l.states[4], l.states[5], l.letters, l.in_ring, (unsigned long long)l.bytes);
     return free;
 }
 

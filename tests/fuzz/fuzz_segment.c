@@ -41,7 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define NOT_ADOPTED  4u /* a program attaches; no fabricd looks */
 #define NOBODY_WORKS 8u
 
-enum part { HEADER, LIVE_WORDS, QUEUES, PARTICIPANTS, FREE_RING, TIMER_RING, READY_RINGS, SLOTS, WIDES, KEYS, REFS, CHUNKS, BLOCKS, ARENA, PARTS };
+enum part { HEADER, LIVE_WORDS, QUEUES, PARTICIPANTS, FREE_RING, TIMER_RING, READY_RINGS, SLOTS, WIDES, KEYS, REFS, CHUNKS, BLOCKS, ARENA, GRAVES, PARTS };
 
 /* ---- what adopt.c calls of fabricd, and what is not of the segment ---- */
 
@@ -179,7 +179,7 @@ static void make_image(void)
 {
     const char *queues[] = {"one", "two"};
     struct segment_params p = {.name = "at rest", .version = "0", .slots = 64, .participants = 8, .arena_bytes = 8 * ARENA_CHUNK,
-                               .dedup_keys = 64, .producer_share = 48, .queues = 2, .queue_names = queues, .huge = SEGMENT_HUGE_NEVER,
+                               .dedup_keys = 64, .producer_share = 48, .dead_letters = 8, .queues = 2, .queue_names = queues, .huge = SEGMENT_HUGE_NEVER,
                                .numa_node = -1};
     struct participant_info self = {.pid = INT32_MAX - 1, .roles = FAB_TOOL, .name = "fabricd"};
     uint32_t generation;
@@ -216,6 +216,7 @@ static uint64_t place(enum part part, uint32_t index, uint32_t offset)
         [CHUNKS] = {(const void *)s->chunk_word, 8, s->chunks},
         [BLOCKS] = {(const void *)s->block_word, 8, s->chunks * ARENA_CHUNK_BLOCKS},
         [ARENA] = {s->arena, 64, s->arena_bytes / 64},
+        [GRAVES] = {s->grave, sizeof *s->grave, s->slots},
     };
     return (uint64_t)((const uint8_t *)parts[part].at - s->base) + index % parts[part].n * parts[part].stride + offset % parts[part].stride;
 }

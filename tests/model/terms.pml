@@ -160,7 +160,7 @@ inline lease_free(from)
     fi
 }
 
-/* lease_lost() and leave_overrun() */
+/* lease_lost() and lease_overrun() */
 inline lease_lost()
 {
 #ifndef BUG_NO_NOTICE
