@@ -8,8 +8,8 @@
  * A process that opens a link or resumes one comes by its points then and only then. So there are
  * ways to die (enum way): one that works is ordered to die and waited for; one is killed and its
  * successor dies as it starts; a producer dies in the resumption after fabricd's death; a fabricd dies
- * as its peers come back, or as one comes anew. Every fabricd chooses between SEND and WRITE lanes by
- * dice, so that links change from the one to the other.
+ * as its peers come back, or as one comes anew. Every fabricd chooses between SEND, WRITE and
+ * encrypted lanes by dice, so that links change from the one to the other.
  *
  * Seeds make the choice of victims and points repeatable; when exactly a process dies at a random kill
  * is the scheduler's.
@@ -88,6 +88,9 @@ static bool dies_within(int pidfd, int ms)
 
 static int write_conf(struct campaign *c)
 {
+    static const char *const lanes[][2] = {
+        {"send", "authenticated"}, {"write", "authenticated"}, {"send", "encrypted"}};
+    const char *const *as = lanes[roll(c) % 3];
     FILE *f = fopen(c->conf, "we");
     if (!f)
         return -errno;
@@ -98,8 +101,8 @@ static int write_conf(struct campaign *c)
             "[segment]\nslots = 8192\nparticipants = 256\narena = \"128MiB\"\nkeep = \"60s\"\n"
             "keep_results = \"120s\"\ndedup_keys = 262144\n"
             "[fabric]\nprovider = \"tcp\"\nlane = \"%s\"\nlane_cell = \"4KiB\"\nlane_cells = 4\n"
-            "lease_window = 32\nsubmit_window = 64\n",
-            c->dir, c->dir, c->port, roll(c) % 2 ? "send" : "write");
+            "lease_window = 32\nsubmit_window = 64\n[auth]\nsecurity = \"%s\"\n",
+            c->dir, c->dir, c->port, as[0], as[1]);
     return fclose(f) == 0 ? 0 : -errno;
 }
 
