@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "transport/remote.h"
 
@@ -54,6 +55,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     }
     l->arg = own->data;
     r->lease_n++;
+    CRASH_POINT("remote.leased");
     return 0;
 }
 
@@ -90,6 +92,7 @@ static int tell_want(struct remote *r, uint32_t queue, size_t max)
     if (rc < 0)
         return rc;
     r->want = n;
+    CRASH_POINT("remote.wanted");
     r->want_queue = queue;
     return 0;
 }
@@ -214,6 +217,7 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
     remote_spare(r, (void *)(uintptr_t)l->ref[1]);
     r->leased -= r->leased > 0;
+    CRASH_POINT("remote.ended");
     return rc;
 }
 

@@ -52,6 +52,7 @@ static int taken(struct link *k, struct link_task *t, uint64_t ref)
     if (link_still_leaving(k, REC_OUTCOME, ref))
         return err_set(-EPROTO, "an outcome is said to be taken that was not sent");
     (void)local_drop(k->local, t->id); /* false: somebody wrote over its slot */
+    CRASH_POINT("producer.dropped");
     t->state = TASK_NONE;
     return 0;
 }
@@ -90,6 +91,7 @@ static int send_outcome(struct link *k, const struct fab_outcome *o)
     int rc = link_put_any(k, &r, fab_data(o));
     if (rc == 1)
         answered(k, t, TASK_TOLD); /* the slot stays until it is taken: the link may break */
+    CRASH_POINT("producer.told");
     return rc;
 }
 
@@ -255,6 +257,7 @@ static int to_pending(struct link *k, const struct record *r, const void *data, 
         k->pending_first = p;
     k->pending_last = p;
     k->pending_n++;
+    CRASH_POINT("producer.pending");
     k->pending_bytes += keep ? r->len : 0;
     return 0;
 }
@@ -304,6 +307,7 @@ int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
     }
     *t = (struct link_task){.generation = (uint32_t)(r->ref >> 32), .state = TASK_WAITING};
     k->unanswered++;
+    CRASH_POINT("producer.heard");
     const void *data = own ? own : r->payload;
     if (!k->pending_first) {
         rc = place(k, r, data);
@@ -330,6 +334,7 @@ int producer_on_cancel(struct link *k, const struct record *r)
     if (t && t->state == TASK_PLACED)
         (void)!(r->flags & REC_WAITING ? local_withdraw(&k->local->base, t->id)
                                        : local_cancel(&k->local->base, t->id));
+    CRASH_POINT("producer.cancelled");
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apps/fabricd/link_parts.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/pages.h"
 
@@ -87,6 +88,7 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
         rc = r->priority == FAB_DEAD ? local_crash(&k->local->base, &l, text)
                                      : local_fail(&k->local->base, &l, text);
     }
+    CRASH_POINT("worker.done");
     end_lease(k, own);
     return rc == -ESTALE ? 0 : rc; /* late: dropped and counted */
 }
@@ -126,6 +128,7 @@ static int send_cancels(struct link *k)
             return rc;
         own->cancelled = false;
         k->cancels--;
+        CRASH_POINT("worker.cancelled");
     }
     return 1;
 }
@@ -162,6 +165,7 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     rc = link_put_any(k, &r, fab_arg(l));
     if (rc <= 0)
         return rc;
+    CRASH_POINT("worker.sent");
     if (place == k->lease_free)
         k->lease_free = own->next;
     else
@@ -211,6 +215,7 @@ long worker_send(struct link *k)
         k->claimed_at = 0;
         k->in_flight += (uint32_t)got;
         k->alone = got == 1 && k->local->alone; /* its peer should die of nothing else meanwhile */
+        CRASH_POINT("worker.claimed");
     }
 }
 
@@ -218,6 +223,7 @@ void worker_let_go(struct link *k)
 {
     while (k->claimed_at < k->claimed_n)
         (void)!local_release(&k->local->base, &k->claimed[k->claimed_at++]);
+    CRASH_POINT("worker.let_go");
 }
 
 void worker_close(struct link *k)
