@@ -106,6 +106,8 @@ static int on_record(struct link *k, const struct record *r)
         return producer_on_taken(k, r);
     case REC_RESUME:
         return resume_on_list(k, r);
+    case REC_ECHO:
+        return worker_on_echo(k, r);
     default:
         return err_set(-EPROTO, "a record of type %u is not for this side", r->type);
     }
@@ -133,6 +135,8 @@ static long read_batches(struct link *k)
             return rc;
         lane_rx_release(k->lane);
     }
+    if (n > 0)
+        k->heard_ns = clock_ns();
     return n;
 }
 
@@ -168,7 +172,7 @@ bool link_arm(struct link *k)
     /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
      * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
      * the daemon's timer looks for them. */
-    bool stuck = k->cancels > 0 || k->claimed_at < k->claimed_n || k->got_at < k->got_n ||
+    bool stuck = k->cancels > 0 || k->recall == RECALL_DUE || k->claimed_at < k->claimed_n || k->got_at < k->got_n ||
                  k->big_out.first || k->placed_n > 0 || lane_tx_blocked(k->lane);
     if (stuck)
         return true;
@@ -182,7 +186,8 @@ bool link_arm(struct link *k)
     }
     if (k->exchange == EXCHANGE_OVER && k->local->tasks.n > 0 && !local_arm_bell(k->local))
         return false;
-    if (k->in_flight < k->want && !local_arm_queue(k->local, k->want_queue))
+    if (k->in_flight < k->want && k->recall == RECALL_NONE && !k->deaf &&
+        !local_arm_queue(k->local, k->want_queue))
         return false;
     return true;
 }

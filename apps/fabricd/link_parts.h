@@ -55,6 +55,8 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     __attribute__((warn_unused_result));
 /* Claims and sends as much as is wanted; returns how many. */
 long worker_send(struct link *k) __attribute__((warn_unused_result));
+/* ECHO: back as it is, unless there is no room. */
+int worker_on_echo(struct link *k, const struct record *r) __attribute__((warn_unused_result));
 /* What never left was never started: it is released and does not count as a crash. */
 void worker_let_go(struct link *k);
 void worker_close(struct link *k);

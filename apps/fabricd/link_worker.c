@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * link_worker.c - the worker's half of a link: WANT, DONE, RELEASE in; LEASE out. See link.h.
+ * link_worker.c - the worker's half of a link: WANT, DONE, RELEASE in; LEASE, RECALL out. See link.h.
  *
  * A task that its producer cancels while the peer has it: CANCEL out (link_cancel()); its end comes
  * in as any other, and cancel.c of the core sees the mark.
@@ -45,14 +45,27 @@ int worker_on_want(struct link *k, const struct record *r)
         return err_set(-EPROTO, "queue %u: the fabric has %u", r->queue, k->seg->queues);
     k->want = r->len < k->lease_window ? r->len : k->lease_window;
     k->want_queue = r->queue;
+    k->task_ns = r->ref;
+    /* A RECALL on its way is to be answered first: what was wanted before it is void. */
+    if (k->want == 0 && k->recall == RECALL_SENT)
+        k->recall = RECALL_DONE;
+    else if (k->want > 0 && k->recall != RECALL_SENT && !(k->recall == RECALL_DUE && k->revoked > 0))
+        k->recall = RECALL_NONE;
     return k->lease ? 0 : make_leases(k);
+}
+
+int worker_on_echo(struct link *k, const struct record *r)
+{
+    int rc = link_put(k, r);
+    return rc < 0 ? rc : 0;
 }
 
 static void end_lease(struct link *k, struct link_lease *own)
 {
     own->generation++; /* even: free */
     k->cancels -= own->cancelled;
-    own->cancelled = false;
+    k->revoked -= own->revoked;
+    own->cancelled = own->revoked = false;
     own->next = k->lease_free;
     k->lease_free = (uint32_t)(own - k->lease);
     k->in_flight--;
@@ -75,6 +88,10 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     if (!own || still_leaving(k, r->ref))
         return err_set(-EPROTO, "a result for a lease this peer does not hold");
     struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+    if (own->revoked) {
+        end_lease(k, own);
+        return 0;
+    }
     if (r->type == REC_RELEASE) {
         rc = local_release(&k->local->base, &l);
     } else if (!data && r->len) {
@@ -111,7 +128,7 @@ void link_cancel(struct link *k, uint32_t slot, uint64_t word)
 {
     for (uint32_t i = 0; k->lease && i < k->lease_window; i++) {
         struct link_lease *own = &k->lease[i];
-        if ((own->generation & 1) && own->ref[0] == slot && own->ref[1] == word) {
+        if ((own->generation & 1) && !own->revoked && own->ref[0] == slot && own->ref[1] == word) {
             k->cancels += !own->cancelled;
             own->cancelled = true;
         }
@@ -133,6 +150,67 @@ static int send_cancels(struct link *k)
         k->cancels--;
     }
     return 1;
+}
+
+/* ---- giving back ---- */
+
+void link_recall(struct link *k)
+{
+    if (k->recall == RECALL_NONE && k->lane)
+        k->recall = RECALL_DUE;
+}
+
+/* 1: said; 0: no room now. Behind all leases, so that it means every one of them. */
+static int send_recall(struct link *k)
+{
+    struct record r = {.type = REC_RECALL};
+    if (k->claimed_at < k->claimed_n || k->big_out.first)
+        return 0;
+    int rc = link_put(k, &r);
+    if (rc == 1)
+        k->recall = RECALL_SENT;
+    return rc;
+}
+
+static bool is_held(const struct link_lease *own)
+{
+    return (own->generation & 1) && !own->revoked;
+}
+
+static const struct link_lease *oldest_lease(const struct link *k)
+{
+    const struct link_lease *found = NULL;
+    for (uint32_t i = 0; k->lease && i < k->lease_window; i++) {
+        const struct link_lease *own = &k->lease[i];
+        if (is_held(own) && (!found || (int32_t)(own->order - found->order) < 0))
+            found = own;
+    }
+    return found;
+}
+
+uint32_t link_revoke(struct link *k)
+{
+    const struct link_lease *oldest = oldest_lease(k);
+    uint32_t n = 0;
+    worker_let_go(k);
+    for (uint32_t i = 0; oldest && i < k->lease_window; i++) {
+        struct link_lease *own = &k->lease[i];
+        if (!is_held(own) || own == oldest ||
+            still_leaving(k, (uint64_t)own->generation << 32 | i))
+            continue;
+        struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+        int rc = local_release(&k->local->base, &l);
+        if (rc < 0 && rc != -ESTALE)
+            continue; /* its slot is damaged: it ends with the link */
+        k->cancels -= own->cancelled;
+        own->cancelled = false;
+        own->revoked = true;
+        k->revoked++;
+        n++;
+    }
+    if (n > 0)
+        link_recall(k); /* and nothing more before it has answered */
+    return n;
 }
 
 static int send_lease(struct link *k, const struct fab_lease *l)
@@ -164,6 +242,7 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     own->ref[0] = l->ref[0];
     own->ref[1] = l->ref[1];
     own->queue = l->queue;
+    own->order = k->sent++;
     return 1;
 }
 
@@ -183,6 +262,10 @@ long worker_send(struct link *k)
             k->claimed_at++;
             n++;
         }
+        if (k->recall != RECALL_NONE || k->deaf) {
+            int rc = k->recall == RECALL_DUE ? send_recall(k) : 0;
+            return rc < 0 ? rc : n + rc;
+        }
         /* Claim only what can go out at once: a task that waits here could be run elsewhere. */
         if (k->in_flight >= k->want || k->big_out.first ||
             (!lane_tx_room(k->lane, 128) &&
@@ -192,6 +275,8 @@ long worker_send(struct link *k)
         long got = local_claim(&k->local->base, k->want_queue, k->claimed, max, 0);
         if (got <= 0)
             return n;
+        if (k->in_flight == 0)
+            k->busy_ns = clock_ns();
         k->claimed_n = (uint32_t)got;
         k->claimed_at = 0;
         k->in_flight += (uint32_t)got;
@@ -201,8 +286,10 @@ long worker_send(struct link *k)
 
 void worker_let_go(struct link *k)
 {
-    while (k->claimed_at < k->claimed_n)
+    while (k->claimed_at < k->claimed_n) {
         (void)!local_release(&k->local->base, &k->claimed[k->claimed_at++]);
+        k->in_flight--;
+    }
 }
 
 void worker_close(struct link *k)

@@ -43,7 +43,8 @@ static struct {
 
 struct totals {
     uint64_t schedules, steps, ns, submitted, outcomes, attempts, lost, cancelled, dead, unwaited,
-        refused, released, crashes, links, faults, posts, again, taken_up, told_again;
+        refused, released, crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
+        revoked, pings, mute;
 };
 
 /* ---- faults ---- */
@@ -91,7 +92,7 @@ static void one_fault(void)
 {
     struct line *l = pick_line();
     struct net_params *np = net_params(sim.net);
-    uint64_t kind = sim_roll(2) ? weather.favourite : sim_roll(9);
+    uint64_t kind = sim_roll(2) ? weather.favourite : sim_roll(10);
     weather.done++;
     if (kind == 0) {
         (void)actor_kill((uint32_t)sim_roll(actors_remote()));
@@ -102,6 +103,8 @@ static void one_fault(void)
         np->again = (uint32_t)sim_roll(400);
     } else if (kind == 8) {
         host_die();
+    } else if (kind == 9) {
+        actor_stop((uint32_t)sim_roll(actors_remote()), sim_roll(2 * world.dead_after));
     } else if (l) {
         l->harmed = true;
         if (kind == 3 || kind == 4) {
@@ -202,11 +205,17 @@ static void open_world(uint64_t seed)
     world.keepalive = 100000 + sim_roll(900000);
     world.patient = sim_roll(3) > 0;
     world.keep = world.patient ? 300000000 : sim_roll(2) ? sim_roll(3000000) : 0;
+    /* shorter than kernels, and than outages */
+    world.heartbeat = 30000 + sim_roll(300000);
+    world.dead_after = 2 * world.heartbeat + sim_roll(600000);
+    world.idle = 1000 + sim_roll(20000);
+    world.slow = world.idle + sim_roll(60000);
     make_segment();
     host_open();
+    beats_open();
     memset(&weather, 0, sizeof weather);
     weather.next_fault = sim_roll(300000);
-    weather.favourite = sim_roll(9);
+    weather.favourite = sim_roll(10);
     weather.calm_at = world.faults ? 1000000 + sim_roll(6000000) : 0;
     weather.storm_until = UINT64_MAX;
     world.weather = sim_actor("weather", true, weather_run, NULL);
@@ -299,6 +308,11 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     t->taken_up += o->taken_up;
     t->told_again += o->again;
     t->crashes += world.crashes;
+    t->recalls += world.recalls;
+    t->asked_back += world.asked_back;
+    t->revoked += world.revoked;
+    t->pings += world.pings;
+    t->mute += world.mute_deaths;
     t->links += world.lines_made;
     t->faults += world.faults ? weather.done : 0;
     t->posts += st.posts;
@@ -323,6 +337,9 @@ static void report(const struct totals *t, double seconds)
     printf("  taken up by later handles: %llu, of them %llu told again\n", N(taken_up), N(told_again));
     printf("  links: %llu, %llu of them crashed; %llu faults; %llu posts, %llu of them refused\n",
            N(links), N(crashes), N(faults), N(posts), N(again));
+    printf("  heartbeats: %llu, %llu links ended for want of an answer; asked back %llu times, %llu "
+           "tasks that were claimed; %llu leases revoked\n",
+           N(pings), N(mute), N(recalls), N(asked_back), N(revoked));
     printf("  %.1f s: %.0f steps a second\n", seconds, (double)t->steps / seconds);
 #undef N
 }

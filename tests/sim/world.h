@@ -37,6 +37,7 @@ struct line {
     uint64_t heal_at;
     bool harmed;                             /* some fault was done to it */
     uint64_t host_patience, client_patience; /* until the kernel's keepalive gives up */
+    uint64_t ping_due, pong_due; /* a heartbeat arrives at the client, its answer at fabricd */
 };
 
 struct host_welcome {
@@ -115,6 +116,8 @@ struct world {
     int mode;          /* enum lane_mode, LANE_AUTO: each link its own */
     bool faults, calm; /* calm: no more faults, everything is to come to its end */
     uint64_t tick, keepalive;
+    uint64_t heartbeat, dead_after, idle, slow;
+    uint64_t revoked, recalls, asked_back, pings, mute_deaths;
     uint64_t keep; /* segment.keep_results */
     bool patient;  /* keep is longer than any outage: nothing is lost */
     uint32_t producers, producers_done;
@@ -124,12 +127,14 @@ struct world {
     struct line *lines;
     uint32_t lines_made;
     struct peer *peers;
-    struct actor *host, *weather;
+    struct actor *host, *weather, *beats;
     struct oracle oracle;
 };
 
 extern struct world world;
 
+/* session.c: the beat threads of all processes (transport/beat.h). */
+void beats_open(void);
 void host_open(void);
 void host_close(void);
 /* Kills fabricd; another one takes the segment over later. */
@@ -141,6 +146,8 @@ void host_drop(struct line *line);
 void actors_open(void);
 /* Kills the process of a remote actor; it starts again later. False: there was nothing to kill. */
 bool actor_kill(uint32_t i);
+/* Stops it for a while, as SIGSTOP does. */
+void actor_stop(uint32_t i, uint64_t ns);
 uint32_t actors_remote(void);
 /* A link of this handle had a fault. */
 bool actors_harmed(uint32_t handle);

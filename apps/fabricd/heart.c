@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * heart.c - looks at the pulse of all links (pulse.h) and does what it asks for.
+ *
+ * Before fabricd sleeps, and every LOOK_NS while it does not. Each look finds when the next is due,
+ * which is how long fabricd may sleep; what happens before that wakes it anyway.
+ */
+#include "apps/fabricd/peer.h"
+#include "core/error.h"
+#include "core/fabric.h"
+
+#define LOOK_NS 500000u
+
+/* Queues where remote workers wait, and whether any holds more than it needs. */
+static uint64_t idle_queues(const struct gate *g, uint64_t now, bool *surplus)
+{
+    uint64_t idle = 0;
+    for (const struct peer *p = g->peers; p; p = p->next) {
+        if (p->stage != STAGE_UP)
+            continue;
+        if (pulse_idle(&p->pulse, p->link, now) && p->link->want_queue < 64)
+            idle |= 1ull << p->link->want_queue;
+        *surplus |= pulse_surplus(p->link);
+    }
+    return idle;
+}
+
+long gate_pulse(struct gate *g, bool sleeping)
+{
+    const struct conf *c = g->d->conf;
+    const struct pulse_conf pc = {.heartbeat_ns = c->heartbeat_ns,
+                                  .dead_after_ns = c->dead_after_ns,
+                                  .idle_ns = PULSE_IDLE_NS,
+                                  .slow_ns = PULSE_SLOW_NS};
+    uint64_t now = clock_ns(), next = UINT64_MAX;
+    bool surplus = false;
+    long n = 0;
+    if (g->up == 0 || (!sleeping && now < g->looked_ns + LOOK_NS) || (!g->moved && now < g->look_ns))
+        return 0;
+    g->looked_ns = now;
+    g->moved = false;
+    uint64_t idle = idle_queues(g, now, &surplus);
+    uint64_t hungry = surplus ? pulse_hungry(&g->d->seg, idle) : 0;
+    for (struct peer *p = g->peers, *after; p; p = after) {
+        after = p->next;
+        if (p->stage != STAGE_UP)
+            continue;
+        unsigned act = pulse_look(&p->pulse, p->link, &pc, hungry, now, &next);
+        n += act & PULSE_MOVED ? 1 : 0;
+        if (act & PULSE_DEAD)
+            peer_close(p, "it does not answer (fabric.dead_after)");
+        else if (act & PULSE_PING)
+            peer_ping(p, &pc);
+    }
+    g->look_ns = next;
+    return n;
+}
+
+int64_t gate_wait(const struct gate *g)
+{
+    uint64_t now = clock_ns();
+    if (g->up == 0 || g->look_ns == UINT64_MAX)
+        return -1;
+    return g->look_ns > now ? (int64_t)(g->look_ns - now) : 1;
+}
