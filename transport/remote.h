@@ -125,6 +125,7 @@ struct remote {
     uint64_t *handed_ref; /* leases the caller has been given and not begun, in order (FAB_BEGINS) */
     uint32_t handed_first, handed_end;
     uint64_t echo_at;     /* ticks: the last ECHO was sent; 0: none on this link */
+    bool worked;          /* tasks have come since then */
     double rtt_ticks;     /* smoothed, leaning to the least; 0: not known */
     bool producing;     /* the present wait is for outcomes or room: see remote_give_back() */
     uint32_t handed;    /* leases in the caller's hands */

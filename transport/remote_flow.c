@@ -69,11 +69,13 @@ int remote_tell_want(struct remote *r, uint32_t queue, size_t max)
 void remote_echo(struct remote *r, uint64_t now)
 {
     struct record rec = {.type = REC_ECHO, .ref = now};
-    if (!remote_is_up(r) ||
+    if (!remote_is_up(r) || (r->echo_at && !r->worked) || /* an idle link is left alone */
         (r->echo_at && (double)(now - r->echo_at) * 1e9 < ECHO_NS * (double)r->ticks_hz))
         return;
-    if (remote_try_put(r, &rec))
+    if (remote_try_put(r, &rec)) {
         r->echo_at = now;
+        r->worked = false;
+    }
 }
 
 void remote_on_echo(struct remote *r, const struct record *rec)
@@ -155,6 +157,7 @@ int remote_give_back(struct remote *r)
 
 void remote_hand(struct remote *r, const struct fab_lease *l, size_t n)
 {
+    r->worked = true;
     if (!(r->opts.flags & FAB_BEGINS))
         return;
     if (r->handed_first == r->handed_end)
