@@ -424,6 +424,17 @@ static void add(const char *name, void (*body)(struct actor *), uint32_t roles, 
     world.producers += (roles & FAB_PRODUCER) != 0;
 }
 
+void actors_clear(void)
+{
+    programs = remotes = 0;
+}
+
+void actors_adopt(struct actor *a)
+{
+    program[programs++].actor = a;
+    remotes++;
+}
+
 void actors_open(void)
 {
     static const char *const names[] = {"remote-a", "remote-b", "remote-c", "remote-d", "remote-e"};

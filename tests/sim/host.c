@@ -194,7 +194,7 @@ static void come_back(void)
 
 void host_drop(struct line *line)
 {
-    if (!line->peer)
+    if (!line->peer || !line->joined) /* who hears it in the handshake tries again, and finds another */
         return;
     line->over = true;
     peer_close(line->peer, true);

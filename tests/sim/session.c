@@ -213,6 +213,7 @@ int session_step(struct session *s)
         if (rc < 0)
             return rc;
         s->stage++;
+        s->line->joined = s->stage == UP;
         s->due = s->stage < JOIN ? sim_now() + 1 + sim_roll(20000) : 0;
     }
     return 0;

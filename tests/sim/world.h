@@ -29,6 +29,7 @@ struct line {
     struct peer *peer;       /* NULL: fabricd has closed its end */
     struct tr_ep *client_ep; /* while the client has one */
     struct tr_domain *client_dom;
+    bool joined;             /* the client's end is up */
     bool over;               /* fabricd has said that it ends */
     bool bye;                /* the client said good-bye before it closed */
     uint64_t client_end_due; /* when fabricd hears that the client's end is closed */
@@ -144,6 +145,9 @@ void host_drop(struct line *line);
 
 /* Actors; the argument is made by actors_open(). */
 void actors_open(void);
+/* A remote program of somebody else's: actor_stop(0) is the first. */
+void actors_adopt(struct actor *a);
+void actors_clear(void);
 /* Kills the process of a remote actor; it starts again later. False: there was nothing to kill. */
 bool actor_kill(uint32_t i);
 /* Stops it for a while, as SIGSTOP does. */
