@@ -127,7 +127,7 @@ void peer_ping(struct peer *p, const struct pulse_conf *c)
                             .dead_after_ms = (uint32_t)(c->dead_after_ns / 1000000)};
     uint8_t body[64];
     if (p->out_len == 0) /* what waits there asks as well */
-        (void)!send_frame(p, CTL_PING, body, ctl_put_ping(body, &ping)); /* its silence says it */
+        (void)!peer_send(p, CTL_PING, body, ctl_put_ping(body, &ping)); /* its silence says it */
 }
 
 /* ---- frames ---- */
