@@ -186,8 +186,12 @@ int remote_begun(struct remote *r, const struct fab_lease *l)
 
 int remote_begin(fab_t *f, const struct fab_lease *l)
 {
-    int rc = remote_begun((struct remote *)f, l);
-    if (rc < 0)
-        free((void *)(uintptr_t)l->ref[1]);
+    struct remote *r = (struct remote *)f;
+    bool here = remote_is_up(r) && l->ref[2] == r->links;
+    int rc = here ? remote_begun(r, l) : err_set(-ESTALE, "the lease ended with its link");
+    if (rc == 0)
+        return 0;
+    free((void *)(uintptr_t)l->ref[1]);
+    r->leased -= r->leased > 0 && !here; /* one that was given back has been counted */
     return rc;
 }

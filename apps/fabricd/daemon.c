@@ -239,7 +239,7 @@ void daemon_ready(struct daemon *d, int rc)
 static bool arm(struct daemon *d)
 {
     at_store(&d->seg.head->daemon_parked, 1);
-    return timers_armed(&d->seg) && (!d->gate || (gate_pulse(d->gate, true) == 0 && gate_arm(d->gate)));
+    return timers_armed(&d->seg) && (!d->gate || (gate_pulse(d->gate) == 0 && gate_arm(d->gate)));
 }
 
 /* Until the next timer or heartbeat. */
@@ -258,7 +258,7 @@ static int work(struct daemon *d)
     long moved = timers_run(&d->timers, &d->seg, &d->out, d->me);
     moved += d->gate ? gate_work(d->gate) : 0;
     if (d->gate && (++d->turns & 63) == 0) /* it may not sleep for long */
-        moved += gate_pulse(d->gate, false);
+        moved += gate_pulse(d->gate);
     return moved > 0 || d->stirred;
 }
 

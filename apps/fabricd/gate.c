@@ -119,7 +119,7 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         p->link->lane = p->lane;
         g->up++;
         g->moved = true;
-        pulse_heard(&p->pulse, clock_ns());
+        pulse_heard(&p->pulse, p->link, clock_ns());
         log_info("link to %s (%s) is up: %s, %s", p->from, p->hello.name, p->hello.provider,
                  p->mode == LANE_WRITE ? "write" : "send");
         return;

@@ -172,7 +172,8 @@ bool link_arm(struct link *k)
     /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
      * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
      * the daemon's timer looks for them. */
-    bool stuck = k->cancels > 0 || k->recall == RECALL_DUE || k->claimed_at < k->claimed_n || k->got_at < k->got_n ||
+    bool waits = worker_waits(k), unsent = k->claimed_at < k->claimed_n && !waits;
+    bool stuck = k->cancels > 0 || k->recall == RECALL_DUE || unsent || k->got_at < k->got_n ||
                  k->big_out.first || k->placed_n > 0 || lane_tx_blocked(k->lane);
     if (stuck)
         return true;
@@ -186,7 +187,7 @@ bool link_arm(struct link *k)
     }
     if (k->exchange == EXCHANGE_OVER && k->local->tasks.n > 0 && !local_arm_bell(k->local))
         return false;
-    if (k->in_flight < k->want && k->recall == RECALL_NONE && !k->deaf &&
+    if (k->in_flight < k->want && k->recall == RECALL_NONE && !k->deaf && !waits &&
         !local_arm_queue(k->local, k->want_queue))
         return false;
     return true;

@@ -90,6 +90,7 @@ struct link {
     uint64_t busy_ns;  /* when it was given its first task after none */
     /* RECALL (pulse.h): to be sent, sent, answered by a WANT of 0; over with the next other WANT */
     enum { RECALL_NONE, RECALL_DUE, RECALL_SENT, RECALL_DONE } recall;
+    uint64_t recall_ns; /* when it was sent */
     struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
     uint32_t claimed_n, claimed_at;
     bool alone; /* the one claimed last is one that goes alone */

@@ -57,6 +57,9 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
 long worker_send(struct link *k) __attribute__((warn_unused_result));
 /* ECHO: back as it is, unless there is no room. */
 int worker_on_echo(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+/* What goes alone goes after the others, and before them: nothing is sent until the peer has ended what
+ * it holds. */
+bool worker_waits(const struct link *k);
 /* What never left was never started: it is released and does not count as a crash. */
 void worker_let_go(struct link *k);
 void worker_close(struct link *k);

@@ -154,8 +154,15 @@ static int send_cancels(struct link *k)
 
 /* ---- giving back ---- */
 
+bool worker_waits(const struct link *k)
+{
+    return k->alone && k->in_flight > k->claimed_n - k->claimed_at;
+}
+
 void link_recall(struct link *k)
 {
+    if (worker_waits(k))
+        worker_let_go(k);
     if (k->recall == RECALL_NONE && k->lane)
         k->recall = RECALL_DUE;
 }
@@ -167,8 +174,10 @@ static int send_recall(struct link *k)
     if (k->claimed_at < k->claimed_n || k->big_out.first)
         return 0;
     int rc = link_put(k, &r);
-    if (rc == 1)
+    if (rc == 1) {
         k->recall = RECALL_SENT;
+        k->recall_ns = clock_ns();
+    }
     return rc;
 }
 
@@ -253,16 +262,15 @@ long worker_send(struct link *k)
     if (told <= 0)
         return told < 0 ? told : n - k->cancels;
     for (;;) {
-        if (k->alone && k->in_flight > k->claimed_n - k->claimed_at)
-            return n; /* what goes alone goes after the others, and before them */
-        while (k->claimed_at < k->claimed_n) {
+        bool waits = worker_waits(k);
+        while (!waits && k->claimed_at < k->claimed_n) {
             int rc = send_lease(k, &k->claimed[k->claimed_at]);
             if (rc <= 0)
                 return rc < 0 ? rc : n;
             k->claimed_at++;
             n++;
         }
-        if (k->recall != RECALL_NONE || k->deaf) {
+        if (waits || k->recall != RECALL_NONE || k->deaf) {
             int rc = k->recall == RECALL_DUE ? send_recall(k) : 0;
             return rc < 0 ? rc : n + rc;
         }

@@ -390,8 +390,7 @@ static int read_frames(struct peer *p)
         if (n < 0)
             return errno == EAGAIN || errno == EINTR ? 0 : err_set(-EPIPE, "%s", strerror(errno));
         ctl_reader_add(&p->in, (uint32_t)n);
-        pulse_heard(&p->pulse, clock_ns());
-        p->g->moved = true;
+        pulse_heard(&p->pulse, p->link, clock_ns());
         int rc;
         while ((rc = ctl_reader_next(&p->in, &p->g->frame)) == 1) {
             rc = on_frame(p, &p->g->frame);

@@ -7,6 +7,9 @@
 #include "core/room.h"
 
 
+/* Heartbeats are due at multiples of a part of their interval. */
+#define GRID 32u
+
 static void until(uint64_t *next, uint64_t then)
 {
     if (then < *next)
@@ -44,8 +47,14 @@ uint64_t pulse_hungry(const struct segment *s, uint64_t idle)
 /* ---- giving back ---- */
 
 /* A RECALL is on its way: who is in a kernel must be knocked for. */
-static unsigned press(struct pulse *p, const struct pulse_conf *c, uint64_t now, uint64_t *next)
+static unsigned press(struct pulse *p, const struct link *k, const struct pulse_conf *c, uint64_t now,
+                      uint64_t *next)
 {
+    /* it answers, but what is in the lane does not arrive: its data connection is dead */
+    if (k->recall == RECALL_SENT && now >= k->recall_ns + c->dead_after_ns)
+        return PULSE_DEAD;
+    if (p->gap_ns < 2 * c->idle_ns) /* asked because it was revoked */
+        p->gap_ns = 2 * c->idle_ns;
     if (now < p->knocked_ns + p->gap_ns) {
         until(next, p->knocked_ns + p->gap_ns);
         return 0;
@@ -63,13 +72,13 @@ static unsigned look_at_surplus(struct pulse *p, struct link *k, const struct pu
     uint64_t slow = patience > c->slow_ns ? patience : c->slow_ns;
     uint64_t late = patience > c->idle_ns ? patience : c->idle_ns;
     if (k->recall == RECALL_DUE || k->recall == RECALL_SENT)
-        return press(p, c, now, next);
+        return press(p, k, c, now, next);
     if (!pulse_surplus(k))
         return 0;
     if (silent >= slow ||
         (hungry && (silent >= c->idle_ns || (k->in_flight - 1) * k->task_ns >= c->idle_ns))) {
         link_recall(k);
-        p->gap_ns = 2 * c->idle_ns; /* the first pause before another knock; doubles */
+        p->gap_ns = 2 * c->idle_ns; /* until another knock */
         until(next, now + p->gap_ns);
         return PULSE_PING | PULSE_MOVED;
     }
@@ -96,13 +105,16 @@ static unsigned look_at_heart(struct pulse *p, struct link *k, const struct puls
 {
     uint64_t last = heard(p, k), beat = c->heartbeat_ns;
     uint64_t end = c->dead_after_ns > 2 * beat ? c->dead_after_ns : 2 * beat;
+    unsigned act = 0;
     if (p->asked_ns && last > p->asked_ns) {
+        act = k->deaf ? PULSE_MOVED : 0; /* it may have tasks again */
         p->asked_ns = 0;
         p->revoked = k->deaf = false;
     }
     if (!p->asked_ns) {
-        until(next, last + beat);
-        return now >= last + beat ? PULSE_PING : 0;
+        uint64_t grid = beat / GRID + 1; /* many links are asked in one look */
+        until(next, (last + beat + grid - 1) / grid * grid);
+        return act | (now >= last + beat ? PULSE_PING : 0);
     }
     /* from the question, too: it may be we who were stopped */
     if (now >= last + end && now >= p->asked_ns + end - beat)
@@ -122,13 +134,13 @@ unsigned pulse_look(struct pulse *p, struct link *k, const struct pulse_conf *c,
                     uint64_t now, uint64_t *next)
 {
     unsigned act = look_at_heart(p, k, c, now, next);
-    if (act & PULSE_DEAD) {
-        (void)link_revoke(k); /* what was not started does not count as a crash */
-        return act;
-    }
-    if (k->lease)
+    if (k->lease && !(act & PULSE_DEAD))
         act |= look_at_surplus(p, k, c, k->want_queue < 64 && (hungry >> k->want_queue & 1), now,
                                next);
+    if (act & PULSE_DEAD) {
+        (void)link_revoke(k); /* what was not started does not count as a crash */
+        return PULSE_DEAD;
+    }
     if (act & PULSE_PING) {
         p->knocked_ns = now;
         if (!p->asked_ns) {

@@ -50,10 +50,14 @@ enum pulse_act {
     PULSE_DEAD = 4,  /* end it */
 };
 
-/* The peer has said something on its control connection. */
-static inline void pulse_heard(struct pulse *p, uint64_t now)
+/* The peer has said something on its control connection; k: its link, NULL before it has one. */
+static inline void pulse_heard(struct pulse *p, struct link *k, uint64_t now)
 {
     p->heard_ns = now;
+    p->asked_ns = 0;
+    p->revoked = false;
+    if (k)
+        k->deaf = false;
 }
 /* It waits for work, and would take it. */
 bool pulse_idle(const struct pulse *p, const struct link *k, uint64_t now);

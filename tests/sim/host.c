@@ -194,7 +194,7 @@ static void come_back(void)
 
 void host_drop(struct line *line)
 {
-    if (!line->peer || !line->joined) /* who hears it in the handshake tries again, and finds another */
+    if (!line->peer || !line->joined || !line->client_ep) /* who hears it in the handshake tries again, and finds another */
         return;
     line->over = true;
     peer_close(line->peer, true);
@@ -319,7 +319,7 @@ static void on_event(const struct tr_event *ev)
     } else if (ev->kind == TR_CONNECTED) {
         p->stage = STAGE_UP;
         p->link->lane = p->lane;
-        pulse_heard(&p->pulse, clock_ns());
+        pulse_heard(&p->pulse, p->link, clock_ns());
     } else {
         int rc = lane_on_event(p->lane, ev);
         if (rc == -EPROTO)
@@ -402,7 +402,7 @@ static long take_pongs(void)
         if (!l->peer || l->partitioned || l->pong_due > sim_now())
             continue;
         l->pong_due = UINT64_MAX;
-        pulse_heard(&l->peer->pulse, clock_ns());
+        pulse_heard(&l->peer->pulse, l->peer->link, clock_ns());
         n++;
     }
     return n;
@@ -435,6 +435,8 @@ static long look_at_pulses(void)
         int recall = (int)p->link->recall;
         uint32_t revoked = p->link->revoked;
         unsigned act = pulse_look(&p->pulse, p->link, &c, hungry, now, &next);
+        if (act)
+            sim_trace("link %u: pulse %x, recall %d", p->line->number, act, p->link->recall);
         world.recalls += recall == RECALL_NONE && p->link->recall == RECALL_DUE;
         world.revoked += p->link->revoked - revoked;
         n += act & PULSE_MOVED ? 1 : 0;
