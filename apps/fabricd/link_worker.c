@@ -15,6 +15,9 @@
 #include "apps/fabricd/link_parts.h"
 #include "core/error.h"
 
+/* What a peer says of its time per task is used in sums. */
+#define TASK_NS_MAX 3600000000000ull
+
 /* ---- worker: WANT, DONE, RELEASE in; LEASE out ---- */
 
 static struct link_lease *lease_of(struct link *k, uint64_t ref)
@@ -45,7 +48,7 @@ int worker_on_want(struct link *k, const struct record *r)
         return err_set(-EPROTO, "queue %u: the fabric has %u", r->queue, k->seg->queues);
     k->want = r->len < k->lease_window ? r->len : k->lease_window;
     k->want_queue = r->queue;
-    k->task_ns = r->ref;
+    k->task_ns = r->ref < TASK_NS_MAX ? r->ref : TASK_NS_MAX;
     /* A RECALL on its way is to be answered first: what was wanted before it is void. */
     if (k->want == 0 && k->recall == RECALL_SENT)
         k->recall = RECALL_DONE;
