@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,12 +47,21 @@ static void look(uint64_t what)
     pthread_mutex_unlock(&beats.lock);
 }
 
+/* The thread that opened the first link may be pinned, and busy there. */
+static void leave_the_core(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(getpid(), sizeof set, &set) == 0) /* the first thread's */
+        (void)!sched_setaffinity(0, sizeof set, &set);
+}
+
 static void *beat_main(void *arg)
 {
     struct epoll_event ev[EVENTS];
     int fd = beats.epoll; /* it stays for as long as the process does */
     (void)arg;
     pthread_setname_np(pthread_self(), "fab-beat");
+    leave_the_core();
     for (;;) {
         int n = epoll_wait(fd, ev, EVENTS, -1);
         for (int i = 0; i < n; i++)

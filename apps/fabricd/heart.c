@@ -41,6 +41,7 @@ long gate_pulse(struct gate *g)
     const struct pulse_conf pc = {.heartbeat_ns = c->heartbeat_ns,
                                   .dead_after_ns = c->dead_after_ns,
                                   .idle_ns = PULSE_IDLE_NS,
+                                  .late_ns = PULSE_LATE_NS,
                                   .slow_ns = PULSE_SLOW_NS};
     uint64_t now, next = UINT64_MAX;
     bool surplus = false;

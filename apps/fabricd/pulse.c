@@ -70,7 +70,7 @@ static unsigned look_at_surplus(struct pulse *p, struct link *k, const struct pu
     uint64_t since = k->busy_ns > k->heard_ns ? k->busy_ns : k->heard_ns;
     uint64_t silent = now > since ? now - since : 0, patience = 4 * k->task_ns;
     uint64_t slow = patience > c->slow_ns ? patience : c->slow_ns;
-    uint64_t late = patience > c->idle_ns ? patience : c->idle_ns;
+    uint64_t late = patience > c->late_ns ? patience : c->late_ns;
     if (k->recall == RECALL_DUE || k->recall == RECALL_SENT)
         return press(p, k, c, now, next);
     if (!pulse_surplus(k))

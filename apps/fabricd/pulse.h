@@ -14,8 +14,11 @@
  *     PULSE_IDLE_NS or says that it needs longer for what it holds;
  *   - when it has been silent for PULSE_SLOW_NS and four times its time per task, whether others wait or
  *     not: a long task has come among short ones.
- * The same silence, when nobody waits, is reason to knock once: results that a long task stands before
- * are sent. Asking is by PING, too, which brings the beat thread to the lane.
+ * Silence of PULSE_LATE_NS and four task times is reason to knock once: results that a long task stands
+ * before are sent. Asking is by PING, too, which brings the beat thread to the lane.
+ *
+ * The times are not shorter, because on a host with more to do than cores a thread waits for 10 ms and
+ * more to be run: it would be disturbed and robbed for nothing.
  *
  * Nothing is asked of a worker that answers in time, or holds one task; nothing is looked at between
  * the times that pulse_look() names. Pure functions over the link, the segment and the time they are
@@ -30,10 +33,11 @@
 
 struct pulse_conf {
     uint64_t heartbeat_ns, dead_after_ns; /* fabric.* */
-    uint64_t idle_ns, slow_ns;            /* PULSE_*; the simulation has others */
+    uint64_t idle_ns, late_ns, slow_ns;   /* PULSE_*; the simulation has others */
 };
 #define PULSE_IDLE_NS 1000000u
-#define PULSE_SLOW_NS 20000000u
+#define PULSE_LATE_NS 20000000u
+#define PULSE_SLOW_NS 250000000u
 
 struct pulse {
     uint64_t heard_ns;    /* on the control connection, or since it is up */

@@ -421,6 +421,7 @@ static long look_at_pulses(void)
     const struct pulse_conf c = {.heartbeat_ns = world.heartbeat,
                                  .dead_after_ns = world.dead_after,
                                  .idle_ns = world.idle,
+                                 .late_ns = world.late,
                                  .slow_ns = world.slow};
     uint64_t now = clock_ns(), next = UINT64_MAX, idle = 0;
     long n = 0;

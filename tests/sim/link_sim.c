@@ -207,10 +207,11 @@ static void open_world(uint64_t seed)
     world.patient = sim_roll(3) > 0;
     world.keep = world.patient ? 300000000 : sim_roll(2) ? sim_roll(3000000) : 0;
     /* shorter than kernels, and than outages */
-    world.heartbeat = 30000 + sim_roll(300000);
+    world.heartbeat = 100000 + sim_roll(900000);
     world.dead_after = 2 * world.heartbeat + sim_roll(600000);
     world.idle = 1000 + sim_roll(20000);
-    world.slow = world.idle + sim_roll(60000);
+    world.late = world.idle + sim_roll(30000);
+    world.slow = world.late + sim_roll(30000);
     if (scene_chosen())
         scene_params();
     make_segment();

@@ -218,7 +218,7 @@ static void check_long(const struct scene *s)
 /* One worker alone: nothing can be run beside the long one, but what was done is told. */
 static void check_alone(const struct scene *s)
 {
-    within("short tasks before the long one", play.before_ns - play.begun[1], 10 * MS);
+    within("short tasks before the long one", play.before_ns - play.begun[1], 30 * MS);
     within("all of them", play.last[1] - play.begun[1], s->phase[1].long_ns + 10 * MS);
     if (world.mute_deaths || play.links_lost)
         sim_fail("a worker that computes was taken for dead");
@@ -328,6 +328,7 @@ void scene_params(void)
     world.heartbeat = 2 * S;
     world.dead_after = 10 * S;
     world.idle = PULSE_IDLE_NS;
+    world.late = PULSE_LATE_NS;
     world.slow = PULSE_SLOW_NS;
 }
 

@@ -117,7 +117,7 @@ struct world {
     int mode;          /* enum lane_mode, LANE_AUTO: each link its own */
     bool faults, calm; /* calm: no more faults, everything is to come to its end */
     uint64_t tick, keepalive;
-    uint64_t heartbeat, dead_after, idle, slow;
+    uint64_t heartbeat, dead_after, idle, late, slow;
     uint64_t revoked, recalls, asked_back, pings, mute_deaths;
     uint64_t keep; /* segment.keep_results */
     bool patient;  /* keep is longer than any outage: nothing is lost */
