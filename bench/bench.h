@@ -196,7 +196,7 @@ double floor_fi_bandwidth(const struct settings *st, const char *provider, const
 
 /* One lane pair between two processes, a 64-byte record echoed. */
 int lane_round_trip(const struct settings *st, const char *provider, const char *host, int mode,
-                    struct samples *out) MUST;
+                    bool sealed, struct samples *out) MUST;
 
 /* A task that is measured, and its right answer. */
 struct job {

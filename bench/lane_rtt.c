@@ -34,8 +34,8 @@ struct card { /* what each side tells the other */
     struct tr_remote memory;
 };
 
-static int open_end(struct end *e, const char *provider, const char *host, int mode, bool listening,
-                    struct card *card)
+static int open_end(struct end *e, const char *provider, const char *host, int mode, bool sealed,
+                    bool listening, struct card *card)
 {
     struct tr_opts o = {.provider = provider,
                         .host = host,
@@ -44,6 +44,10 @@ static int open_end(struct end *e, const char *provider, const char *host, int m
                         .ops_per_ep = lane_ops(CELLS)};
     struct lane_params p = {
         .mode = (enum lane_mode)mode, .cell = 16384, .cells = CELLS, .incarnation = 1};
+    if (sealed) { /* keys of each direction; a real link's come from its handshake */
+        p.tx_seal = (struct seal){.on = true, .key = {listening ? 1 : 2}};
+        p.rx_seal = (struct seal){.on = true, .key = {listening ? 2 : 1}};
+    }
     e->tr = &tr_ofi;
     int rc = e->tr->domain_open(&e->dom, &o);
     if (rc == 0 && listening)
@@ -121,7 +125,7 @@ static int one_round(const struct settings *st, struct end *e)
 }
 
 int lane_round_trip(const struct settings *st, const char *provider, const char *host, int mode,
-                    struct samples *out)
+                    bool sealed, struct samples *out)
 {
     struct end e = {0};
     struct card mine = {0}, theirs;
@@ -132,7 +136,7 @@ int lane_round_trip(const struct settings *st, const char *provider, const char 
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin_far(st);
-        rc = open_end(&e, provider, host, mode, true, &mine);
+        rc = open_end(&e, provider, host, mode, sealed, true, &mine);
         if (rc == 0 && write(fro[1], &mine, sizeof mine) == sizeof mine &&
             read(to[0], &theirs, sizeof theirs) == sizeof theirs &&
             lane_peer(e.lane, &theirs.memory) == 0)
@@ -141,7 +145,7 @@ int lane_round_trip(const struct settings *st, const char *provider, const char 
     }
     close(fro[1]);
     pin_near(st);
-    rc = open_end(&e, provider, host, mode, false, &mine);
+    rc = open_end(&e, provider, host, mode, sealed, false, &mine);
     if (rc == 0 && (write(to[1], &mine, sizeof mine) != sizeof mine ||
                     read(fro[0], &theirs, sizeof theirs) != sizeof theirs))
         rc = err_set(-EIO, "the far side of the lane did not start");

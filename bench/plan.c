@@ -25,6 +25,7 @@ struct net {
     const char *provider, *host;
     const struct fixture *f;
     int mode;
+    bool encrypted; /* of a lane without a fabric */
 };
 
 static int s_fi(const struct settings *st, const void *arg, struct samples *out)
@@ -35,7 +36,7 @@ static int s_fi(const struct settings *st, const void *arg, struct samples *out)
 static int s_lane(const struct settings *st, const void *arg, struct samples *out)
 {
     const struct net *n = arg;
-    return lane_round_trip(st, n->provider, n->host, n->mode, out);
+    return lane_round_trip(st, n->provider, n->host, n->mode, n->encrypted, out);
 }
 static int s_task_local(const struct settings *st, const void *arg, struct samples *out)
 {
@@ -53,8 +54,8 @@ static int s_task_remote(const struct settings *st, const void *arg, struct samp
 static int latencies(const struct settings *st, struct report *rep, const struct fixture *f)
 {
     static const bool blocking = false, busy = true;
-    const struct net send = {"tcp", "127.0.0.1", f, LANE_SEND},
-                     write = {"tcp", "127.0.0.1", f, LANE_WRITE};
+    const struct net send = {"tcp", "127.0.0.1", f, LANE_SEND, false},
+                     write = {"tcp", "127.0.0.1", f, LANE_WRITE, false};
     size_t few = st->rounds / 20, net = st->rounds / 4;
     const struct series shm[] = {
         {"shm.pingpong", NULL, s_pingpong, NULL, 0, NULL, true},
@@ -105,6 +106,34 @@ static int python(const struct settings *st, struct report *rep)
     return 0;
 }
 
+/* ---- encrypted tcp, beside plain ---- */
+
+static int encrypted(const struct settings *st, struct report *rep, const struct fixture *plain)
+{
+    struct fixture f;
+    if (!group_wanted(st, "tcp.encrypted", true))
+        return 0;
+    int rc = fixture_start(&f, st->build, "[auth]\nsecurity = \"encrypted\"\n");
+    if (rc < 0) {
+        fprintf(stderr, "fabbench: %s\n", err_text(rc));
+        return rc;
+    }
+    const struct net open = {"tcp", "127.0.0.1", plain, LANE_SEND, false},
+                     sealed = {"tcp", "127.0.0.1", &f, LANE_SEND, true};
+    size_t few = st->rounds / 20, net = st->rounds / 4;
+    const struct series rows[] = {
+        {"tcp.plain.lane_rtt", NULL, s_lane, &open, net, "as tcp.lane_rtt", true},
+        {"tcp.encrypted.lane_rtt", "tcp.plain.lane_rtt", s_lane, &sealed, net, NULL, false},
+        {"tcp.plain.task_rtt", NULL, s_task_remote, &open, few, "as tcp.task_rtt", true},
+        {"tcp.encrypted.task_rtt", "tcp.plain.task_rtt", s_task_remote, &sealed, few, THREE, false},
+    };
+    rc = run_series(st, rep, rows, sizeof rows / sizeof *rows, true);
+    if (rc == 0)
+        rc = bench_throughput(st, rep, &f, "tcp.encrypted", NULL);
+    (void)fixture_stop(&f);
+    return rc;
+}
+
 /* ---- verbs, where there is a device ---- */
 
 static int verbs(const struct settings *st, struct report *rep)
@@ -124,7 +153,8 @@ static int verbs(const struct settings *st, struct report *rep)
         return rc;
     }
     size_t few = st->rounds / 20, net = st->rounds / 4;
-    const struct net write = {"verbs", host, &f, LANE_WRITE}, send = {"verbs", host, &f, LANE_SEND};
+    const struct net write = {"verbs", host, &f, LANE_WRITE, false},
+                     send = {"verbs", host, &f, LANE_SEND, false};
     const struct series rows[] = {
         {"verbs.fi_pingpong", NULL, s_fi, &write, net, NULL, true},
         {"verbs.lane_rtt", "verbs.fi_pingpong", s_lane, &write, net, "one-sided writes", false},
@@ -170,6 +200,8 @@ int plan_run(const struct settings *st, struct report *rep)
         rc = bench_throughput(st, rep, &f, "shm", "shm.vyukov");
     if (rc == 0)
         rc = bench_throughput(st, rep, &f, "tcp", NULL);
+    if (rc == 0)
+        rc = encrypted(st, rep, &f);
     if (rc == 0)
         rc = curves(st, rep, &f);
     (void)fixture_stop(&f);

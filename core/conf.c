@@ -30,6 +30,7 @@ struct walk {
         int line; /* of the name, or of the header before that is seen */
         bool named;
     } queue[CONF_QUEUES_MAX];
+    int lane_line; /* of fabric.lane; 0: it is not there */
 };
 
 /* ---- errors ---- */
@@ -436,6 +437,14 @@ static void check_queues(struct walk *w)
     }
 }
 
+static void check_security(struct walk *w)
+{
+    if (w->c->security == CONF_ENCRYPTED && w->c->lane == CONF_LANE_WRITE)
+        complain(w, w->lane_line,
+                 "fabric.lane: \"write\" can't be encrypted (auth.security); use \"send\" or "
+                 "\"auto\"");
+}
+
 /* ---- the whole ---- */
 
 static void see_table(struct walk *w, const struct toml_entry *e)
@@ -465,6 +474,8 @@ static void see(void *arg, const struct toml_entry *e)
             if (strcmp(conf_keys[i].table, e->table) == 0 &&
                 strcmp(conf_keys[i].name, e->key) == 0) {
                 take_value(w, &conf_keys[i], e);
+                if (strcmp(e->key, "lane") == 0)
+                    w->lane_line = e->line;
                 return;
             }
         }
@@ -513,6 +524,7 @@ int conf_parse(const char *text, size_t len, const char *name, struct conf *c,
             complain(&w, line, "is no TOML: %s; correct the line", shown(show, error));
     }
     check_queues(&w);
+    check_security(&w);
     if (rc == 0 && errs->n == 0)
         return 0;
     conf_defaults(c);

@@ -24,6 +24,7 @@
 
 enum conf_huge { CONF_HUGE_AUTO, CONF_HUGE_NEVER, CONF_HUGE_REQUIRE };
 enum conf_provider { CONF_PROVIDER_AUTO, CONF_PROVIDER_TCP, CONF_PROVIDER_VERBS };
+enum conf_security { CONF_PLAIN, CONF_ENCRYPTED };
 enum conf_lane { CONF_LANE_AUTO, CONF_LANE_WRITE, CONF_LANE_SEND };
 enum conf_poll { CONF_POLL_ADAPTIVE, CONF_POLL_BUSY, CONF_POLL_EVENT };
 
@@ -49,6 +50,7 @@ struct conf {
     uint32_t socket_mode, data_port;
     /* [auth] */
     char key_file[256];
+    int security; /* enum conf_security */
     uint64_t handshake_timeout_ns;
     /* [fabric] */
     int provider, lane;

@@ -22,6 +22,7 @@ _Static_assert(LOG_ERR == 0 && LOG_WARN == 1 && LOG_INFO == 2 && LOG_DEBUG == 3,
 static const char *const levels[] = {"error", "warning", "info", "debug", NULL};
 static const char *const huges[] = {"auto", "never", "require", NULL};
 static const char *const providers[] = {"auto", "tcp", "verbs", NULL};
+static const char *const securities[] = {"authenticated", "encrypted", NULL};
 static const char *const lanes[] = {"auto", "write", "send", NULL};
 static const char *const polls[] = {"adaptive", "busy", "event", NULL};
 
@@ -114,6 +115,12 @@ const struct conf_key conf_keys[] = {
      DEFAULT("\"\"",
              "The key that remote peers must know; made on the first start. \"\": authkey in\n"
              "node.state_dir. Copy it to the hosts that may join.")},
+    {"auth", "security", ENUM(security, securities),
+     DEFAULT("\"authenticated\"",
+             "What remote peers must do beyond proving the key: \"authenticated\" (nothing: who can\n"
+             "listen on the wire reads tasks and results, who can change what is on it can change\n"
+             "them) or \"encrypted\" (all that follows the proof, both ways; fabric.lane must not be\n"
+             "\"write\"). A client may ask for it in either case: FABRIC_SECURITY=encrypted.")},
     {"auth", "handshake_timeout",
      NUMBER(T_DURATION, handshake_timeout_ns, SECOND / 10, 60 * SECOND),
      DEFAULT("\"5s\"",

@@ -79,6 +79,9 @@ struct fab_options {
      * with its process, and what it took in its last moments may be told again.) Any local user of
      * the socket, and any remote one that holds the key, may use any id. */
     const char *client;
+    /* remote: not 0: nothing but an encrypted connection will do. 0: as $FABRIC_SECURITY ("encrypted" or
+     * "authenticated") and fabricd's auth.security say. */
+    uint32_t encrypted;
 };
 
 /* Opens a handle. address: "unix:PATH", "tcp://HOST[:PORT]", "verbs://HOST[:PORT]", or NULL for

@@ -24,7 +24,7 @@
 #include "core/hist.h"
 
 #define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
-#define SEG_LAYOUT 2u
+#define SEG_LAYOUT 3u
 
 #define SEG_QUEUES_MAX       64
 #define SEG_PRIORITIES       4
@@ -137,6 +137,7 @@ struct seg_link {
     char peer[64];
     char provider[16];
     char mode[8];
+    char security[16]; /* auth.security, as it is on this link */
     _Atomic uint32_t credits;   /* lane cells that may be sent */
     _Atomic uint32_t window;    /* most leases (worker) or tasks (producer) it may hold */
     _Atomic uint32_t in_flight; /* leases or tasks it holds */

@@ -306,11 +306,27 @@ static void unpark(struct local *l)
     at_store_rlx(&l->self->bell_parked, 0); /* nobody relies on when it is seen */
 }
 
+/* Before a wait sleeps: the time-out is looked at, and starts when it is looked at first, so that a
+ * short wait reads no clock. *net gets how long to sleep at most. miss: what the time-out says. */
+static int may_sleep(const struct local *l, int64_t timeout_ns, uint64_t *deadline, uint64_t *net,
+                     const char *miss)
+{
+    if (*deadline == 0)
+        *deadline = deadline_of(timeout_ns);
+    uint64_t now = clock_ns();
+    if (now >= *deadline)
+        return deadline_error(timeout_ns, miss);
+    if (local_fabric_gone(l))
+        return err_set(-EPIPE, "the fabric is closed");
+    *net = *deadline - now < WAKE_NET_NS ? *deadline - now : WAKE_NET_NS;
+    return 0;
+}
+
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
 {
     struct local *l = (struct local *)f;
     uint32_t slot = (uint32_t)id;
-    uint64_t deadline = 0, w;
+    uint64_t deadline = 0, net = 0, w;
     free_held(l);
     if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
@@ -321,21 +337,15 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
             return deadline_error(0, "the task is not done");
         if (spin_on(&l->spin))
             continue;
-        if (deadline == 0)
-            deadline = deadline_of(timeout_ns);
-        uint64_t now = clock_ns(), net = WAKE_NET_NS;
-        if (now >= deadline)
-            return deadline_error(timeout_ns, "the task was not done");
-        if (local_fabric_gone(l))
-            return err_set(-EPIPE, "the fabric is closed");
-        if (deadline - now < net)
-            net = deadline - now;
+        int rc = may_sleep(l, timeout_ns, &deadline, &net, "the task was not done");
+        if (rc < 0)
+            return rc;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1); /* S1 */
         if ((w = outcome_of(l, slot)))      /* S2 */
             break;
-        int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
+        rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
         else if (rc == -ETIMEDOUT && damaged(l, slot)) {
@@ -393,7 +403,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
 {
     struct local *l = (struct local *)f;
     uint32_t head = l->seg->slots, end;
-    uint64_t deadline = 0;
+    uint64_t deadline = 0, net = 0;
     size_t n;
     free_held(l);
     if (l->tasks.n == 0)
@@ -405,22 +415,16 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
             return deadline_error(0, "no task is done");
         if (spin_on(&l->spin))
             continue;
-        if (deadline == 0)
-            deadline = deadline_of(timeout_ns);
-        uint64_t now = clock_ns(), net = WAKE_NET_NS;
-        if (now >= deadline)
-            return deadline_error(timeout_ns, "no task was done");
-        if (local_fabric_gone(l))
-            return err_set(-EPIPE, "the fabric is closed");
-        if (deadline - now < net)
-            net = deadline - now;
+        int rc = may_sleep(l, timeout_ns, &deadline, &net, "no task was done");
+        if (rc < 0)
+            return rc;
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1);                              /* S1 */
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end); /* S2: all of them */
         if (n > 0)
             break;
-        int rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
+        rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         spin_miss(&l->spin);
         spin_start(&l->spin);
         n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end);

@@ -222,9 +222,10 @@ static json_t *link_json(const struct segment *s, uint32_t i)
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed) +
                  at_load_rlx(&p->counts[q].submitted);
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
+        "{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
         text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
-        text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode), "role",
+        text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode),
+        "security", text_of(l->security, sizeof l->security), "role",
         kind_of(p->roles), "state", "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
         (json_int_t)at_load_rlx(&l->window), "in_flight", (json_int_t)at_load_rlx(&l->in_flight),
         "tasks", (json_int_t)tasks, "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches),

@@ -237,9 +237,11 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
         *id = (fab_id)epoch << 32 | slot;
 }
 
-/* Enters the key of the task that the slot at the top of the stock will hold. 1: go on; 0: not now;
- * 2: it is a duplicate, and told. */
-static int enter_key(struct local *l, const struct fab_task *t, fab_id *id)
+enum entered { ENTERED, ENTERED_NOT_NOW, ENTERED_TWICE };
+
+/* Enters the key of the task that the slot at the top of the stock will hold. ENTERED_TWICE: it is a
+ * duplicate, and told. */
+static enum entered enter_key(struct local *l, const struct fab_task *t, fab_id *id)
 {
     slot_stock_settle(l->seg, &l->stock, l->me); /* the undertaker reads its word */
     uint32_t slot = l->stock.slot[l->stock.n - 1], entry;
@@ -248,19 +250,19 @@ static int enter_key(struct local *l, const struct fab_task *t, fab_id *id)
                         &entry, &l->lack_until)) {
     case KEY_ENTERED:
         l->key_entry = entry + 1;
-        return 1;
+        return ENTERED;
     case KEY_DUPLICATE:
         be_duplicate(l, t, id);
-        return 2;
+        return ENTERED_TWICE;
     case KEY_BUSY:
         renew_top(l);
         l->lack = LACK_KEY_BUSY;
-        return 0;
+        return ENTERED_NOT_NOW;
     case KEY_FULL:
         break;
     }
     l->lack = LACK_KEYS;
-    return 0;
+    return ENTERED_NOT_NOW;
 }
 
 /* The end of a submit that has entered a key; k: whether its task was accepted. */
@@ -294,8 +296,11 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
         l->lack = own ? LACK_SHARE : LACK_SLOTS;
         return 0;
     }
-    if (t->terms && t->terms->key && (rc = enter_key(l, t, ids)) != 1)
-        return rc / 2;
+    if (t->terms && t->terms->key) {
+        enum entered how = enter_key(l, t, ids);
+        if (how != ENTERED)
+            return how == ENTERED_TWICE; /* it has its outcome, which counts as accepted */
+    }
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
     solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;

@@ -9,6 +9,8 @@
 #include "core/error.h"
 #include "transport/control.h"
 
+#define SEALED 0x8000 /* in a frame's type */
+
 /* ---- bytes ---- */
 
 void ctl_put(struct ctl_buf *b, const void *bytes, uint32_t n)
@@ -118,12 +120,13 @@ int ctl_reader_next(struct ctl_reader *r, struct ctl_frame *f)
     len = le32toh(len);
     if (le32toh(magic) != CTL_MAGIC)
         return err_set(-EPROTO, "these bytes are not of this protocol");
-    if (len > CTL_BODY_MAX)
+    f->sealed = (le16toh(type) & SEALED) != 0;
+    if (len > CTL_BODY_MAX + (f->sealed ? SEAL_TAG : 0))
         return err_set(-EPROTO, "a frame of %u bytes is over the limit of %u", len, CTL_BODY_MAX);
     if (r->have < CTL_HEAD + len)
         return 0;
     f->version = le16toh(version);
-    f->type = le16toh(type);
+    f->type = le16toh(type) & (uint16_t)~SEALED;
     f->len = len;
     memcpy(f->body, r->buf + CTL_HEAD, len);
     r->have -= CTL_HEAD + len;
@@ -146,6 +149,38 @@ uint32_t ctl_frame_put(uint8_t *out, enum ctl_type type, const uint8_t *body, ui
     return CTL_HEAD + len;
 }
 
+uint32_t ctl_frame_seal(struct seal *s, uint8_t *out, enum ctl_type type, const uint8_t *body,
+                        uint32_t len)
+{
+    uint32_t n = ctl_frame_put(out, s->on ? type | SEALED : type, body, len), l;
+    if (!s->on)
+        return n;
+    l = htole32(len + SEAL_TAG);
+    memcpy(out + 8, &l, 4);
+    seal_put(s, out, CTL_HEAD, out + CTL_HEAD, len);
+    seal_sent(s);
+    return n + SEAL_TAG;
+}
+
+int ctl_frame_open(struct seal *s, struct ctl_frame *f)
+{
+    uint8_t head[CTL_HEAD];
+    if (f->sealed != s->on || (f->sealed && f->len < SEAL_TAG))
+        return err_set(-EPROTO, f->sealed ? "an encrypted frame where none belongs"
+                                          : "a frame that is not encrypted where all must be");
+    if (!f->sealed)
+        return 0;
+    (void)ctl_frame_put(head, f->type | SEALED, NULL, 0);
+    uint32_t l = htole32(f->len);
+    uint16_t version = htole16(f->version);
+    memcpy(head + 4, &version, 2);
+    memcpy(head + 8, &l, 4);
+    int rc = seal_open(s, head, sizeof head, f->body, f->len - SEAL_TAG);
+    f->len -= SEAL_TAG;
+    f->sealed = false;
+    return rc;
+}
+
 /* ---- bodies ---- */
 
 uint32_t ctl_put_hello(uint8_t *body, const struct ctl_hello *h)
@@ -161,6 +196,8 @@ uint32_t ctl_put_hello(uint8_t *body, const struct ctl_hello *h)
     ctl_put(&b, h->instance, sizeof h->instance);
     ctl_put_u32(&b, h->resume);
     ctl_put_u32(&b, h->window);
+    ctl_put_u32(&b, h->security);
+    ctl_put(&b, h->public, sizeof h->public);
     return b.at;
 }
 
@@ -180,6 +217,10 @@ int ctl_get_hello(const struct ctl_frame *f, struct ctl_hello *h)
     ctl_get(&b, h->instance, sizeof h->instance);
     h->resume = ctl_get_u32(&b);
     h->window = ctl_get_u32(&b);
+    h->security = ctl_get_u32(&b);
+    ctl_get(&b, h->public, sizeof h->public);
+    if (h->security >= CTL_SECURITIES)
+        return err_set(-EPROTO, "a HELLO frame with numbers out of range");
     return done(&b, "HELLO");
 }
 
@@ -188,14 +229,23 @@ uint32_t ctl_put_challenge(uint8_t *body, const struct ctl_challenge *c)
     struct ctl_buf b = writer(body, CTL_BODY_MAX);
     ctl_put(&b, c->nonce, sizeof c->nonce);
     ctl_put_u32(&b, c->version);
+    ctl_put_u32(&b, c->security);
+    ctl_put(&b, c->public, sizeof c->public);
     return b.at;
 }
 
 int ctl_get_challenge(const struct ctl_frame *f, struct ctl_challenge *c)
 {
     struct ctl_buf b = reader(f->body, f->len);
+    memset(c, 0, sizeof *c);
     ctl_get(&b, c->nonce, sizeof c->nonce);
     c->version = ctl_get_u32(&b);
+    if (!b.bad && c->version != CTL_VERSION)
+        return 0; /* what follows is of that version's making; it is refused for it */
+    c->security = ctl_get_u32(&b);
+    ctl_get(&b, c->public, sizeof c->public);
+    if (c->security >= CTL_SECURITIES)
+        return err_set(-EPROTO, "a CHALLENGE frame with numbers out of range");
     return done(&b, "CHALLENGE");
 }
 

@@ -21,6 +21,13 @@
  * ctl_welcome} transcript = every byte of HELLO's and CHALLENGE's bodies. WELCOME's payload is
  * covered by its HMAC too. Comparison is constant time (libsodium).
  *
+ * Encryption: either side may demand it (HELLO's `security`; CHALLENGE's is what it will be). HELLO and
+ * CHALLENGE carry fresh X25519 keys for it; what they agree on and the HMAC key over the transcript make
+ * the keys of this connection, so that who learns the key later can't read what was said before. From
+ * PROOF on the client's frames and from WELCOME on the server's are sealed (seal.h), and so is the lane.
+ * Who changes `security` on the way changes the transcript: the proofs fail. A REFUSE in place of WELCOME
+ * is readable, as the two may have no key in common.
+ *
  * Sessions: a handle that may produce draws a random 128-bit number, its instance, when it is made,
  * and shows it in every HELLO. With `resume` it says that it has had a link before and wants its
  * tasks back; WELCOME's `session` says what it gets. The number is as secret as the connection: it
@@ -34,6 +41,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "core/admin.h"
+#include "transport/seal.h"
 #include "transport/transport.h"
 
 #define CTL_MAGIC    0x42414654u /* "TFAB" */
@@ -66,12 +74,13 @@ enum ctl_type {
 struct ctl_frame {
     uint16_t version, type;
     uint32_t len;
-    uint8_t body[CTL_BODY_MAX];
+    bool sealed; /* ctl_frame_open() has not been called yet */
+    uint8_t body[CTL_BODY_MAX + SEAL_TAG];
 };
 
 /* Collects bytes into frames; its memory is one frame. Zeroed at the start. */
 struct ctl_reader {
-    uint8_t buf[CTL_HEAD + CTL_BODY_MAX];
+    uint8_t buf[CTL_HEAD + CTL_BODY_MAX + SEAL_TAG];
     uint32_t have;
 };
 
@@ -98,6 +107,12 @@ uint64_t ctl_get_u64(struct ctl_buf *b);
 /* A frame of this type with the bytes of body, into out (CTL_HEAD + len bytes); returns its length.
  */
 uint32_t ctl_frame_put(uint8_t *out, enum ctl_type type, const uint8_t *body, uint32_t len);
+/* The same, sealed where s is on: up to SEAL_TAG bytes more. It must be sent. */
+uint32_t ctl_frame_seal(struct seal *s, uint8_t *out, enum ctl_type type, const uint8_t *body,
+                        uint32_t len);
+/* What the reader gave, opened where s is on. -EPROTO: it is sealed and should not be, or the other way;
+ * -EBADMSG. */
+int ctl_frame_open(struct seal *s, struct ctl_frame *f) __attribute__((warn_unused_result));
 
 /* ---- bodies ---- */
 
@@ -105,7 +120,10 @@ uint32_t ctl_frame_put(uint8_t *out, enum ctl_type type, const uint8_t *body, ui
 #define CTL_MAC    32
 #define CTL_NAME   64
 #define CTL_INSTANCE 16
+#define CTL_PUBLIC 32
 #define CTL_QUEUES 64
+
+enum ctl_security { CTL_PLAIN, CTL_ENCRYPTED, CTL_SECURITIES };
 
 struct ctl_hello {
     uint32_t version_min, version_max;
@@ -117,6 +135,8 @@ struct ctl_hello {
     uint8_t instance[CTL_INSTANCE];
     uint32_t resume; /* the handle has had a link before */
     uint32_t window; /* with resume: the places of its task table, above all its refs' low halves */
+    uint32_t security; /* enum ctl_security: the least that it takes */
+    uint8_t public[CTL_PUBLIC]; /* of its X25519 key for this connection */
 };
 
 enum ctl_session {
@@ -129,6 +149,8 @@ enum ctl_session {
 struct ctl_challenge {
     uint8_t nonce[CTL_NONCE];
     uint32_t version;
+    uint32_t security; /* enum ctl_security: what it is */
+    uint8_t public[CTL_PUBLIC];
 };
 
 struct ctl_welcome {
@@ -208,12 +230,21 @@ int ctl_get_admin_reply(const struct ctl_frame *f, struct ctl_admin_reply *r)
 /* The transcript's hash state, on either side. */
 struct ctl_handshake {
     uint8_t key[32];
-    uint8_t hello[512], challenge[64];
+    uint8_t hello[512], challenge[128];
     uint32_t hello_len, challenge_len;
     uint8_t proof[CTL_MAC];
+    uint8_t secret[CTL_PUBLIC]; /* our half of the connection's X25519 key */
+};
+
+/* One side's view of an encrypted connection. Zeroed: plain. */
+struct ctl_seals {
+    struct seal tx, rx;           /* control frames */
+    struct seal lane_tx, lane_rx; /* batches */
 };
 
 void hs_init(struct ctl_handshake *h, const uint8_t key[32]);
+/* Draws this connection's X25519 key; its public half is for HELLO or CHALLENGE. */
+void hs_draw(struct ctl_handshake *h, uint8_t public[CTL_PUBLIC]);
 /* Both sides note the bodies of HELLO and CHALLENGE as they pass. -EPROTO: over their size. */
 int hs_note_hello(struct ctl_handshake *h, const uint8_t *body, uint32_t len)
     __attribute__((warn_unused_result));
@@ -227,6 +258,10 @@ int hs_check_client(struct ctl_handshake *h, const uint8_t *mac, uint32_t len)
 /* The server's proof over the welcome body that follows it. */
 void hs_server_proof(struct ctl_handshake *h, const uint8_t *welcome, uint32_t len,
                      uint8_t mac[CTL_MAC]);
+/* The keys of an encrypted connection, from the noted transcript and the peer's public half; all seals
+ * are on then. -EACCES: a public half that makes no secret. */
+int hs_seals(const struct ctl_handshake *h, bool server, const uint8_t peer[CTL_PUBLIC],
+             struct ctl_seals *out) __attribute__((warn_unused_result));
 int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *welcome,
                     uint32_t len) __attribute__((warn_unused_result));
 

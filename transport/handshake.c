@@ -4,6 +4,10 @@
  *
  * Both are over the whole transcript with fresh nonces of either side, and start with different
  * words: neither a recorded proof nor the other side's own can be played back.
+ *
+ * And the keys of an encrypted connection: a master key is the same HMAC over the transcript and the
+ * secret that the two fresh X25519 keys make, and crypto_kdf derives one for each use and direction
+ * from it. The HMAC's key alone reads nothing; who sits between without it fails at the proofs.
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,6 +17,8 @@
 #include "transport/control.h"
 
 static_assert(crypto_auth_hmacsha256_BYTES == CTL_MAC, "the MAC is HMAC-SHA256's");
+static_assert(crypto_scalarmult_curve25519_BYTES == CTL_PUBLIC, "the keys are X25519's");
+static_assert(crypto_kdf_KEYBYTES == CTL_MAC, "the HMAC is a master key");
 
 void hs_init(struct ctl_handshake *h, const uint8_t key[32])
 {
@@ -87,5 +93,36 @@ int hs_check_server(struct ctl_handshake *h, const uint8_t *mac, const uint8_t *
     hs_server_proof(h, welcome, len, want);
     if (sodium_memcmp(mac, want, CTL_MAC) != 0)
         return err_set(-EACCES, "the server does not know the key");
+    return 0;
+}
+
+/* ---- an encrypted connection ---- */
+
+void hs_draw(struct ctl_handshake *h, uint8_t public[CTL_PUBLIC])
+{
+    randombytes_buf(h->secret, sizeof h->secret);
+    crypto_scalarmult_curve25519_base(public, h->secret);
+}
+
+static void derive(struct seal *s, uint64_t use, const uint8_t master[CTL_MAC])
+{
+    s->on = true;
+    s->n = 0;
+    crypto_kdf_derive_from_key(s->key, sizeof s->key, use, "tfabrick", master);
+}
+
+int hs_seals(const struct ctl_handshake *h, bool server, const uint8_t peer[CTL_PUBLIC],
+             struct ctl_seals *out)
+{
+    uint8_t shared[CTL_PUBLIC], master[CTL_MAC];
+    if (crypto_scalarmult_curve25519(shared, h->secret, peer) != 0)
+        return err_set(-EACCES, "the peer's X25519 key is none");
+    mac_of(h, "taskfabric keys", shared, sizeof shared, NULL, 0, master);
+    derive(server ? &out->rx : &out->tx, 1, master);
+    derive(server ? &out->tx : &out->rx, 2, master);
+    derive(server ? &out->lane_rx : &out->lane_tx, 3, master);
+    derive(server ? &out->lane_tx : &out->lane_rx, 4, master);
+    sodium_memzero(shared, sizeof shared);
+    sodium_memzero(master, sizeof master);
     return 0;
 }

@@ -18,6 +18,7 @@
  */
 #include <endian.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include "core/error.h"
@@ -25,6 +26,7 @@
 
 #define NOTES 2u
 #define HEAD  ((uint32_t)sizeof(struct lane_head))
+#define ALONE (HEAD + SEAL_TAG) /* most of a head without a batch */
 
 struct cell_ref { /* an operation's context */
     uint8_t kind;
@@ -60,6 +62,8 @@ struct lane {
     uint32_t used;    /* bytes in the batch being built, HEAD included; 0: none */
     uint32_t records;
     bool written;     /* WRITE: the batch is written, its announcement is not yet posted */
+    bool sealed;      /* it is encrypted, with `sealed_credits` in its head, and not yet posted */
+    uint32_t sealed_credits;
     uint32_t credits; /* cells of the peer's we may fill */
     uint32_t in_flight;
     bool injected; /* since the last message that is heard of */
@@ -90,7 +94,8 @@ int lane_choose(enum lane_mode wanted, const struct tr_caps *caps)
 
 static bool params_sound(const struct lane_params *p)
 {
-    return (p->mode == LANE_WRITE || p->mode == LANE_SEND) && p->cell >= 1024 &&
+    return (p->mode == LANE_SEND || (p->mode == LANE_WRITE && !p->tx_seal.on && !p->rx_seal.on)) &&
+           p->tx_seal.on == p->rx_seal.on && p->cell >= 1024 &&
            p->cell % 64 == 0 && p->cell <= 1u << 20 && p->cells >= 2 && p->cells <= 256 &&
            !(p->cells & (p->cells - 1));
 }
@@ -108,10 +113,11 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     if (!l)
         return err_set(-ENOMEM, "no memory for a lane");
     tr->caps(dom, &caps);
-    if (caps.inject_max < HEAD) {
+    if (caps.inject_max < HEAD + seal_tail(&p->tx_seal)) {
         free(l);
         return err_set(-ENOTSUP, "%s (%s) sends %u bytes at once at most; a lane needs %u",
-                       caps.provider, caps.device, caps.inject_max, HEAD);
+                       caps.provider, caps.device, caps.inject_max,
+                       HEAD + seal_tail(&p->tx_seal));
     }
     l->tr = tr;
     l->dom = dom;
@@ -223,6 +229,9 @@ void lane_free(struct lane *l)
         l->tr->mr_close(l->rx_mr);
     if (l->mr)
         l->tr->mr_close(l->mr);
+    if (l->p.tx_seal.on && l->mem)
+        sodium_memzero(l->mem, l->mem_len);
+    sodium_memzero(&l->p, sizeof l->p);
     free(l->mem);
     free(l->refs);
     free(l->again);
@@ -233,14 +242,23 @@ void lane_free(struct lane *l)
 
 /* ---- receiving ---- */
 
-static int take_head(struct lane *l, const uint8_t *from, struct lane_head *h)
+/* len: of the message, head and all. */
+static int take_head(struct lane *l, uint8_t *from, uint32_t len, struct lane_head *h)
 {
+    uint32_t tail = seal_tail(&l->p.rx_seal);
     memcpy(h, from, sizeof *h); /* read once */
     h->seq = le32toh(h->seq);
     h->len = le32toh(h->len);
     h->incarnation = le32toh(h->incarnation);
     h->credits = le16toh(h->credits);
     h->records = le16toh(h->records);
+    if (tail) {
+        if (h->len != len - HEAD - tail)
+            return err_set(-EPROTO, "a sealed batch of %u bytes in a message of %u", h->len, len);
+        int rc = seal_open(&l->p.rx_seal, from, HEAD, from + HEAD, h->len);
+        if (rc < 0)
+            return rc;
+    }
     if (h->incarnation != l->p.incarnation)
         return err_set(-EPROTO, "a batch of another incarnation of the link");
     if (h->credits > l->p.cells - l->credits)
@@ -271,10 +289,10 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
 {
     struct lane_head h;
     bool send = l->p.mode == LANE_SEND;
-    const uint8_t *buf = send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64;
-    if (len < HEAD)
+    uint8_t *buf = send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * 64;
+    if (len < HEAD + seal_tail(&l->p.rx_seal))
         return err_set(-EPROTO, "a message of %u bytes is no batch", len);
-    int rc = take_head(l, buf, &h);
+    int rc = take_head(l, buf, len, &h);
     if (rc < 0)
         return rc;
     if (h.len == 0) /* credits alone */
@@ -342,7 +360,7 @@ void lane_rx_release(struct lane *l)
 
 uint32_t lane_tx_max(const struct lane *l)
 {
-    return l->p.cell - HEAD;
+    return l->p.cell - HEAD - seal_tail(&l->p.tx_seal);
 }
 
 void *lane_tx_room(struct lane *l, uint32_t len)
@@ -358,7 +376,7 @@ void *lane_tx_room(struct lane *l, uint32_t len)
         l->records = 0;
     }
     /* 65535 records is what the head can count */
-    if (len > l->p.cell - l->used || l->records == UINT16_MAX)
+    if (len > l->p.cell - l->used - seal_tail(&l->p.tx_seal) || l->records == UINT16_MAX || l->sealed)
         return NULL;
     return l->tx + (size_t)l->tx_next * l->p.cell + l->used;
 }
@@ -378,16 +396,48 @@ static struct lane_head make_head(const struct lane *l, uint32_t len, uint32_t r
                               .records = htole16((uint16_t)records)};
 }
 
+/* A head without a batch behind it, sealed where that is asked for. Returns its length. */
+static uint32_t put_head(const struct lane *l, uint32_t len, uint32_t records, uint8_t to[ALONE])
+{
+    struct lane_head h = make_head(l, len, records);
+    memcpy(to, &h, sizeof h);
+    if (l->p.tx_seal.on)
+        seal_put(&l->p.tx_seal, to, HEAD, to + HEAD, 0);
+    return HEAD + seal_tail(&l->p.tx_seal);
+}
+
+static void head_sent(struct lane *l, uint32_t credits, bool injected)
+{
+    l->owed -= credits;
+    l->injected = injected;
+    seal_sent(&l->p.tx_seal);
+}
+
 /* A head alone, by injection: no buffer to keep. */
 static int send_head(struct lane *l, uint32_t len, uint32_t records)
 {
-    struct lane_head h = make_head(l, len, records);
-    int rc = l->tr->post_send(l->ep, &h, sizeof h, l->mr, NULL, TR_INJECT);
-    if (rc == 0) {
-        l->owed = 0;
-        l->injected = true;
-    }
+    uint8_t h[ALONE];
+    uint32_t n = put_head(l, len, records, h);
+    int rc = l->tr->post_send(l->ep, h, n, l->mr, NULL, TR_INJECT);
+    if (rc == 0)
+        head_sent(l, l->owed, true);
     return rc;
+}
+
+/* Puts the head before the batch in its cell, and seals it, once: a batch that could not be posted is
+ * posted as it is. Returns the message's length. */
+static uint32_t finish_batch(struct lane *l, uint8_t *cell)
+{
+    uint32_t tail = seal_tail(&l->p.tx_seal);
+    if (!l->sealed) {
+        struct lane_head h = make_head(l, l->used - HEAD, l->records);
+        memcpy(cell, &h, sizeof h);
+        l->sealed_credits = l->owed;
+        if (tail)
+            seal_put(&l->p.tx_seal, cell, HEAD, cell + HEAD, l->used - HEAD);
+        l->sealed = tail > 0;
+    }
+    return l->used + tail;
 }
 
 static int post_batch(struct lane *l)
@@ -399,14 +449,13 @@ static int post_batch(struct lane *l)
     ref->kind = REF_TX;
     ref->index = i;
     if (l->p.mode == LANE_SEND) {
-        struct lane_head h = make_head(l, len, l->records);
-        bool inject = l->used <= l->inject_max;
-        memcpy(cell, &h, sizeof h);
-        rc = l->tr->post_send(l->ep, cell, l->used, l->mr, ref, inject ? TR_INJECT : 0);
+        uint32_t n = finish_batch(l, cell);
+        bool inject = n <= l->inject_max;
+        rc = l->tr->post_send(l->ep, cell, n, l->mr, ref, inject ? TR_INJECT : 0);
         if (rc < 0)
             return rc;
-        l->owed = 0;
-        l->injected = inject;
+        l->sealed = false;
+        head_sent(l, l->sealed_credits, inject);
         if (!inject) {
             l->tx_busy[i]++;
             l->in_flight++;
@@ -457,7 +506,7 @@ int lane_tx_flush(struct lane *l)
 
 int lane_tx_settle(struct lane *l)
 {
-    struct lane_head h = make_head(l, 0, 0);
+    uint8_t h[ALONE];
     int rc;
     if (l->closed)
         return err_set(-ENOTCONN, "the lane is closed");
@@ -465,13 +514,13 @@ int lane_tx_settle(struct lane *l)
         return 0;
     if (!l->injected)
         return 1;
-    memcpy(l->last, &h, sizeof h);
+    uint32_t n = put_head(l, 0, 0, h);
+    memcpy(l->last, h, n);
     l->last_ref.kind = REF_LAST;
-    rc = l->tr->post_send(l->ep, l->last, sizeof h, l->mr, &l->last_ref, 0);
+    rc = l->tr->post_send(l->ep, l->last, n, l->mr, &l->last_ref, 0);
     if (rc < 0)
         return rc == -EAGAIN ? 0 : close_lane(l, rc);
-    l->owed = 0;
-    l->injected = false;
+    head_sent(l, l->owed, false);
     l->in_flight++;
     return 0;
 }

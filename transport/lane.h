@@ -21,6 +21,10 @@
  * a batch that fails closes the lane with -EPROTO. The records inside are the next layer's to
  * check.
  *
+ * Encrypted (seal.h), each batch is sealed in its cell when it is posted, the head readable and covered by
+ * the tag, and opened in the receive buffer, which nobody else can write to in SEND mode. In WRITE mode
+ * the peer's network card could alter a cell between its check and its use: not offered.
+ *
  * A post that the transport refuses for now (-EAGAIN) is tried again at the next event or flush;
  * nothing is lost by it.
  *
@@ -31,6 +35,7 @@
 #ifndef FABRIC_LANE_H
 #define FABRIC_LANE_H
 
+#include "transport/seal.h"
 #include "transport/transport.h"
 
 enum lane_mode { LANE_AUTO, LANE_WRITE, LANE_SEND };
@@ -49,6 +54,7 @@ struct lane_params {
     uint32_t cell;       /* bytes, multiple of 64 */
     uint32_t cells;      /* power of two, each direction */
     uint32_t incarnation;
+    struct seal tx_seal, rx_seal; /* on: batches are encrypted; SEND mode only */
 };
 
 struct lane;

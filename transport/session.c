@@ -45,6 +45,7 @@ struct session {
     struct ctl_reader in;
     struct ctl_frame frame;
     struct ctl_handshake hs;
+    struct ctl_seals seals;
     struct ctl_welcome welcome;
     struct session_info info;
     const struct tr_ops *tr;
@@ -155,10 +156,10 @@ static int connected(struct session *s)
 
 static int send_frame(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)
 {
-    uint8_t out[CTL_HEAD + 1024];
-    if (len > sizeof out - CTL_HEAD)
+    uint8_t out[CTL_HEAD + 1024 + SEAL_TAG];
+    if (len > sizeof out - CTL_HEAD - SEAL_TAG)
         return err_set(-EMSGSIZE, "a control frame of %u bytes", len);
-    uint32_t n = ctl_frame_put(out, type, body, len), at = 0;
+    uint32_t n = ctl_frame_seal(&s->seals.tx, out, type, body, len), at = 0;
     while (at < n) {
         ssize_t put = send(s->fd, out + at, n - at, MSG_NOSIGNAL);
         if (put > 0) {
@@ -189,11 +190,24 @@ static int fill(struct session *s)
     return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
 }
 
+/* The next frame, opened, into s->frame. As ctl_reader_next(). */
+static int next_frame(struct session *s)
+{
+    int rc = ctl_reader_next(&s->in, &s->frame);
+    if (rc != 1)
+        return rc;
+    /* who refuses our proof has no key in common with us */
+    if (s->stage == WELCOME && s->frame.type == CTL_REFUSE && !s->frame.sealed)
+        return 1;
+    rc = ctl_frame_open(&s->seals.rx, &s->frame);
+    return rc < 0 ? rc : 1;
+}
+
 /* The next frame, into s->frame, which must be of this type. -EAGAIN: it has not come yet. */
 static int expect(struct session *s, enum ctl_type type)
 {
     int rc;
-    while ((rc = ctl_reader_next(&s->in, &s->frame)) == 0) {
+    while ((rc = next_frame(s)) == 0) {
         rc = fill(s);
         if (rc <= 0)
             return rc == 0 ? -EAGAIN : rc;
@@ -228,10 +242,26 @@ static int load_key(struct session *s, const struct fab_options *opts)
     return rc;
 }
 
+/* The caller's word, or else the user's. */
+static int wanted_security(struct session *s, const struct fab_options *opts)
+{
+    const char *text = getenv("FABRIC_SECURITY");
+    s->hello.security = opts->encrypted ? CTL_ENCRYPTED : CTL_PLAIN;
+    if (opts->encrypted || !text || !*text || strcmp(text, "authenticated") == 0)
+        return 0;
+    s->hello.security = CTL_ENCRYPTED;
+    return strcmp(text, "encrypted") == 0
+               ? 0
+               : err_set(-EINVAL, "FABRIC_SECURITY is \"%.40s\"; set it to \"encrypted\" or "
+                                  "\"authenticated\"",
+                         text);
+}
+
 static int say_hello(struct session *s)
 {
     uint8_t body[512];
     randombytes_buf(s->hello.nonce, sizeof s->hello.nonce);
+    hs_draw(&s->hs, s->hello.public);
     uint32_t len = ctl_put_hello(body, &s->hello);
     int rc = hs_note_hello(&s->hs, body, len);
     return rc < 0 ? rc : send_frame(s, CTL_HELLO, body, len);
@@ -247,12 +277,18 @@ static int on_challenge(struct session *s)
     if (rc == 0 && c.version != CTL_VERSION)
         rc = err_set(-EPROTO, "%s:%s speaks protocol version %u, this program %u", s->host, s->port,
                      c.version, CTL_VERSION);
+    if (rc == 0 && c.security < s->hello.security)
+        rc = err_set(-EACCES, "%s:%s does not encrypt, which was asked for ($FABRIC_SECURITY)",
+                     s->host, s->port);
     if (rc == 0)
         rc = hs_note_challenge(&s->hs, s->frame.body, s->frame.len);
     if (rc < 0)
         return rc;
     hs_client_proof(&s->hs, mac);
-    return send_frame(s, CTL_PROOF, mac, sizeof mac);
+    rc = send_frame(s, CTL_PROOF, mac, sizeof mac);
+    if (rc == 0 && c.security == CTL_ENCRYPTED)
+        rc = hs_seals(&s->hs, false, c.public, &s->seals);
+    return rc;
 }
 
 static int on_welcome(struct session *s)
@@ -325,7 +361,7 @@ static int refusal(struct session *s, int rc)
     int n;
     snprintf(why, sizeof why, "%s", err_text(rc));
     s->deadline = clock_ns() + REFUSAL_NS;
-    while ((n = ctl_reader_next(&s->in, &s->frame)) == 0)
+    while ((n = next_frame(s)) == 0)
         if ((n = fill(s)) < 0 || (n == 0 && await(s, POLLIN) < 0))
             break;
     if (n == 1 && s->frame.type == CTL_REFUSE && ctl_get_refuse(&s->frame, &r) == 0)
@@ -364,7 +400,9 @@ static int offer_lane(struct session *s)
     struct lane_params p = {.mode = (enum lane_mode)w->lane_mode,
                             .cell = w->cell,
                             .cells = w->cells,
-                            .incarnation = w->incarnation};
+                            .incarnation = w->incarnation,
+                            .tx_seal = s->seals.lane_tx,
+                            .rx_seal = s->seals.lane_rx};
     struct tr_remote ours;
     uint8_t body[64];
     s->tr = &tr_ofi;
@@ -498,6 +536,8 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     h->resume = self->resume;
     h->window = self->window;
     int rc = load_key(s, opts);
+    if (rc == 0)
+        rc = wanted_security(s, opts);
     if (rc == 0 && with_data && !self->resume)
         rc = check_device(provider);
     if (rc == 0)
@@ -617,7 +657,7 @@ static void heed_ping(struct session *s)
 static int take_frames(struct session *s)
 {
     int rc;
-    while ((rc = ctl_reader_next(&s->in, &s->frame)) == 1) {
+    while ((rc = next_frame(s)) == 1) {
         switch (s->frame.type) {
         case CTL_PING:
             heed_ping(s);
@@ -731,8 +771,8 @@ void session_break(struct session *s)
 void session_close(struct session *s)
 {
     if (s->fd >= 0 && !s->broken) {
-        uint8_t bye[CTL_HEAD];
-        uint32_t n = ctl_frame_put(bye, CTL_BYE, NULL, 0);
+        uint8_t bye[CTL_HEAD + SEAL_TAG];
+        uint32_t n = ctl_frame_seal(&s->seals.tx, bye, CTL_BYE, NULL, 0);
         (void)!send(s->fd, bye, n,
                     MSG_NOSIGNAL | MSG_DONTWAIT); /* the closed connection says the same */
     }
@@ -749,6 +789,7 @@ void session_close(struct session *s)
     if (s->list)
         freeaddrinfo(s->list);
     sodium_memzero(&s->hs, sizeof s->hs);
+    sodium_memzero(&s->seals, sizeof s->seals);
     free(s->status);
     drop_admin(s);
     free(s);

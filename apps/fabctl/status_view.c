@@ -218,7 +218,7 @@ static void view_participants(const json_t *participants, struct text *to)
 
 static void view_links(const json_t *links, struct text *to)
 {
-    char head[] = "<peer|<name|<role|<provider|<lane|<state|credits|in flight|tasks|rate";
+    char head[] = "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|tasks|rate";
     struct table t;
     size_t i;
     json_t *l;
@@ -230,6 +230,7 @@ static void view_links(const json_t *links, struct text *to)
         cell_text(&t, l, "role");
         cell_text(&t, l, "provider");
         cell_text(&t, l, "mode");
+        cell_text(&t, l, "security");
         cell_text(&t, l, "state");
         cell_whole(&t, l, "credits");
         cell_whole(&t, l, "in_flight");

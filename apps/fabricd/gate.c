@@ -120,8 +120,9 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         g->up++;
         g->moved = true;
         pulse_heard(&p->pulse, p->link, clock_ns());
-        log_info("link to %s (%s) is up: %s, %s", p->from, p->hello.name, p->hello.provider,
-                 p->mode == LANE_WRITE ? "write" : "send");
+        log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
+                 p->mode == LANE_WRITE ? "write" : "send",
+                 p->security == CTL_ENCRYPTED ? ", encrypted" : "");
         return;
     }
     int rc = lane_on_event(p->lane, ev);

@@ -239,6 +239,7 @@ static int enter(struct link *k, const struct link_params *p)
     snprintf(sl->peer, sizeof sl->peer, "%s", p->peer);
     snprintf(sl->provider, sizeof sl->provider, "%s", p->provider);
     snprintf(sl->mode, sizeof sl->mode, "%s", p->mode == LANE_WRITE ? "write" : "send");
+    snprintf(sl->security, sizeof sl->security, "%s", p->encrypted ? "encrypted" : "authenticated");
     return 0;
 }
 

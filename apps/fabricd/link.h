@@ -38,6 +38,7 @@ struct link_params {
     const char *peer; /* address */
     const char *provider;
     enum lane_mode mode;
+    bool encrypted;
     uint32_t lease_window, submit_window;
     uint32_t pid; /* the daemon's own: the participant lives as long as it */
     const struct identity *identity; /* of a producer; NULL: its tasks can't be taken up */

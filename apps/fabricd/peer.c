@@ -73,6 +73,7 @@ void peer_close(struct peer *p, const char *why)
     if (p->next)
         p->next->prev = p->prev;
     sodium_memzero(&p->hs, sizeof p->hs);
+    sodium_memzero(&p->seals, sizeof p->seals);
     free(p->out);
     free(p);
     d->stirred = true;
@@ -96,13 +97,14 @@ static int flush_out(struct peer *p)
 
 int peer_send(struct peer *p, enum ctl_type type, const uint8_t *body, uint32_t len)
 {
-    if (p->out_len + CTL_HEAD + len > OUT_MAX)
+    uint32_t most = CTL_HEAD + len + SEAL_TAG;
+    if (p->out_len + most > OUT_MAX)
         return err_set(-ENOBUFS, "it does not read what it asked for");
-    uint8_t *more = realloc(p->out, p->out_len + CTL_HEAD + len);
+    uint8_t *more = realloc(p->out, p->out_len + most);
     if (!more)
         return err_set(-ENOMEM, "no memory");
     p->out = more;
-    p->out_len += ctl_frame_put(p->out + p->out_len, type, body, len);
+    p->out_len += ctl_frame_seal(&p->seals.tx, p->out + p->out_len, type, body, len);
     return flush_out(p);
 }
 
@@ -135,7 +137,7 @@ void peer_ping(struct peer *p, const struct pulse_conf *c)
 static int on_hello(struct peer *p, const struct ctl_frame *f)
 {
     struct daemon *d = p->g->d;
-    struct ctl_challenge c = {.version = CTL_VERSION};
+    struct ctl_challenge c = {.version = CTL_VERSION, .security = CTL_PLAIN};
     uint8_t body[256];
     char text[200];
     int rc = ctl_get_hello(f, &p->hello);
@@ -161,6 +163,11 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
     }
     hs_init(&p->hs, p->g->key);
     randombytes_buf(c.nonce, sizeof c.nonce);
+    if (d->conf->security == CONF_ENCRYPTED || p->hello.security == CTL_ENCRYPTED) {
+        c.security = CTL_ENCRYPTED;
+        hs_draw(&p->hs, c.public);
+    }
+    p->security = (enum ctl_security)c.security;
     uint32_t len = ctl_put_challenge(body, &c);
     rc = hs_note_hello(&p->hs, f->body, f->len);
     if (rc == 0)
@@ -217,7 +224,13 @@ static int make_link(struct peer *p)
 {
     struct daemon *d = p->g->d;
     const struct conf *c = d->conf;
-    int mode = lane_choose((enum lane_mode)c->lane, &p->carrier->caps);
+    int wanted = c->lane;
+    if (p->security == CTL_ENCRYPTED && wanted == LANE_WRITE)
+        return peer_refuse(p, -ENOTSUP,
+                           "this fabricd moves batches by one-sided writes, which can't be encrypted: "
+                           "set fabric.lane = \"auto\" in its configuration");
+    int mode = lane_choose(p->security == CTL_ENCRYPTED ? LANE_SEND : (enum lane_mode)wanted,
+                           &p->carrier->caps);
     if (mode < 0)
         return peer_refuse(p, mode, err_text(mode));
     p->mode = (enum lane_mode)mode;
@@ -231,6 +244,7 @@ static int make_link(struct peer *p)
                              .peer = p->from,
                              .provider = p->hello.provider,
                              .mode = p->mode,
+                             .encrypted = p->security == CTL_ENCRYPTED,
                              .lease_window = c->lease_window,
                              .submit_window =
                                  c->submit_window < d->seg.slots ? c->submit_window : d->seg.slots,
@@ -300,6 +314,8 @@ static int on_proof(struct peer *p, const struct ctl_frame *f)
         return peer_refuse(p, rc,
                       "the key does not match: use the authkey of this fabricd (--key-file or "
                       "$FABRIC_KEY_FILE)");
+    if (p->security == CTL_ENCRYPTED && (rc = hs_seals(&p->hs, true, p->hello.public, &p->seals)) < 0)
+        return peer_refuse(p, rc, err_text(rc));
     if (p->hello.provider[0]) {
         p->carrier = carrier_for(p->g->d, p->hello.provider);
         rc = make_link(p);
@@ -320,7 +336,9 @@ static int on_offer(struct peer *p, const struct ctl_frame *f)
     struct lane_params lp = {.mode = p->mode,
                              .cell = (uint32_t)c->lane_cell,
                              .cells = c->lane_cells,
-                             .incarnation = p->incarnation};
+                             .incarnation = p->incarnation,
+                             .tx_seal = p->seals.lane_tx,
+                             .rx_seal = p->seals.lane_rx};
     int rc = ctl_get_remote(f, &theirs);
     if (rc == 0)
         rc = lane_new(&p->lane, p->carrier->tr, p->carrier->dom, &lp, &ours);
@@ -393,7 +411,9 @@ static int read_frames(struct peer *p)
         pulse_heard(&p->pulse, p->link, clock_ns());
         int rc;
         while ((rc = ctl_reader_next(&p->in, &p->g->frame)) == 1) {
-            rc = on_frame(p, &p->g->frame);
+            rc = ctl_frame_open(&p->seals.rx, &p->g->frame);
+            if (rc == 0)
+                rc = on_frame(p, &p->g->frame);
             if (rc < 0)
                 return rc;
         }

@@ -37,6 +37,8 @@ struct peer {
     struct ctl_reader in;
     struct ctl_handshake hs;
     struct ctl_hello hello;
+    enum ctl_security security;
+    struct ctl_seals seals;
     uint8_t ticket[CTL_TICKET];
     uint32_t incarnation;
     uint8_t *out; /* bytes that the socket did not take yet */

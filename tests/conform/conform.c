@@ -64,7 +64,8 @@ static void begin(const char *tables)
     char all[512], host[64] = "127.0.0.1";
     cr_assert(which && build, "set CONFORM and BUILD_DIR");
     bool verbs = strncmp(which, "verbs-", 6) == 0;
-    snprintf(all, sizeof all, "%s\n[fabric]\nprovider = \"%s\"\nlane = \"%s\"\n", tables,
+    snprintf(all, sizeof all, "%s\n[auth]\nsecurity = \"%s\"\n[fabric]\nprovider = \"%s\"\nlane = \"%s\"\n",
+             tables, strstr(which, "-encrypted") ? "encrypted" : "authenticated",
              verbs ? "verbs" : "tcp", strstr(which, "-write") ? "write" : "send");
     cr_assert_eq(kernel_register_builtin(), 0);
     if (verbs)

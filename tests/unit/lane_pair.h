@@ -21,6 +21,21 @@
 #define INCARNATION 77u
 #define HEAD        ((uint32_t)sizeof(struct lane_head))
 
+/* Whether pairs are encrypted. */
+static bool sealed_pair;
+/* Bytes of a batch's cell that hold no records. */
+#define OVERHEAD (HEAD + (sealed_pair ? SEAL_TAG : 0))
+
+/* Each test runs in both modes, and encrypted. */
+#define ALL(name)                                                                                  \
+    BOTH(name);                                                                                    \
+    Test(sealed, name)                                                                             \
+    {                                                                                              \
+        sealed_pair = true;                                                                        \
+        name(LANE_SEND);                                                                           \
+    }                                                                                              \
+    static void name(enum lane_mode mode)
+
 /* Each test runs in both modes. */
 #define BOTH(name)                                                                                 \
     static void name(enum lane_mode mode);                                                         \
@@ -132,6 +147,10 @@ static inline struct lane *make_lane(struct pair *p, int side, enum lane_mode mo
     struct lane_params lp = {
         .mode = mode, .cell = CELL, .cells = CELLS, .incarnation = INCARNATION};
     struct lane *l;
+    if (sealed_pair) {
+        lp.tx_seal = (struct seal){.on = true, .key = {(uint8_t)(1 + side)}};
+        lp.rx_seal = (struct seal){.on = true, .key = {(uint8_t)(2 - side)}};
+    }
     cr_assert_eq(lane_new(&l, &tr_net, p->dom[side], &lp, &p->exported[side]), 0, "%s",
                  err_text(-1));
     return l;

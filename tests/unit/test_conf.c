@@ -441,6 +441,9 @@ Test(errors, types)
            "f.toml:2: fabric.domain: must be a string, not a date; write domain = \"...\"");
     refuse("[fabric.lane]\n",
            "f.toml:1: fabric.lane: must be a string, not a table; write lane = \"auto\"");
+    refuse("[auth]\nsecurity = \"encrypted\"\n[fabric]\nlane = \"write\"\n",
+           "f.toml:4: fabric.lane: \"write\" can't be encrypted (auth.security); use \"send\" or "
+           "\"auto\"");
     refuse("[listen]\nsocket_mode = 600\n", "f.toml:2: listen.socket_mode: must be a string, not "
                                             "an integer; write socket_mode = \"0600\"");
 }

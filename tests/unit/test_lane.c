@@ -8,7 +8,7 @@
 
 /* ---- pairs ---- */
 
-BOTH(one_batch_arrives_as_it_was_put)
+ALL(one_batch_arrives_as_it_was_put)
 {
     struct pair p;
     uint32_t len, records;
@@ -32,14 +32,14 @@ BOTH(one_batch_arrives_as_it_was_put)
     close_pair(&p);
 }
 
-BOTH(a_batch_holds_what_it_says)
+ALL(a_batch_holds_what_it_says)
 {
     struct pair p;
     uint32_t len, records;
     open_pair(&p, mode, 2);
-    cr_assert_eq(lane_tx_max(p.lane[0]), CELL - HEAD);
-    cr_assert_null(lane_tx_room(p.lane[0], CELL - HEAD + 1));
-    cr_assert(put(p.lane[0], 9, CELL - HEAD));
+    cr_assert_eq(lane_tx_max(p.lane[0]), CELL - OVERHEAD);
+    cr_assert_null(lane_tx_room(p.lane[0], CELL - OVERHEAD + 1));
+    cr_assert(put(p.lane[0], 9, CELL - OVERHEAD));
     cr_assert_null(lane_tx_room(p.lane[0], 8), "the batch is full");
     cr_assert_eq(lane_tx_flush(p.lane[0]), 1);
     cr_assert(put(p.lane[0], 10, 8), "there is a next cell");
@@ -47,14 +47,14 @@ BOTH(a_batch_holds_what_it_says)
     settle(&p);
     const void *batch = lane_rx_next(p.lane[1], &len, &records);
     cr_assert_not_null(batch);
-    check_batch(batch, len, records, 9, CELL - HEAD);
+    check_batch(batch, len, records, 9, CELL - OVERHEAD);
     lane_rx_release(p.lane[1]);
     batch = lane_rx_next(p.lane[1], &len, &records);
     cr_assert(batch && len == 8 && records == 1);
     close_pair(&p);
 }
 
-BOTH(everything_arrives_once_and_in_order)
+ALL(everything_arrives_once_and_in_order)
 {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct pair p;
@@ -64,7 +64,7 @@ BOTH(everything_arrives_once_and_in_order)
     }
 }
 
-BOTH(refused_posts_lose_nothing)
+ALL(refused_posts_lose_nothing)
 {
     for (uint64_t seed = 1; seed <= 20; seed++) {
         struct pair p;
@@ -74,7 +74,7 @@ BOTH(refused_posts_lose_nothing)
     }
 }
 
-BOTH(a_refused_post_keeps_the_batch)
+ALL(a_refused_post_keeps_the_batch)
 {
     struct pair p;
     uint32_t len, records;
@@ -97,7 +97,7 @@ BOTH(a_refused_post_keeps_the_batch)
 }
 
 /* The receives that were refused at binding are posted later. */
-BOTH(receives_refused_at_binding_are_posted_later)
+ALL(receives_refused_at_binding_are_posted_later)
 {
     struct pair p;
     uint32_t len, records;
@@ -119,7 +119,7 @@ BOTH(receives_refused_at_binding_are_posted_later)
     close_pair(&p);
 }
 
-BOTH(no_more_batches_than_cells_without_credit)
+ALL(no_more_batches_than_cells_without_credit)
 {
     struct pair p;
     struct lane_stats st;
@@ -139,7 +139,7 @@ BOTH(no_more_batches_than_cells_without_credit)
     close_pair(&p);
 }
 
-BOTH(credits_come_back_in_bare_heads)
+ALL(credits_come_back_in_bare_heads)
 {
     struct pair p;
     struct lane_stats st;
@@ -166,7 +166,7 @@ BOTH(credits_come_back_in_bare_heads)
     close_pair(&p);
 }
 
-BOTH(credits_ride_on_batches)
+ALL(credits_ride_on_batches)
 {
     struct pair p;
     struct lane_stats st;
@@ -191,7 +191,7 @@ BOTH(credits_ride_on_batches)
 
 /* ---- the end ---- */
 
-BOTH(a_cut_closes_both_ends_in_the_middle)
+ALL(a_cut_closes_both_ends_in_the_middle)
 {
     for (uint64_t seed = 1; seed <= 30; seed++) {
         struct pair p;
@@ -223,7 +223,7 @@ BOTH(a_cut_closes_both_ends_in_the_middle)
     }
 }
 
-BOTH(what_arrived_before_the_end_can_be_read)
+ALL(what_arrived_before_the_end_can_be_read)
 {
     struct pair p;
     uint32_t len, records;
@@ -246,7 +246,7 @@ BOTH(what_arrived_before_the_end_can_be_read)
     close_pair(&p);
 }
 
-BOTH(a_peer_that_ends_is_seen)
+ALL(a_peer_that_ends_is_seen)
 {
     struct pair p;
     open_pair(&p, mode, 9);
@@ -259,7 +259,7 @@ BOTH(a_peer_that_ends_is_seen)
     close_pair(&p);
 }
 
-BOTH(nothing_arrives_through_a_partition)
+ALL(nothing_arrives_through_a_partition)
 {
     struct pair p;
     uint32_t len, records;
@@ -301,11 +301,22 @@ Test(lane, the_mode_follows_the_provider)
 
 Test(lane, unsound_parameters_are_refused)
 {
+#define BAD(m, bytes, n) {.mode = (m), .cell = (bytes), .cells = (n), .incarnation = 1}
+    const struct seal on = {.on = true};
     const struct lane_params bad[] = {
-        {LANE_AUTO, 1024, 4, 1},         {LANE_SEND, 0, 4, 1},          {LANE_SEND, 1000, 4, 1},
-        {LANE_SEND, 1056 + 8, 4, 1},     {LANE_SEND, 2u << 20, 4, 1},   {LANE_SEND, 1024, 0, 1},
-        {LANE_SEND, 1024, 1, 1},         {LANE_SEND, 1024, 3, 1},       {LANE_WRITE, 1024, 512, 1},
-        {(enum lane_mode)7, 1024, 4, 1}, {LANE_WRITE, UINT32_MAX, 4, 1}};
+        BAD(LANE_AUTO, 1024, 4),
+        BAD(LANE_SEND, 0, 4),
+        BAD(LANE_SEND, 1000, 4),
+        BAD(LANE_SEND, 1056 + 8, 4),
+        BAD(LANE_SEND, 2u << 20, 4),
+        BAD(LANE_SEND, 1024, 0),
+        BAD(LANE_SEND, 1024, 1),
+        BAD(LANE_SEND, 1024, 3),
+        BAD(LANE_WRITE, 1024, 512),
+        BAD((enum lane_mode)7, 1024, 4),
+        BAD(LANE_WRITE, UINT32_MAX, 4),
+        {.mode = LANE_WRITE, .cell = 1024, .cells = 4, .tx_seal = on, .rx_seal = on},
+        {.mode = LANE_SEND, .cell = 1024, .cells = 4, .tx_seal = on}};
     struct pair p;
     struct lane *l;
     struct tr_remote r;

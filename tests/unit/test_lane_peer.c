@@ -202,3 +202,99 @@ Test(send, nothing_is_exported)
     cr_assert(p.exported[0].len == 0 && p.exported[0].key == 0);
     close_pair(&p);
 }
+
+/* ---- encrypted ---- */
+
+/* What a lane with the key in `key` would send first: head and one record of 8 bytes. */
+static uint32_t sealed_batch(uint8_t to[CELL], uint8_t key, uint64_t n, uint32_t seq)
+{
+    struct lane_head h = {htole32(seq), htole32(8), htole32(INCARNATION), 0, htole16(1)};
+    struct seal s = {.on = true, .key = {key}, .n = n};
+    memset(to, 0x5a, HEAD + 8);
+    memcpy(to, &h, sizeof h);
+    seal_put(&s, to, HEAD, to + HEAD, 8);
+    return HEAD + 8 + SEAL_TAG;
+}
+
+/* What the lane says of these bytes as the first message, or behind a good one. */
+static int says(const uint8_t *bytes, uint32_t len, bool behind)
+{
+    static uint8_t first[CELL], m[CELL];
+    struct pair p;
+    uint32_t l, records;
+    sealed_pair = true;
+    open_raw(&p, LANE_SEND);
+    if (behind) {
+        cr_assert_eq(tr_net.post_send(p.ep[1], first, sealed_batch(first, 2, 0, 0), NULL, NULL, 0), 0);
+        settle(&p);
+        cr_assert_eq(p.closed[0], 0);
+        const uint8_t *got = lane_rx_next(p.lane[0], &l, &records);
+        cr_assert(got && l == 8 && records == 1 && got[0] == 0x5a);
+    }
+    memcpy(m, bytes, len);
+    cr_assert_eq(tr_net.post_send(p.ep[1], m, len, NULL, NULL, 0), 0);
+    settle(&p);
+    int rc = p.closed[0];
+    if (!behind && rc < 0)
+        cr_assert_null(lane_rx_next(p.lane[0], &l, &records), "nothing of it is given out");
+    close_pair(&p);
+    return rc;
+}
+
+Test(sealed, one_changed_bit_closes_the_lane)
+{
+    uint8_t m[CELL];
+    uint32_t len = sealed_batch(m, 2, 0, 0);
+    cr_assert_eq(says(m, len, false), 0);
+    for (uint32_t bit = 0; bit < len * 8; bit += 3) {
+        m[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        cr_assert_lt(says(m, len, false), 0, "bit %u", bit);
+        m[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    for (uint32_t less = 1; less < len; less++)
+        cr_assert_lt(says(m, len - less, false), 0, "%u bytes cut off", less);
+}
+
+Test(sealed, a_batch_again_or_one_left_out_or_anothers_closes_the_lane)
+{
+    uint8_t m[CELL];
+    uint32_t len = sealed_batch(m, 2, 0, 0);
+    cr_assert_eq(says(m, len, true), -EBADMSG, "it came a second time");
+    len = sealed_batch(m, 2, 1, 1);
+    cr_assert_eq(says(m, len, true), 0);
+    cr_assert_eq(says(m, len, false), -EBADMSG, "the one before it was left out");
+    len = sealed_batch(m, 1, 0, 0);
+    cr_assert_eq(says(m, len, false), -EBADMSG, "our own came back");
+    len = sealed_batch(m, 3, 0, 0);
+    cr_assert_eq(says(m, len, false), -EBADMSG, "another connection's key");
+}
+
+Test(sealed, plain_batches_are_refused)
+{
+    struct pair p;
+    sealed_pair = true;
+    open_raw(&p, LANE_SEND);
+    raw_send(&p, (struct lane_head){.len = 8, .incarnation = INCARNATION, .records = 1}, HEAD + 8);
+    cr_assert_lt(p.closed[0], 0);
+    close_pair(&p);
+}
+
+Test(sealed, nothing_readable_goes_out)
+{
+    static const char secret[] = "the price is 42.17 and no other";
+    struct pair p;
+    for (int encrypted = 0; encrypted < 2; encrypted++) {
+        sealed_pair = encrypted;
+        open_raw(&p, LANE_SEND);
+        post_raw_receives(&p, 2);
+        void *room = lane_tx_room(p.lane[0], 32);
+        cr_assert_not_null(room);
+        memcpy(room, secret, 32);
+        lane_tx_add(p.lane[0], 32);
+        cr_assert_eq(lane_tx_flush(p.lane[0]), 1);
+        settle(&p);
+        cr_assert_eq(p.got_n, 1);
+        cr_assert_eq(memmem(p.got[0], p.got_len[0], secret, 12) == NULL, encrypted);
+        close_pair(&p);
+    }
+}

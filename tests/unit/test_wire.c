@@ -272,3 +272,78 @@ Test(records, nonsense_is_never_read_outside, .timeout = 30)
         free(batch);
     }
 }
+
+/* ---- encrypted connections ---- */
+
+/* Both sides' seals of one handshake. */
+static void agree(struct ctl_seals *c, struct ctl_seals *s, uint8_t client_key, uint8_t server_key)
+{
+    struct ctl_handshake ch, sh;
+    uint8_t ck[32] = {client_key}, sk[32] = {server_key}, cp[CTL_PUBLIC], sp[CTL_PUBLIC];
+    cr_assert_geq(sodium_init(), 0);
+    hs_init(&ch, ck);
+    hs_init(&sh, sk);
+    hs_draw(&ch, cp);
+    hs_draw(&sh, sp);
+    cr_assert(hs_note_hello(&ch, cp, sizeof cp) == 0 && hs_note_hello(&sh, cp, sizeof cp) == 0);
+    cr_assert(hs_note_challenge(&ch, sp, sizeof sp) == 0 && hs_note_challenge(&sh, sp, sizeof sp) == 0);
+    cr_assert_eq(hs_seals(&ch, false, sp, c), 0);
+    cr_assert_eq(hs_seals(&sh, true, cp, s), 0);
+}
+
+Test(seals, are_the_same_on_both_sides_and_different_for_each_use)
+{
+    struct ctl_seals c, s, again, other;
+    agree(&c, &s, 1, 1);
+    cr_assert_eq(memcmp(c.tx.key, s.rx.key, SEAL_KEY), 0);
+    cr_assert_eq(memcmp(c.rx.key, s.tx.key, SEAL_KEY), 0);
+    cr_assert_eq(memcmp(c.lane_tx.key, s.lane_rx.key, SEAL_KEY), 0);
+    cr_assert_eq(memcmp(c.lane_rx.key, s.lane_tx.key, SEAL_KEY), 0);
+    const struct seal *all[] = {&c.tx, &c.rx, &c.lane_tx, &c.lane_rx};
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < i; j++)
+            cr_assert_neq(memcmp(all[i]->key, all[j]->key, SEAL_KEY), 0);
+    agree(&again, &s, 1, 1);
+    cr_assert_neq(memcmp(c.tx.key, again.tx.key, SEAL_KEY), 0, "the next connection has others");
+    agree(&c, &other, 1, 2);
+    cr_assert_neq(memcmp(c.tx.key, other.rx.key, SEAL_KEY), 0, "who has another key has other ones");
+    struct ctl_handshake h = {0};
+    uint8_t none[CTL_PUBLIC] = {0};
+    cr_assert_eq(hs_seals(&h, true, none, &s), -EACCES);
+}
+
+Test(seals, a_frame_opens_once_unaltered_and_in_its_place)
+{
+    static uint8_t out[CTL_HEAD + CTL_BODY_MAX + SEAL_TAG], body[CTL_BODY_MAX];
+    struct ctl_seals c, s;
+    agree(&c, &s, 1, 1);
+    memset(body, 7, sizeof body);
+    for (uint32_t len = 0; len <= CTL_BODY_MAX; len = len ? len * 4 : 1) {
+        uint32_t n = ctl_frame_seal(&c.tx, out, CTL_STATUS_REPLY, body, len);
+        cr_assert_eq(n, CTL_HEAD + len + SEAL_TAG);
+        feed(out, n);
+        cr_assert_eq(ctl_reader_next(&in, &frame), 1);
+        struct seal before = s.rx;
+        for (uint32_t bit = 0; bit < 3; bit++) { /* the body, the type, the seal's own place */
+            struct ctl_frame f = frame;
+            struct seal mine = before;
+            f.body[0] ^= bit == 0;
+            f.type ^= bit == 1;
+            mine.n += bit == 2;
+            cr_assert_eq(ctl_frame_open(&mine, &f), -EBADMSG, "%u of %u bytes", bit, len);
+        }
+        struct ctl_frame twice = frame;
+        cr_assert_eq(ctl_frame_open(&s.rx, &frame), 0);
+        cr_assert(frame.type == CTL_STATUS_REPLY && frame.len == len && !memcmp(frame.body, body, len));
+        cr_assert_eq(ctl_frame_open(&s.rx, &twice), -EBADMSG);
+    }
+    /* neither a readable frame on an encrypted connection, nor the other way */
+    struct seal plain = {0};
+    feed(out, ctl_frame_put(out, CTL_PING, body, 8));
+    cr_assert_eq(ctl_reader_next(&in, &frame), 1);
+    cr_assert_eq(ctl_frame_open(&s.rx, &frame), -EPROTO);
+    cr_assert_eq(ctl_frame_open(&plain, &frame), 0);
+    feed(out, ctl_frame_seal(&c.tx, out, CTL_PING, body, 8));
+    cr_assert_eq(ctl_reader_next(&in, &frame), 1);
+    cr_assert_eq(ctl_frame_open(&plain, &frame), -EPROTO);
+}
