@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * fairness.c - two remote workers, one ten times slower: how long a pile of equal tasks takes, against
- * the least time it could take.
+ * fairness.c - two remote workers, one ten times slower: how long a pile of equal tasks takes,
+ * against the least time it could take.
  *
- * Both sleep instead of computing, so that the figure is about who gets which task and not about the
- * cores of this machine; they do so without a call into the fabric, as a kernel that computes would.
- * Before it both have had thousands of tasks of no length and ask for hundreds at once; each claims
- * CLAIM at a time. So the slow one begins with far too many, and has to lose them.
+ * Both sleep instead of computing, so that the figure is about who gets which task and not about
+ * the cores of this machine; they do so without a call into the fabric, as a kernel that computes
+ * would. Before it both have had thousands of tasks of no length and ask for hundreds at once; each
+ * claims CLAIM at a time. So the slow one begins with far too many, and has to lose them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -152,9 +152,10 @@ fail:
     }
     struct row *w = report_value(rep, name, "x the least time", ratio, st->turns, NULL);
     w->less_is_better = true;
-    snprintf(w->note, sizeof w->note,
-             "2 remote workers, one %ux slower: %u tasks of %.0f ms, %.0f ms at least; the slow one did "
-             "%.0f of them",
-             SLOWER, TASKS, TASK / 1e6, (double)least_ns(TASKS) / 1e6, slow);
+    snprintf(
+        w->note, sizeof w->note,
+        "2 remote workers, one %ux slower: %u tasks of %.0f ms, %.0f ms at least; the slow one did "
+        "%.0f of them",
+        SLOWER, TASKS, TASK / 1e6, (double)least_ns(TASKS) / 1e6, slow);
     return 0;
 }

@@ -2,9 +2,10 @@
  *
  * beat.c - the beat thread; see beat.h.
  *
- * Invariants: the table and everything in it belong to who holds the lock, which the thread does during
- * a visit. An entry's generation tells an event that was on its way from one of the entry's next user.
- * Edge-triggered: who is inside reads the connection himself, and is not knocked for twice.
+ * Invariants: the table and everything in it belong to who holds the lock, which the thread does
+ * during a visit. An entry's generation tells an event that was on its way from one of the entry's
+ * next user. Edge-triggered: who is inside reads the connection himself, and is not knocked for
+ * twice.
  */
 #include <errno.h>
 #include <pthread.h>

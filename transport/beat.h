@@ -4,16 +4,16 @@
  *
  * A handle makes progress in its own calls only. A kernel that runs for minutes, or a producer that
  * computes, makes none: heartbeats would go unanswered, results that were gathered would stay, and
- * leases that were not started could not be given back. So one thread in the process, with no work of
- * its own, waits for all control connections. When something comes on one whose owner is not inside
- * (guard.h), it does what the owner's next call would do first. fabricd only says something there
- * when it misses something (apps/fabricd/pulse.h), so the thread sleeps while tasks flow.
+ * leases that were not started could not be given back. So one thread in the process, with no work
+ * of its own, waits for all control connections. When something comes on one whose owner is not
+ * inside (guard.h), it does what the owner's next call would do first. fabricd only says something
+ * there when it misses something (apps/fabricd/pulse.h), so the thread sleeps while tasks flow.
  *
- * The thread starts with the first link and stays; it blocks all signals. A forked child has none, and
- * gets one with its own first link.
+ * The thread starts with the first link and stays; it blocks all signals. A forked child has none,
+ * and gets one with its own first link.
  *
- * Threads: beat_add() and beat_del() are the owner's, from inside its guard. A visit that is going on is
- * waited for by guard_enter(), and by beat_del(): after it returned there is none.
+ * Threads: beat_add() and beat_del() are the owner's, from inside its guard. A visit that is going
+ * on is waited for by guard_enter(), and by beat_del(): after it returned there is none.
  *
  * Failure: -errno with a message when there is no thread or no descriptor to be had.
  */

@@ -25,8 +25,7 @@ static void fence(const struct guard *g)
 void guard_init(struct guard *g)
 {
     /* registering again is allowed and cheap */
-    bool have =
-        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+    bool have = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
     *g = (struct guard){.fenced = !have};
 }
 

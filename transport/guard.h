@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: MIT
  *
- * guard.h - a handle's own thread against the process's beat thread (beat.h): one of them at a time.
+ * guard.h - a handle's own thread against the process's beat thread (beat.h): one of them at a
+ * time.
  *
- * The owner comes in and goes out with every call, many millions of times a second; the visitor comes
- * when something was said on the control connection, a few times a second. So the owner pays two plain
- * stores and two loads, and the visitor the fence of both (membarrier):
+ * The owner comes in and goes out with every call, many millions of times a second; the visitor
+ * comes when something was said on the control connection, a few times a second. So the owner pays
+ * two plain stores and two loads, and the visitor the fence of both (membarrier):
  *
  *   owner                                visitor
  *   E1  in = 1                           V1  knock = 1, visitor = 1
- *   E2  load visitor: wait while 1       V2  membarrier: a full fence in every thread of the process
+ *   E2  load visitor: wait while 1       V2  membarrier: a full fence in every thread of the
+ * process
  *   ...                                  V3  load in: 1 - go away; 0 - visit, knock = 0
  *   L1  in = 0         (release)         V4  visitor = 0 (release), wake
  *   L2  load knock: serve it himself
  *
- * Either E1 is before V2, and V3 sees it, or E2 is after V2 and sees V1. If V3 sees 1, L1 is after V2,
- * so L2 is, too, and sees the knock: nothing said on the control connection waits for the next call.
- * Where the kernel has no membarrier the owner pays a fence of his own.
+ * Either E1 is before V2, and V3 sees it, or E2 is after V2 and sees V1. If V3 sees 1, L1 is after
+ * V2, so L2 is, too, and sees the knock: nothing said on the control connection waits for the next
+ * call. Where the kernel has no membarrier the owner pays a fence of his own.
  *
  * Threads: one owner, one visitor. Failure: none; the visitor never waits for the owner, the owner
  * waits for a visit to end, which is one pass over a link.

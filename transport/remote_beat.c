@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote_beat.c - a remote handle's two threads: the caller's, which is inside during its calls, and
- * the beat thread, which looks after the link while the caller is elsewhere.
+ * remote_beat.c - a remote handle's two threads: the caller's, which is inside during its calls,
+ * and the beat thread, which looks after the link while the caller is elsewhere.
  *
- * A visit answers what came on the control connection (heartbeats), reads the lane, sends the results
- * that were gathered and gives leases back when the daemon asked for them. It runs nothing, hands
- * nothing out, frees nothing that was lent to the caller, and does not end the link: what it finds
- * wrong is left for the caller's next call (hangup).
+ * A visit answers what came on the control connection (heartbeats), reads the lane, sends the
+ * results that were gathered and gives leases back when the daemon asked for them. It runs nothing,
+ * hands nothing out, frees nothing that was lent to the caller, and does not end the link: what it
+ * finds wrong is left for the caller's next call (hangup).
  *
  * Threads: see guard.h. Failure: none of its own.
  */
@@ -26,7 +26,8 @@ static void visit(void *arg)
     if (rc < 0)
         remote_hang_up(r, rc);
     else
-        (void)remote_flush(r); /* results that wait for a batch to fill: the caller may be long away */
+        (void)remote_flush(
+            r); /* results that wait for a batch to fill: the caller may be long away */
 }
 
 static struct remote *enter(const fab_t *f)
@@ -69,24 +70,24 @@ static void close_op(fab_t *f)
     {                                                                                              \
         struct remote *r = enter(f);                                                               \
         type rc = remote_##name(__VA_ARGS__);                                                      \
-        remote_leave(r);                                                                                  \
+        remote_leave(r);                                                                           \
         return rc;                                                                                 \
     }
 
 GUARDED(int, queue, (fab_t * f, const char *name, uint32_t *queue), f, name, queue)
 GUARDED(long, submit,
-        (fab_t * f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns), f, t, n, ids,
-        timeout_ns)
-GUARDED(int, wait_one, (fab_t * f, fab_id id, struct fab_outcome *out, int64_t timeout_ns), f, id, out,
-        timeout_ns)
-GUARDED(long, wait_any, (fab_t * f, struct fab_outcome *out, size_t max, int64_t timeout_ns), f, out,
-        max, timeout_ns)
+        (fab_t * f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns), f, t, n,
+        ids, timeout_ns)
+GUARDED(int, wait_one, (fab_t * f, fab_id id, struct fab_outcome *out, int64_t timeout_ns), f, id,
+        out, timeout_ns)
+GUARDED(long, wait_any, (fab_t * f, struct fab_outcome *out, size_t max, int64_t timeout_ns), f,
+        out, max, timeout_ns)
 GUARDED(int, cancel, (fab_t * f, fab_id id), f, id)
 GUARDED(int, withdraw, (fab_t * f, fab_id id), f, id)
 GUARDED(size_t, outstanding, (const fab_t *f), f)
 GUARDED(long, claim,
-        (fab_t * f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns), f, queue, l,
-        max, timeout_ns)
+        (fab_t * f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns), f, queue,
+        l, max, timeout_ns)
 GUARDED(int, begin, (fab_t * f, const struct fab_lease *l), f, l)
 GUARDED(int, complete, (fab_t * f, const struct fab_lease *l, const void *res, uint32_t len), f, l,
         res, len)
@@ -95,13 +96,13 @@ GUARDED(int, release, (fab_t * f, const struct fab_lease *l), f, l)
 GUARDED(int, crash, (fab_t * f, const struct fab_lease *l, const char *text), f, l, text)
 GUARDED(int, overrun, (fab_t * f, const struct fab_lease *l), f, l)
 GUARDED(int, cancelled, (fab_t * f, const struct fab_lease *l), f, l)
-GUARDED(int, attend, (fab_t * f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns), f, word,
-        value, fd, timeout_ns)
+GUARDED(int, attend, (fab_t * f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns), f,
+        word, value, fd, timeout_ns)
 GUARDED(int, flush_op, (fab_t * f), f)
 GUARDED(int, status, (fab_t * f, char **text, int64_t timeout_ns), f, text, timeout_ns)
 GUARDED(int, admin,
-        (fab_t * f, const struct admin_request *q, struct admin_reply *reply, int64_t timeout_ns), f, q,
-        reply, timeout_ns)
+        (fab_t * f, const struct admin_request *q, struct admin_reply *reply, int64_t timeout_ns),
+        f, q, reply, timeout_ns)
 
 const struct fab_ops remote_guarded = {
     .close = close_op,

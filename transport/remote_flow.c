@@ -2,14 +2,15 @@
  *
  * remote_flow.c - how many leases a remote worker has at hand, and how it gives them back.
  *
- * Short tasks: PREFETCH_NS of work, or two round trips' if that is longer, so that they come in large
- * batches and the wire is full. A task that takes GAP times the round trip or longer has none behind it:
- * the pause until the next comes costs less than 1 / GAP of the time. The time per task is measured
- * from hand-over to the next claim, the round trip by an ECHO in the lane; neither is a setting.
+ * Short tasks: PREFETCH_NS of work, or two round trips' if that is longer, so that they come in
+ * large batches and the wire is full. A task that takes GAP times the round trip or longer has none
+ * behind it: the pause until the next comes costs less than 1 / GAP of the time. The time per task
+ * is measured from hand-over to the next claim, the round trip by an ECHO in the lane; neither is a
+ * setting.
  *
- * That is a guess about tasks to come. When it was wrong the daemon asks by RECALL (at most once between
- * two claims): everything that was not begun goes back, and nothing new comes before the next claim
- * says how much is wanted.
+ * That is a guess about tasks to come. When it was wrong the daemon asks by RECALL (at most once
+ * between two claims): everything that was not begun goes back, and nothing new comes before the
+ * next claim says how much is wanted.
  *
  * Threads: whoever is inside the handle's guard.
  */
@@ -83,8 +84,8 @@ void remote_on_echo(struct remote *r, const struct record *rec)
     uint64_t now = clock_ticks();
     if (rec->ref != r->echo_at || now <= rec->ref)
         return; /* of an earlier one, or of none of ours */
-    /* Too long by up to one task, when nobody looked at the lane meanwhile: so the least counts, and
-     * what is longer only by and by. */
+    /* Too long by up to one task, when nobody looked at the lane meanwhile: so the least counts,
+     * and what is longer only by and by. */
     double ticks = (double)(now - rec->ref);
     if (r->rtt_ticks == 0 || ticks < r->rtt_ticks)
         r->rtt_ticks = ticks;
@@ -177,7 +178,7 @@ int remote_begun(struct remote *r, const struct fab_lease *l)
     for (at = r->handed_first; at < r->handed_end && r->handed_ref[at] != ref; at++)
         ;
     if (at == r->handed_end)
-        return 0; /* begun before */
+        return 0;                      /* begun before */
     for (; at > r->handed_first; at--) /* mostly it is the first */
         r->handed_ref[at] = r->handed_ref[at - 1];
     r->handed_first++;

@@ -2,9 +2,9 @@
  *
  * heart.c - looks at the pulse of all links (pulse.h) and does what it asks for.
  *
- * A look goes through all links. So it is taken when the last one said that something is due, or some
- * time after something has moved: LOOK_NS, and more the more links there are. fabricd sleeps no longer
- * than until then.
+ * A look goes through all links. So it is taken when the last one said that something is due, or
+ * some time after something has moved: LOOK_NS, and more the more links there are. fabricd sleeps
+ * no longer than until then.
  *
  * Threads: fabricd's loop. Failure: none; a peer that can't be asked ends by its socket.
  */

@@ -6,7 +6,6 @@
 #include "core/ring.h"
 #include "core/room.h"
 
-
 /* Heartbeats are due at multiples of a part of their interval. */
 #define GRID 32u
 
@@ -47,8 +46,8 @@ uint64_t pulse_hungry(const struct segment *s, uint64_t idle)
 /* ---- giving back ---- */
 
 /* A RECALL is on its way: who is in a kernel must be knocked for. */
-static unsigned press(struct pulse *p, const struct link *k, const struct pulse_conf *c, uint64_t now,
-                      uint64_t *next)
+static unsigned press(struct pulse *p, const struct link *k, const struct pulse_conf *c,
+                      uint64_t now, uint64_t *next)
 {
     /* it answers, but what is in the lane does not arrive: its data connection is dead */
     if (k->recall == RECALL_SENT && now >= k->recall_ns + c->dead_after_ns)

@@ -16,11 +16,11 @@
 #include "tests/sim/world.h"
 #include "transport/remote.h"
 
-#define US     1000ull
-#define MS     1000000ull
-#define S      1000000000ull
-#define CLAIM  32u
-#define PHASES 3u
+#define US      1000ull
+#define MS      1000000ull
+#define S       1000000000ull
+#define CLAIM   32u
+#define PHASES  3u
 #define WORKERS 2u
 
 /* So many tasks of this time (for a worker of speed 1), after all before are answered. at: the k-th
@@ -34,18 +34,19 @@ struct phase {
 struct scene {
     const char *name;
     struct phase phase[PHASES];
-    uint32_t slower[WORKERS]; /* 0: there is no such worker */
-    uint64_t join[WORKERS];   /* when it comes */
+    uint32_t slower[WORKERS];  /* 0: there is no such worker */
+    uint64_t join[WORKERS];    /* when it comes */
     uint64_t stop_at, stop_ns; /* the first worker is stopped: after the last phase has begun */
     void (*check)(const struct scene *s);
 };
 
 static struct {
     const struct scene *scene;
-    uint64_t begun[PHASES], first[PHASES], last[PHASES]; /* of the submit; of short tasks' outcomes */
+    uint64_t begun[PHASES], first[PHASES],
+        last[PHASES]; /* of the submit; of short tasks' outcomes */
     uint64_t last_but_one[PHASES];
-    uint64_t before_ns;    /* the last outcome of those before the long one */
-    uint64_t long_at;      /* the long one's */
+    uint64_t before_ns; /* the last outcome of those before the long one */
+    uint64_t long_at;   /* the long one's */
     uint32_t done[WORKERS], begins[WORKERS];
     uint32_t links_lost;
     bool all_in; /* the last phase has been submitted */
@@ -154,7 +155,9 @@ static void worker_body(struct actor *a)
         for (long i = 0; i < n; i++)
             (void)!run_one(f, &l[i], me);
         if (n > 0)
-            batch = (sim_now() - start) / (uint64_t)n > 20 * US ? 1 : batch < CLAIM ? 2 * batch : CLAIM;
+            batch = (sim_now() - start) / (uint64_t)n > 20 * US ? 1
+                    : batch < CLAIM                             ? 2 * batch
+                                                                : CLAIM;
         if (n == -EPIPE) {
             play.links_lost++;
             fab_close(f);
@@ -226,7 +229,8 @@ static void check_alone(const struct scene *s)
 
 static void check_stopped(const struct scene *s)
 {
-    const struct pulse_conf c = {.heartbeat_ns = world.heartbeat, .dead_after_ns = world.dead_after};
+    const struct pulse_conf c = {.heartbeat_ns = world.heartbeat,
+                                 .dead_after_ns = world.dead_after};
     (void)s;
     /* all but the one it was at; and that one when its link has ended */
     uint64_t end = c.dead_after_ns + S;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * scenes.h - schedules with a plot: fixed programs and figures that must come out, where link_sim.c's
- * others are drawn by lot.
+ * scenes.h - schedules with a plot: fixed programs and figures that must come out, where
+ * link_sim.c's others are drawn by lot.
  */
 #ifndef TESTS_SIM_SCENES_H
 #define TESTS_SIM_SCENES_H
