@@ -16,6 +16,7 @@
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/local.h"
+#include "core/pages.h"
 #include "core/participant.h"
 #include "core/status.h"
 
@@ -31,7 +32,7 @@ static void local_close(fab_t *f)
         participant_leave(l->seg, l->me, l->generation);
     CRASH_POINT("detach.left");
     slot_stock_free(&l->stock);
-    free(l->tasks.at);
+    pages_free(l->tasks.at, ((size_t)l->seg->slots + 1) * sizeof *l->tasks.at);
     free(l->held);
     if (l->own.base)
         segment_unmap(&l->own);
@@ -75,7 +76,7 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
     l->hot = seg->slots;
     l->arena.out = &l->out;
     spin_init(&l->spin, seg->ticks_hz, spin_ns);
-    l->tasks.at = calloc((size_t)seg->slots + 1, sizeof *l->tasks.at);
+    l->tasks.at = pages_new(((size_t)seg->slots + 1) * sizeof *l->tasks.at);
     l->held = calloc(LOCAL_HELD_MAX, sizeof *l->held);
     if (!l->tasks.at || !l->held || slot_stock_init(&l->stock, stock) < 0) {
         local_close(&l->base);

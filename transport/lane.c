@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/error.h"
+#include "core/pages.h"
 #include "transport/lane.h"
 
 #define NOTES 2u
@@ -57,8 +58,8 @@ struct lane {
     int closed;
 
     uint32_t tx_seq;  /* of the batch being built, or the next one */
-    uint32_t tx_next; /* its cell */
-    uint8_t *tx_busy; /* operations of each tx cell that are open */
+    uint32_t tx_cell; /* its cell, when there is one being built */
+    uint32_t *tx_free, tx_free_n; /* the others that are free: the one used last is used next */
     uint32_t used;    /* bytes in the batch being built, HEAD included; 0: none */
     uint32_t records;
     bool written;     /* WRITE: the batch is written, its announcement is not yet posted */
@@ -128,22 +129,26 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     size_t rx_len = (size_t)p->cell * (p->mode == LANE_SEND ? l->receives : p->cells);
     l->mem_len = (size_t)p->cell * p->cells + rx_len + (size_t)64 * (l->receives + 1);
     l->mem_len = (l->mem_len + 4095) & ~(size_t)4095;
-    l->mem = aligned_alloc(4096, l->mem_len);
+    /* Fresh zero pages, of which an idle peer's lane uses few: a thousand of them fit. */
+    l->mem = pages_new(l->mem_len);
     l->nrefs = p->cells + l->receives;
     l->refs = calloc(l->nrefs, sizeof *l->refs);
     l->again = calloc(l->receives, sizeof *l->again);
-    l->tx_busy = calloc(p->cells, 1);
+    l->tx_free = calloc(p->cells, sizeof *l->tx_free);
     l->ready = calloc(p->cells, sizeof *l->ready);
-    if (!l->mem || !l->refs || !l->again || !l->tx_busy || !l->ready) {
+    if (!l->mem || !l->refs || !l->again || !l->tx_free || !l->ready) {
         err_set(rc, "no memory for a lane of %u cells of %u bytes", p->cells, p->cell);
         goto fail;
     }
-    memset(l->mem, 0, l->mem_len);
     l->tx = l->mem;
     l->rx = l->tx + (size_t)p->cell * p->cells;
     l->notes = l->rx + rx_len;
     l->last = l->notes + (size_t)64 * l->receives;
     l->credits = p->cells;
+    while (l->tx_free_n < p->cells) {
+        l->tx_free[l->tx_free_n] = p->cells - 1 - l->tx_free_n;
+        l->tx_free_n++;
+    }
     /* The region as a whole is registered for our own use; a peer that writes gets a region of the
      * rx cells alone. */
     rc = tr->mr_reg(dom, l->mem, l->mem_len, false, &l->mr, NULL);
@@ -229,13 +234,11 @@ void lane_free(struct lane *l)
         l->tr->mr_close(l->rx_mr);
     if (l->mr)
         l->tr->mr_close(l->mr);
-    if (l->p.tx_seal.on && l->mem)
-        sodium_memzero(l->mem, l->mem_len);
     sodium_memzero(&l->p, sizeof l->p);
-    free(l->mem);
+    pages_free(l->mem, l->mem_len);
     free(l->refs);
     free(l->again);
-    free(l->tx_busy);
+    free(l->tx_free);
     free(l->ready);
     free(l);
 }
@@ -318,7 +321,7 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
     switch (ev->kind) {
     case TR_SENT:
         if (ref->kind == REF_TX)
-            l->tx_busy[ref->index]--;
+            l->tx_free[l->tx_free_n++] = ref->index;
         l->in_flight--;
         break;
     case TR_RECV:
@@ -368,17 +371,18 @@ void *lane_tx_room(struct lane *l, uint32_t len)
     if (l->closed || l->written)
         return NULL;
     if (l->used == 0) {
-        if (l->credits == 0 || l->tx_busy[l->tx_next]) {
+        if (l->credits == 0 || l->tx_free_n == 0) {
             l->st.tx_stalls += l->credits == 0;
             return NULL;
         }
+        l->tx_cell = l->tx_free[--l->tx_free_n];
         l->used = HEAD;
         l->records = 0;
     }
     /* 65535 records is what the head can count */
     if (len > l->p.cell - l->used - seal_tail(&l->p.tx_seal) || l->records == UINT16_MAX || l->sealed)
         return NULL;
-    return l->tx + (size_t)l->tx_next * l->p.cell + l->used;
+    return l->tx + (size_t)l->tx_cell * l->p.cell + l->used;
 }
 
 void lane_tx_add(struct lane *l, uint32_t len)
@@ -442,7 +446,7 @@ static uint32_t finish_batch(struct lane *l, uint8_t *cell)
 
 static int post_batch(struct lane *l)
 {
-    uint32_t i = l->tx_next, len = l->used - HEAD;
+    uint32_t i = l->tx_cell, len = l->used - HEAD;
     uint8_t *cell = l->tx + (size_t)i * l->p.cell;
     struct cell_ref *ref = &l->refs[i];
     int rc;
@@ -456,10 +460,10 @@ static int post_batch(struct lane *l)
             return rc;
         l->sealed = false;
         head_sent(l, l->sealed_credits, inject);
-        if (!inject) {
-            l->tx_busy[i]++;
+        if (inject)
+            l->tx_free[l->tx_free_n++] = i;
+        else
             l->in_flight++;
-        }
         return 0;
     }
     if (!l->written) {
@@ -467,7 +471,6 @@ static int post_batch(struct lane *l)
                                (uint64_t)(l->tx_seq & (l->p.cells - 1)) * l->p.cell + HEAD, ref);
         if (rc < 0)
             return rc;
-        l->tx_busy[i]++;
         l->in_flight++;
         l->written = true;
     }
@@ -493,7 +496,6 @@ int lane_tx_flush(struct lane *l)
         l->used = 0;
         l->credits--;
         l->tx_seq++;
-        l->tx_next = (l->tx_next + 1) & (l->p.cells - 1);
         return 1;
     }
     if (l->owed >= (l->p.cells + 1) / 2) {
@@ -540,5 +542,5 @@ bool lane_tx_blocked(const struct lane *l)
 {
     if (l->closed || l->used > HEAD)
         return true;
-    return l->used == 0 && (l->credits == 0 || l->tx_busy[l->tx_next]);
+    return l->used == 0 && (l->credits == 0 || l->tx_free_n == 0);
 }

@@ -21,6 +21,7 @@
 #include "apps/fabricd/peer.h"
 #include "core/error.h"
 #include "core/keyfile.h"
+#include "core/pages.h"
 #include "core/paths.h"
 
 #define EVENTS 64
@@ -52,7 +53,7 @@ static void on_accept(struct loop_src *src, int fd)
             log_warn("accepting a remote peer: %s", strerror(-fd));
         return;
     }
-    struct peer *p = g->strangers < g->d->conf->handshakes ? calloc(1, sizeof *p) : NULL;
+    struct peer *p = g->strangers < g->d->conf->handshakes ? pages_new(sizeof *p) : NULL;
     if (!p) {
         if (log_allowed(&g->limit, 5, 10000, &more))
             log_warn("too many handshakes at once (limits.handshakes = %u): sent one away",

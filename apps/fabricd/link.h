@@ -82,7 +82,8 @@ struct link {
     } * lease;
     uint32_t sent;
     uint32_t cancels; /* how many of these */
-    uint32_t lease_free, in_flight;
+    uint32_t lease_free, lease_used; /* places from here on were never used */
+    uint32_t in_flight;
     uint32_t want, want_queue;
     uint64_t task_ns;  /* the peer's time per task, as it says; 0: not known */
     bool deaf;         /* it does not answer: gets no leases (pulse.h) */
@@ -92,7 +93,7 @@ struct link {
     /* RECALL (pulse.h): to be sent, sent, answered by a WANT of 0; over with the next other WANT */
     enum { RECALL_NONE, RECALL_DUE, RECALL_SENT, RECALL_DONE } recall;
     uint64_t recall_ns; /* when it was sent */
-    struct fab_lease claimed[LINK_BATCH]; /* claimed, not yet in the lane */
+    struct fab_lease *claimed; /* not yet in the lane; LINK_BATCH of them, made with the table */
     uint32_t claimed_n, claimed_at;
     bool alone; /* the one claimed last is one that goes alone */
 

@@ -17,6 +17,7 @@
 #include "apps/fabricd/link_parts.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
+#include "core/pages.h"
 
 struct pending {
     struct pending *next;
@@ -342,7 +343,7 @@ int producer_on_taken(struct link *k, const struct record *r)
 
 int producer_open(struct link *k)
 {
-    k->task = calloc(k->submit_window, sizeof *k->task);
+    k->task = pages_new(k->submit_window * sizeof *k->task);
     return k->task ? 0
                    : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
 }
@@ -352,6 +353,6 @@ void producer_close(struct link *k)
     while (k->pending_first)
         pop_pending(k);
     free_terms(k);
-    free(k->task);
+    pages_free(k->task, k->submit_window * sizeof *k->task);
     free(k->unknown);
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 #include "apps/fabricd/link_parts.h"
 #include "core/error.h"
+#include "core/pages.h"
 
 /* What a peer says of its time per task is used in sums. */
 #define TASK_NS_MAX 3600000000000ull
@@ -31,12 +32,12 @@ static struct link_lease *lease_of(struct link *k, uint64_t ref)
 
 static int make_leases(struct link *k)
 {
-    k->lease = calloc(k->lease_window, sizeof *k->lease);
-    if (!k->lease)
+    k->lease = pages_new(k->lease_window * sizeof *k->lease);
+    if (k->lease)
+        k->claimed = calloc(LINK_BATCH, sizeof *k->claimed);
+    if (!k->claimed)
         return err_set(-ENOMEM, "no memory for %u leases", k->lease_window);
-    for (uint32_t i = 0; i < k->lease_window; i++)
-        k->lease[i].next = i + 1 < k->lease_window ? i + 1 : LINK_NONE;
-    k->lease_free = 0;
+    k->lease_free = LINK_NONE;
     return 0;
 }
 
@@ -54,7 +55,7 @@ int worker_on_want(struct link *k, const struct record *r)
         k->recall = RECALL_DONE;
     else if (k->want > 0 && k->recall != RECALL_SENT && !(k->recall == RECALL_DUE && k->revoked > 0))
         k->recall = RECALL_NONE;
-    return k->lease ? 0 : make_leases(k);
+    return k->claimed ? 0 : make_leases(k);
 }
 
 int worker_on_echo(struct link *k, const struct record *r)
@@ -129,7 +130,7 @@ static int send_limit(struct link *k, const struct fab_lease *l, uint64_t ref)
 
 void link_cancel(struct link *k, uint32_t slot, uint64_t word)
 {
-    for (uint32_t i = 0; k->lease && i < k->lease_window; i++) {
+    for (uint32_t i = 0; k->lease && i < k->lease_used; i++) {
         struct link_lease *own = &k->lease[i];
         if ((own->generation & 1) && !own->revoked && own->ref[0] == slot && own->ref[1] == word) {
             k->cancels += !own->cancelled;
@@ -141,7 +142,7 @@ void link_cancel(struct link *k, uint32_t slot, uint64_t word)
 /* 1: all are told; 0: no room now. */
 static int send_cancels(struct link *k)
 {
-    for (uint32_t i = 0; k->cancels > 0 && i < k->lease_window; i++) {
+    for (uint32_t i = 0; k->cancels > 0 && i < k->lease_used; i++) {
         struct link_lease *own = &k->lease[i];
         struct record r = {.type = REC_CANCEL, .ref = (uint64_t)own->generation << 32 | i};
         if (!own->cancelled)
@@ -192,7 +193,7 @@ static bool is_held(const struct link_lease *own)
 static const struct link_lease *oldest_lease(const struct link *k)
 {
     const struct link_lease *found = NULL;
-    for (uint32_t i = 0; k->lease && i < k->lease_window; i++) {
+    for (uint32_t i = 0; k->lease && i < k->lease_used; i++) {
         const struct link_lease *own = &k->lease[i];
         if (is_held(own) && (!found || (int32_t)(own->order - found->order) < 0))
             found = own;
@@ -205,7 +206,7 @@ uint32_t link_revoke(struct link *k)
     const struct link_lease *oldest = oldest_lease(k);
     uint32_t n = 0;
     worker_let_go(k);
-    for (uint32_t i = 0; oldest && i < k->lease_window; i++) {
+    for (uint32_t i = 0; oldest && i < k->lease_used; i++) {
         struct link_lease *own = &k->lease[i];
         if (!is_held(own) || own == oldest ||
             still_leaving(k, (uint64_t)own->generation << 32 | i))
@@ -225,10 +226,18 @@ uint32_t link_revoke(struct link *k)
     return n;
 }
 
+/* The place used last that is free, or else the first that never was. There is one: no more are in
+ * flight than wanted. */
+static uint32_t free_place(const struct link *k)
+{
+    return k->lease_free != LINK_NONE ? k->lease_free : k->lease_used;
+}
+
 static int send_lease(struct link *k, const struct fab_lease *l)
 {
-    struct link_lease *own = &k->lease[k->lease_free];
-    uint64_t ref = (uint64_t)(own->generation + 1) << 32 | k->lease_free;
+    uint32_t place = free_place(k);
+    struct link_lease *own = &k->lease[place];
+    uint64_t ref = (uint64_t)(own->generation + 1) << 32 | place;
     struct record r = {.type = REC_LEASE,
                        .queue = l->queue,
                        .priority = l->priority,
@@ -249,7 +258,10 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     rc = link_put_any(k, &r, fab_arg(l), false);
     if (rc <= 0)
         return rc;
-    k->lease_free = own->next;
+    if (place == k->lease_free)
+        k->lease_free = own->next;
+    else
+        k->lease_used++;
     own->generation++;
     own->ref[0] = l->ref[0];
     own->ref[1] = l->ref[1];
@@ -305,5 +317,6 @@ void worker_let_go(struct link *k)
 
 void worker_close(struct link *k)
 {
-    free(k->lease);
+    pages_free(k->lease, k->lease_window * sizeof *k->lease);
+    free(k->claimed);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "apps/fabricd/daemon.h"
 #include "core/error.h"
 
@@ -52,6 +53,22 @@ static int report(const struct conf_errors *errs, int rc)
     return 2;
 }
 
+/* Descriptors for all that the configuration lets in: a remote peer's two connections, a local
+ * participant's socket and pidfd, and what libfabric and the loop take. */
+static void want_files(const struct conf *c)
+{
+    rlim_t want = 128 + (c->address[0] ? 3 * (rlim_t)c->links : 0) + 2 * (rlim_t)c->participants;
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
+        return;
+    r.rlim_cur = r.rlim_max == RLIM_INFINITY || want < r.rlim_max ? want : r.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur < want)
+        log_warn("%llu open files are allowed and %llu needed when all fabric.links and "
+                 "segment.participants come: raise ulimit -n (LimitNOFILE= in a systemd unit), or lower "
+                 "these two",
+                 (unsigned long long)r.rlim_cur, (unsigned long long)want);
+}
+
 static int serve(const struct conf *conf)
 {
     struct daemon *d = malloc(sizeof *d);
@@ -60,6 +77,7 @@ static int serve(const struct conf *conf)
         return 1;
     }
     signal(SIGPIPE, SIG_IGN);
+    want_files(conf);
     int rc = daemon_open(d, conf);
     if (rc == 0) {
         rc = daemon_run(d);

@@ -18,6 +18,7 @@
 #include "apps/fabricd/peer.h"
 #include "core/error.h"
 #include "core/fabric.h"
+#include "core/pages.h"
 #include "core/status.h"
 
 #define OUT_MAX (16u << 20)
@@ -75,7 +76,7 @@ void peer_close(struct peer *p, const char *why)
     sodium_memzero(&p->hs, sizeof p->hs);
     sodium_memzero(&p->seals, sizeof p->seals);
     free(p->out);
-    free(p);
+    pages_free(p, sizeof *p);
     d->stirred = true;
 }
 
@@ -91,6 +92,8 @@ static int flush_out(struct peer *p)
             return errno == EAGAIN || errno == EINTR ? 0 : err_set(-EPIPE, "it hung up");
         p->out_at += (size_t)n;
     }
+    free(p->out); /* an idle peer keeps none */
+    p->out = NULL;
     p->out_at = p->out_len = 0;
     return 0;
 }
