@@ -148,7 +148,8 @@ static bool publish(struct local *l, uint32_t slot, uint64_t from, uint64_t done
         expect = done;
         if (at_cas(&sl->state, &expect, w)) {
             CRASH_POINT("lease.orphan");
-            (void)free_or_bury(l, slot, w, slot_state(done));
+            if (!free_or_bury(l, slot, w, slot_state(done)))
+                lease_overrun(l, slot, slot_epoch(w)); /* its limit ended the lease once more */
         }
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);

@@ -96,7 +96,7 @@ bool lease_free(struct local *l, uint32_t slot, uint64_t w)
 
 /* Our lease of {slot, epoch} was ended because it took too long. That we know it now frees the slot
  * for others: see slot.h. */
-static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
+void lease_overrun(struct local *l, uint32_t slot, uint32_t epoch)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint64_t w = at_load(&sl->state);
@@ -112,7 +112,7 @@ static void leave_overrun(struct local *l, uint32_t slot, uint32_t epoch)
 
 int lease_lost(struct local *l, const struct fab_lease *lease)
 {
-    leave_overrun(l, (uint32_t)lease->ref[0], slot_epoch(lease->ref[1]));
+    lease_overrun(l, (uint32_t)lease->ref[0], slot_epoch(lease->ref[1]));
     at_add_rlx(&l->seg->head->late_results, 1);
     return err_set(-ESTALE, "the lease is no longer held");
 }
@@ -122,8 +122,9 @@ int lease_lost(struct local *l, const struct fab_lease *lease)
 static bool start_terms(struct local *l, uint32_t slot, uint64_t w, uint64_t meta)
 {
     struct seg_terms *t = terms_of(l->seg, slot);
-    uint64_t expires = t->expires_ns, limit = t->limit_ns, now = clock_ns();
+    uint64_t expires = t->expires_ns, limit = t->limit_ns, now = clock_ns(), expect = w;
     uint32_t producer = meta_producer(meta);
+    bool ended;
     if (limit) {
         t->due_ns = now + limit;
         terms_note(l->seg, &l->out, slot);
@@ -134,12 +135,17 @@ static bool start_terms(struct local *l, uint32_t slot, uint64_t w, uint64_t met
     dedup_never_started(l->seg, t->dedup, slot,
                         slot_word(slot_epoch(w), l->me, slot_attempt(w) - 1, SLOT_LEASED));
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-        (void)lease_free(l, slot, w);
-    } else if (at_cas(&l->seg->slot[slot].state, &w,
-                      slot_word(slot_epoch(w), producer, slot_attempt(w) - 1, SLOT_EXPIRED)) &&
-               producer < l->seg->participants) {
-        bell_ring(l->seg, &l->seg->participant[producer], &l->out);
+        ended = lease_free(l, slot, w);
+    } else {
+        uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w) - 1, SLOT_EXPIRED);
+        ended = at_cas(&l->seg->slot[slot].state, &expect, done);
+        if (ended && meta_flags(at_load(&l->seg->slot[slot].meta)) & META_ORPHAN)
+            (void)lease_free(l, slot, done); /* as in finish() */
+        else if (ended && producer < l->seg->participants)
+            bell_ring(l->seg, &l->seg->participant[producer], &l->out);
     }
+    if (!ended) /* we were stopped for longer than its limit */
+        lease_overrun(l, slot, slot_epoch(w));
     return false;
 }
 
@@ -153,7 +159,8 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
         return false;
     /* given back just before its producer cancelled it */
     if (__builtin_expect((meta_flags(meta) & META_CANCEL) != 0, 0)) {
-        (void)lease_end(l, slot, w, SLOT_CANCELLED);
+        if (!lease_end(l, slot, w, SLOT_CANCELLED))
+            lease_overrun(l, slot, slot_epoch(w));
         return false;
     }
     if (read_task(l, slot, w, meta, lease))
@@ -523,11 +530,7 @@ static int finish(struct local *l, const struct fab_lease *lease, enum slot_stat
     /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it
      * looks at their states, we look at the mark after we changed the state; one of us frees it. */
     if (__builtin_expect((meta_flags(at_load(&sl->meta)) & META_ORPHAN) != 0, 0)) {
-        expect = done;
-        if (at_cas(&sl->state, &expect, w)) {
-            CRASH_POINT("complete.orphan");
-            (void)lease_free(l, slot, w);
-        }
+        (void)lease_free(l, slot, done); /* not by way of the lease: its time limit could end that once more */
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);
     }

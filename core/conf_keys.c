@@ -106,7 +106,8 @@ const struct conf_key conf_keys[] = {
          "\"127.0.0.1:50000\"",
          "Where remote peers connect: \"HOST:PORT\", or \"[ADDRESS]:PORT\" for IPv6; "
          "\"0.0.0.0:50000\"\n"
-         "is every IPv4 address of this host, and port 0 any free port. \"\": no remote peers.")},
+         "is every IPv4 address of this host, \"[::]:50000\" every address of both families, and port\n"
+         "0 any free port. \"\": no remote peers.")},
     {"listen", "data_port", NUMBER(T_U32, data_port, 0, 65535),
      DEFAULT("0",
              "The port of their data connections, for firewalls (1 to 65535). 0: any free port.")},

@@ -71,7 +71,9 @@ int dead_find(const struct segment *s, uint64_t id, uint32_t *slot, uint64_t *w)
 /* ---- dead_json.c ---- */
 
 /* The letters of a queue, or of all, as JSON text, malloc'ed: the format of `fabctl dead list
- * --json`. */
+ * --json`. No more than DEAD_LISTED, so that a link takes it; `unlisted` says how many others there
+ * are. */
+#define DEAD_LISTED 5000u
 int dead_list(const struct segment *s, uint32_t queue, char **text)
     __attribute__((warn_unused_result));
 /* One letter with its argument (the first DEAD_SHOWN bytes of it, in hexadecimal). */

@@ -142,6 +142,7 @@ static int dump(json_t *top, char **text)
 int dead_list(const struct segment *s, uint32_t queue, char **text)
 {
     json_t *list = json_array();
+    uint64_t unlisted = 0;
     if (queue != DEAD_ANY_QUEUE && queue >= s->queues) {
         json_decref(list);
         return err_set(-EINVAL, "queue %u: the fabric has %u", queue, s->queues);
@@ -151,14 +152,19 @@ int dead_list(const struct segment *s, uint32_t queue, char **text)
         if (slot_state(w) != SLOT_BURIED || meta_queue(meta) >= s->queues ||
             (queue != DEAD_ANY_QUEUE && meta_queue(meta) != queue))
             continue;
+        if (json_array_size(list) >= DEAD_LISTED) {
+            unlisted++;
+            continue;
+        }
         json_t *o = letter(s, i, w, meta);
         if (at_load(&s->slot[i].state) == w)
             json_array_append_new(list, o);
         else
             json_decref(o);
     }
-    return dump(json_pack("{s:o, s:I, s:I, s:I}", "dead", list, "letters",
-                          (json_int_t)json_array_size(list), "letters_max",
+    return dump(json_pack("{s:o, s:I, s:I, s:I, s:I}", "dead", list, "letters",
+                          (json_int_t)(json_array_size(list) + unlisted), "unlisted",
+                          (json_int_t)unlisted, "letters_max",
                           (json_int_t)s->dead_letters, "dropped",
                           (json_int_t)at_load_rlx(&s->head->dead_dropped)),
                 text);

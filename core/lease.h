@@ -16,6 +16,9 @@ bool lease_free(struct local *l, uint32_t slot, uint64_t w);
 /* claim.c: result bytes to where their length says. */
 int lease_put_result(struct local *l, uint32_t slot, uint64_t w, const void *res, uint32_t len)
     __attribute__((warn_unused_result));
+/* claim.c: a lease of {slot, epoch} that we thought we had may have been ended by its limit: then the
+ * slot, which is still ours, is given back. */
+void lease_overrun(struct local *l, uint32_t slot, uint32_t epoch);
 /* claim.c: counts a late end, and gives a slot whose lease was taken by its limit back; -ESTALE. */
 int lease_lost(struct local *l, const struct fab_lease *lease) __attribute__((warn_unused_result));
 

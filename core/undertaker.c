@@ -249,12 +249,18 @@ static void recover_lone_leases(const struct job *j)
 static void recover_own(const struct job *j, uint32_t slot, uint64_t w)
 {
     uint32_t producer = meta_producer(at_load(&j->s->slot[slot].meta));
+    uint32_t dead = slot_owner(w);
     if (slot_state(w) == SLOT_OVERRUN) {
         /* its late worker won't write any more: the slot is the producer's alone */
-        if (slot_owner(w) != producer)
+        if (dead == producer ||
             at_cas(&j->s->slot[slot].state, &w,
-                   slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_OVERRUN));
-    } else if (slot_state(w) == SLOT_BURIED) {
+                   slot_word(slot_epoch(w), producer, slot_attempt(w), SLOT_OVERRUN)))
+            return;
+        /* its producer has taken the outcome in between, and left the slot to the dead */
+        if (slot_state(w) != SLOT_ZOMBIE || slot_owner(w) != dead)
+            return;
+    }
+    if (slot_state(w) == SLOT_BURIED) {
         dead_let_go(j->s, slot, w);
     } else if (slot_state(w) == SLOT_ZOMBIE &&
                dead_bury_zombie(j->s, NULL, j->me, slot, w, slot_owner(w))) {

@@ -21,6 +21,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/pages.h"
 #include "transport/lane.h"
@@ -225,6 +226,7 @@ int lane_bind(struct lane *l, struct tr_ep *ep)
         if (rc < 0)
             return rc;
     }
+    CRASH_POINT("lane.bound");
     return 0;
 }
 
@@ -296,6 +298,7 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
     if (len < HEAD + seal_tail(&l->p.rx_seal))
         return err_set(-EPROTO, "a message of %u bytes is no batch", len);
     int rc = take_head(l, buf, len, &h);
+    CRASH_POINT("lane.received");
     if (rc < 0)
         return rc;
     if (h.len == 0) /* credits alone */
@@ -306,6 +309,7 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
         return on_batch(l, i, &h, buf + HEAD);
     }
     rc = on_batch(l, 0, &h, l->rx + (size_t)(h.seq & (l->p.cells - 1)) * l->p.cell + HEAD);
+    CRASH_POINT("lane.announced");
     return rc < 0 ? rc : post_receive(l, i);
 }
 
@@ -357,6 +361,7 @@ void lane_rx_release(struct lane *l)
     l->ready_head = (l->ready_head + 1) & (l->p.cells - 1);
     l->ready_n--;
     l->owed++;
+    CRASH_POINT("lane.released");
 }
 
 /* ---- sending ---- */
@@ -389,6 +394,7 @@ void lane_tx_add(struct lane *l, uint32_t len)
 {
     l->used += len;
     l->records++;
+    CRASH_POINT("lane.added");
 }
 
 static struct lane_head make_head(const struct lane *l, uint32_t len, uint32_t records)
@@ -473,6 +479,7 @@ static int post_batch(struct lane *l)
             return rc;
         l->in_flight++;
         l->written = true;
+        CRASH_POINT("lane.written");
     }
     return send_head(l, len, l->records);
 }
@@ -489,6 +496,7 @@ int lane_tx_flush(struct lane *l)
         rc = post_batch(l);
         if (rc < 0)
             return rc == -EAGAIN ? rc : close_lane(l, rc);
+        CRASH_POINT("lane.posted");
         l->st.tx_batches++;
         l->st.tx_records += l->records;
         l->st.tx_bytes += l->used - HEAD;
@@ -500,6 +508,7 @@ int lane_tx_flush(struct lane *l)
     }
     if (l->owed >= (l->p.cells + 1) / 2) {
         rc = send_head(l, 0, 0);
+        CRASH_POINT("lane.credited");
         if (rc < 0)
             return rc == -EAGAIN ? rc : close_lane(l, rc);
     }
@@ -519,6 +528,7 @@ int lane_tx_settle(struct lane *l)
     uint32_t n = put_head(l, 0, 0, h);
     memcpy(l->last, h, n);
     l->last_ref.kind = REF_LAST;
+    CRASH_POINT("lane.settling");
     rc = l->tr->post_send(l->ep, l->last, n, l->mr, &l->last_ref, 0);
     if (rc < 0)
         return rc == -EAGAIN ? 0 : close_lane(l, rc);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "transport/remote.h"
 
@@ -51,6 +52,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     }
     l->arg = own->data;
     r->lease_n++;
+    CRASH_POINT("remote.leased");
     return 0;
 }
 
@@ -164,6 +166,7 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
     free((void *)(uintptr_t)l->ref[1]);
     r->leased -= r->leased > 0 && !gone;
+    CRASH_POINT("remote.ended");
     return rc;
 }
 

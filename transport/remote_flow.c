@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "transport/remote.h"
 
@@ -61,6 +62,7 @@ int remote_tell_want(struct remote *r, uint32_t queue, size_t max)
     if (rc < 0)
         return rc;
     r->want = n;
+    CRASH_POINT("remote.wanted");
     r->want_queue = queue;
     return 0;
 }

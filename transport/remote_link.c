@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "transport/remote.h"
 
@@ -48,6 +49,7 @@ static void leave_link(struct remote *r)
     }
     r->tell_n = 0;
     r->untold_bulky = 0;
+    CRASH_POINT("remote.down");
 }
 
 int remote_link_down(struct remote *r, int why)
@@ -176,6 +178,7 @@ int remote_link_joined(struct remote *r)
     r->lane = session_lane(r->session);
     r->links++;
     r->link = LINK_EXCHANGE;
+    CRASH_POINT("remote.joined");
     r->want = 0;
     r->want_queue = REMOTE_NONE;
     r->echo_at = 0;
@@ -220,6 +223,7 @@ static int name_some(struct remote *r)
                          .payload = (const uint8_t *)refs};
     if (!remote_try_put(r, &rec))
         return 0;
+    CRASH_POINT("remote.named");
     r->list_at = at;
     if (at == r->list_n) {
         r->named = true;
@@ -234,6 +238,7 @@ static int submit_again(struct remote *r)
     while (r->list_at < r->list_n && (rc = remote_put_task(r, r->list[r->list_at])) == 1) {
         r->list_at++;
         n++;
+        CRASH_POINT("remote.submitted_again");
     }
     if (r->list_at == r->list_n)
         r->list_n = r->list_at = 0;
@@ -286,6 +291,7 @@ int remote_unknown(struct remote *r, const struct record *rec)
         return 0;
     r->link = LINK_UP;
     r->withdraw_at = 0;
+    CRASH_POINT("remote.resumed");
     return 0;
 }
 
@@ -297,6 +303,7 @@ int remote_kept(struct remote *r, const struct record *rec)
     if (rec->flags & REC_LAST) {
         remote_free_places(r);
         r->link = LINK_UP;
+        CRASH_POINT("remote.taken_up");
         return 0;
     }
     if (i >= r->window || r->task[i].generation != 0 || !(rec->ref >> 32 & 1) || rec_refs(rec) != 1)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/terms.h"
 #include "transport/remote.h"
@@ -155,7 +156,9 @@ void remote_tell_taken(struct remote *r, bool now)
         }
         r->tell_n = left;
     }
+    CRASH_POINT("remote.telling");
     (void)remote_flush(r);
+    CRASH_POINT("remote.told");
 }
 
 int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
@@ -192,6 +195,7 @@ int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)
     }
     t->data = data;
     to_done(r, i);
+    CRASH_POINT("remote.arrived");
     if (!r->client[0])
         untold(r, i);
     return 0;
@@ -275,6 +279,7 @@ int remote_put_task(struct remote *r, uint32_t i)
     }
     if (t->len <= small)
         return remote_try_put(r, &rec);
+    CRASH_POINT("remote.large");
     int rc = big_send(&r->big_out, &rec, t->data, NULL);
     return rc < 0 ? rc : 1;
 }
@@ -441,6 +446,7 @@ static int hold(struct remote *r, uint8_t *data)
 static int take(struct remote *r, uint32_t i, uint32_t prev, struct fab_outcome *o)
 {
     struct rtask *t = &r->task[i];
+    CRASH_POINT("remote.taking");
     if (t->data && hold(r, t->data) < 0)
         return err_set(-ENOMEM, "no memory to hold a result");
     *o = (struct fab_outcome){.id = remote_ref(r, i),

@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "core/clock.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/keyfile.h"
 #include "transport/session.h"
@@ -264,7 +265,10 @@ static int say_hello(struct session *s)
     hs_draw(&s->hs, s->hello.public);
     uint32_t len = ctl_put_hello(body, &s->hello);
     int rc = hs_note_hello(&s->hs, body, len);
-    return rc < 0 ? rc : send_frame(s, CTL_HELLO, body, len);
+    if (rc == 0)
+        rc = send_frame(s, CTL_HELLO, body, len);
+    CRASH_POINT("session.hello");
+    return rc;
 }
 
 static int on_challenge(struct session *s)
@@ -286,6 +290,7 @@ static int on_challenge(struct session *s)
         return rc;
     hs_client_proof(&s->hs, mac);
     rc = send_frame(s, CTL_PROOF, mac, sizeof mac);
+    CRASH_POINT("session.proved");
     if (rc == 0 && c.security == CTL_ENCRYPTED)
         rc = hs_seals(&s->hs, false, c.public, &s->seals);
     return rc;
@@ -302,6 +307,7 @@ static int on_welcome(struct session *s)
     if (rc < 0)
         return err_set(rc, "%s:%s does not know the key: it is not the fabricd you think it is",
                        s->host, s->port);
+    CRASH_POINT("session.welcomed");
     return ctl_get_welcome(s->frame.body + CTL_MAC, s->frame.len - CTL_MAC, &s->welcome);
 }
 
@@ -347,6 +353,7 @@ int session_on_event(struct session *s, const struct tr_event *ev)
 {
     if (ev->kind == TR_CONNECTED) {
         s->connected = true;
+        CRASH_POINT("session.joined");
         return 0;
     }
     return s->lane ? lane_on_event(s->lane, ev) : 0;
@@ -416,7 +423,10 @@ static int offer_lane(struct session *s)
     rc = s->tr->domain_open(&s->dom, &o);
     if (rc == 0)
         rc = lane_new(&s->lane, s->tr, s->dom, &p, &ours);
-    return rc < 0 ? rc : send_frame(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
+    if (rc == 0)
+        rc = send_frame(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
+    CRASH_POINT("session.offered");
+    return rc;
 }
 
 static int on_ready(struct session *s)
@@ -430,6 +440,7 @@ static int on_ready(struct session *s)
         rc = lane_peer(s->lane, &theirs);
     if (rc == 0)
         rc = s->tr->connect(s->dom, &s->ep, w->addr, w->addr_len, w->ticket, sizeof w->ticket);
+    CRASH_POINT("session.connecting");
     return rc < 0 ? rc : lane_bind(s->lane, s->ep);
 }
 
@@ -778,8 +789,10 @@ void session_close(struct session *s)
     }
     if (s->fd >= 0)
         close(s->fd);
+    CRASH_POINT("session.hung_up");
     if (s->ep) {
         s->tr->ep_shutdown(s->ep);
+        CRASH_POINT("session.shut");
         s->tr->ep_free(s->ep);
     }
     if (s->lane)

@@ -168,6 +168,9 @@ static void print_list(const json_t *top)
         table_cell(&t, buf);
     }
     table_print(&t, &to);
+    if (json_integer_value(json_object_get(top, "unlisted")) > 0)
+        text_printf(&to, "and %s others: kick or purge some of these to see them\n",
+                    whole_of(top, "unlisted", buf));
     if (json_integer_value(json_object_get(top, "dropped")) > 0)
         text_printf(&to, "%s more were not kept: raise segment.dead_letters (%s now)\n",
                     whole_of(top, "dropped", buf), whole_of(top, "letters_max", more));

@@ -19,6 +19,7 @@
 #include <unistd.h>
 #include "apps/fabricd/carrier.h"
 #include "apps/fabricd/peer.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/keyfile.h"
 #include "core/pages.h"
@@ -75,6 +76,7 @@ static void on_accept(struct loop_src *src, int fd)
         p->next->prev = p;
     g->peers = p;
     g->strangers++;
+    CRASH_POINT("gate.accepted");
     if (loop_watch(g->d->loop, &p->src, fd, POLLIN, true, peer_on_socket) < 0)
         peer_close(p, "the loop is full");
 }
@@ -97,10 +99,12 @@ static void on_request(struct gate *g, struct carrier *c, const struct tr_event 
     }
     sodium_memzero(p->ticket, sizeof p->ticket); /* once only */
     p->stage = STAGE_JOINING;
+    CRASH_POINT("gate.ticket");
     int rc = c->tr->accept(c->dom, &p->ep, ev->request);
     if (rc == 0) {
         c->tr->ep_context(p->ep, p);
         rc = lane_bind(p->lane, p->ep);
+        CRASH_POINT("gate.bound");
     }
     if (rc < 0)
         peer_close(p, err_text(peer_refuse(p, rc, err_text(rc))));
@@ -121,6 +125,7 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         g->up++;
         g->moved = true;
         pulse_heard(&p->pulse, p->link, clock_ns());
+        CRASH_POINT("gate.up");
         log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
                  p->mode == LANE_WRITE ? "write" : "send",
                  p->security == CTL_ENCRYPTED ? ", encrypted" : "");
@@ -131,6 +136,7 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         char why[200];
         snprintf(why, sizeof why, "%s", err_text(rc));
         link_read_rest(p->link);
+        CRASH_POINT("gate.read_rest");
         peer_close(p, p->bye ? NULL : why);
     }
 }

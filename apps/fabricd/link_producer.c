@@ -50,6 +50,7 @@ static void answered(struct link *k, struct link_task *t, enum link_task_state a
 static void taken(struct link *k, struct link_task *t)
 {
     (void)local_drop(k->local, t->id); /* false: somebody wrote over its slot */
+    CRASH_POINT("producer.dropped");
     t->state = TASK_NONE;
 }
 
@@ -87,6 +88,7 @@ static int send_outcome(struct link *k, const struct fab_outcome *o)
     int rc = link_put_any(k, &r, fab_data(o), true);
     if (rc == 1)
         answered(k, t, TASK_TOLD); /* the slot stays until it is taken: the link may break */
+    CRASH_POINT("producer.told");
     return rc;
 }
 
@@ -248,6 +250,7 @@ static int to_pending(struct link *k, const struct record *r, const void *data, 
         k->pending_first = p;
     k->pending_last = p;
     k->pending_n++;
+    CRASH_POINT("producer.pending");
     k->pending_bytes += own ? r->len : 0;
     return 0;
 }
@@ -296,6 +299,7 @@ int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
         taken(k, t); /* its place is used again: the user has it */
     *t = (struct link_task){.generation = (uint32_t)(r->ref >> 32), .state = TASK_WAITING};
     k->unanswered++;
+    CRASH_POINT("producer.heard");
     const void *data = own ? own : r->payload;
     if (!k->pending_first) {
         rc = place(k, r, data);
@@ -322,6 +326,7 @@ int producer_on_cancel(struct link *k, const struct record *r)
     if (t && t->state == TASK_PLACED)
         (void)!(r->flags & REC_WAITING ? local_withdraw(&k->local->base, t->id)
                                        : local_cancel(&k->local->base, t->id));
+    CRASH_POINT("producer.cancelled");
     return 0;
 }
 

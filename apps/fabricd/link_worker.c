@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "apps/fabricd/link_parts.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/pages.h"
 
@@ -113,6 +114,7 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
         rc = r->priority == FAB_DEAD ? local_crash(&k->local->base, &l, text)
                                      : local_fail(&k->local->base, &l, text);
     }
+    CRASH_POINT("worker.done");
     end_lease(k, own);
     return rc == -ESTALE ? 0 : rc; /* late: dropped and counted */
 }
@@ -152,6 +154,7 @@ static int send_cancels(struct link *k)
             return rc;
         own->cancelled = false;
         k->cancels--;
+        CRASH_POINT("worker.cancelled");
     }
     return 1;
 }
@@ -258,6 +261,7 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     rc = link_put_any(k, &r, fab_arg(l), false);
     if (rc <= 0)
         return rc;
+    CRASH_POINT("worker.sent");
     if (place == k->lease_free)
         k->lease_free = own->next;
     else
@@ -304,6 +308,7 @@ long worker_send(struct link *k)
         k->claimed_at = 0;
         k->in_flight += (uint32_t)got;
         k->alone = got == 1 && k->local->alone; /* its peer should die of nothing else meanwhile */
+        CRASH_POINT("worker.claimed");
     }
 }
 
@@ -313,6 +318,7 @@ void worker_let_go(struct link *k)
         (void)!local_release(&k->local->base, &k->claimed[k->claimed_at++]);
         k->in_flight--;
     }
+    CRASH_POINT("worker.let_go");
 }
 
 void worker_close(struct link *k)

@@ -16,6 +16,7 @@
 #include "apps/fabricd/carrier.h"
 #include "apps/fabricd/keep.h"
 #include "apps/fabricd/peer.h"
+#include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/fabric.h"
 #include "core/pages.h"
@@ -60,6 +61,7 @@ void peer_close(struct peer *p, const char *why)
         p->carrier->tr->ep_shutdown(p->ep);
         p->carrier->tr->ep_free(p->ep);
     }
+    CRASH_POINT("peer.hung_up");
     if (p->lane)
         lane_free(p->lane);
     if (p->link) {
@@ -178,6 +180,7 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
     if (rc < 0)
         return rc;
     p->stage = STAGE_PROOF;
+    CRASH_POINT("peer.hello");
     return peer_send(p, CTL_CHALLENGE, body, len);
 }
 
@@ -212,6 +215,7 @@ static int find_session(struct peer *p, uint32_t *kept)
         }
         /* we have not noticed yet that its old link is dead: who comes with its number knows */
         peer_close(before, "its handle has come back over another link");
+        CRASH_POINT("peer.superseded");
         id = kept_find(&d->seg, &p->who);
     }
     if (id < 0)
@@ -264,6 +268,7 @@ static int make_link(struct peer *p)
     if (rc < 0)
         return peer_refuse(p, rc, err_text(rc));
     p->g->links++;
+    CRASH_POINT("peer.linked");
     return 0;
 }
 
@@ -304,6 +309,7 @@ static int welcome(struct peer *p)
     uint32_t len = ctl_put_welcome(body + CTL_MAC, w);
     hs_server_proof(&p->hs, body + CTL_MAC, len, body);
     rc = peer_send(p, CTL_WELCOME, body, CTL_MAC + len);
+    CRASH_POINT("peer.welcomed");
 out:
     free(w);
     free(body);
@@ -350,7 +356,9 @@ static int on_offer(struct peer *p, const struct ctl_frame *f)
     if (rc < 0)
         return peer_refuse(p, rc, err_text(rc));
     p->stage = STAGE_TICKET;
-    return peer_send(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
+    rc = peer_send(p, CTL_LANE_READY, body, ctl_put_remote(body, &ours));
+    CRASH_POINT("peer.ready");
+    return rc;
 }
 
 static int on_status(struct peer *p)

@@ -45,6 +45,8 @@ __attribute__((constructor)) static void obey_file(void)
 
 void crash_hit(const struct crash_site *site)
 {
+    if (plan && (strcmp(site->name, "take.read") == 0 || strcmp(site->name, "remote.taking") == 0))
+        at_store(&plan->taking, 1);
     if (!plan || !at_load(&plan->armed) || strcmp(site->name, plan->name) != 0)
         return;
     if (at_add(&plan->visits, 1) + 1 != at_load(&plan->nth))

@@ -14,6 +14,7 @@
 struct crash_plan {
     char name[48];
     _Atomic uint32_t armed, nth, visits, fired;
+    _Atomic uint32_t taking; /* it has begun to take an outcome; the process itself clears it */
 };
 
 /* The calling process obeys this plan from now on. */

@@ -524,8 +524,8 @@ inline free_task()
     :: else
     fi;
     BEGIN /* slot_give() and slot_stock_settle() */
-        assert(slot_state(state[slot]) == LEASED && slot_owner(state[slot]) == num);
-        state[slot] = slot_word(next_epoch(state[slot]), num, 0, FILLING);
+        assert((slot_state(state[slot]) == LEASED || slot_state(state[slot]) == FILLING) && slot_owner(state[slot]) == num);
+        state[slot] = slot_word(epoch_after(slot_epoch(state[slot])), num, 0, FILLING);
         stock = slot; stock_of[num] = slot; slot = NONE; w = 0; m = 0
     END
 }
@@ -655,7 +655,7 @@ leased:
         ok = 0;
         BEGIN
             if
-            :: state[slot] == v -> state[slot] = w; v = 0; ok = 1
+            :: state[slot] == v -> state[slot] = slot_word(slot_epoch(w), num, 0, FILLING); v = 0; ok = 1
             :: else -> v = 0; w = 0; ok = 0
             fi
         END

@@ -26,7 +26,7 @@ const struct md_scenario *const md_scenarios[] = {
     &count,      &ring_mpsc, &ring_laps,    &ring_hole_death, &ring_hole_slow, &wake_one,
     &wake_many,  &wake_bell, &wake_any,     &slot_handover,   &slot_hot,       &slot_cancel,
     &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
-    NULL};
+    &overrun_buried, &overrun_unstarted, &expired_orphan, &orphan_overrun, NULL};
 
 #define CELL "&r->cell[(head + seen) & mask]"
 

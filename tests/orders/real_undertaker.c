@@ -32,3 +32,14 @@ void real_recover(uint32_t me, uint32_t dead)
     fate[dead] = FATE_CRASHED;
     undertaker_recover_many(&world, &no_daemon, me, fate, &report);
 }
+
+void real_recover_slot(uint32_t me, uint32_t dead, uint32_t slot)
+{
+    struct undertaker_report report = {0};
+    uint8_t fate[MD_THREADS] = {FATE_NONE};
+    struct job j = {.s = &world, .out = &no_daemon, .me = me, .fate = fate, .report = &report};
+    uint64_t w = at_load(&world.slot[slot].state);
+    fate[dead] = FATE_CRASHED;
+    if (fate_of(&j, slot_owner(w)) != FATE_NONE)
+        recover_own(&j, slot, w);
+}

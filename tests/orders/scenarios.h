@@ -21,6 +21,8 @@ extern const struct md_scenario slot_handover, slot_hot, slot_stock, slot_cancel
 /* scen_death.c */
 extern const struct md_scenario orphan, orphan_reuse, worker_dies, producer_dies;
 
+/* scen_terms.c */
+extern const struct md_scenario overrun_buried, overrun_unstarted, expired_orphan, orphan_overrun;
 /* scen_keys.c */
 extern const struct md_scenario keys;
 

@@ -48,6 +48,8 @@ int real_park(struct local *l, uint32_t *patience);
 /* undertaker.c: one task of a dead producer; everything of a dead participant. */
 void real_orphan(uint32_t me, uint32_t dead, uint32_t slot);
 void real_recover(uint32_t me, uint32_t dead);
+/* One slot of a dead worker. */
+void real_recover_slot(uint32_t me, uint32_t dead, uint32_t slot);
 /* In place of participant_remove(). */
 void world_participant_remove(const struct segment *s, uint32_t id);
 

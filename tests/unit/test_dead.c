@@ -378,6 +378,32 @@ Test(dead, a_purge_and_a_kick_announce_the_room_they_make)
     check_none_lost(p, w);
 }
 
+/* A list that no link would take is cut, and says so. */
+Test(dead, a_long_list_ends_and_counts_the_others)
+{
+    enum { N = DEAD_LISTED + 7 };
+    uint32_t generation, listed = 0;
+    char *text;
+    unit_segment_with(&seg, 16384, 8, 16 * ARENA_CHUNK, 2, N);
+    daemon_id = unit_participant(&seg, "fabricd", &generation);
+    fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
+    for (int i = 0; i < N; i++) {
+        submit(p, 8, FAB_NO_WAIT, NULL);
+        struct fab_lease l = claim(w);
+        cr_assert_eq(fab_fail(w, &l, "no"), 0);
+    }
+    cr_assert_eq(dead_list(&seg, DEAD_ANY_QUEUE, &text), 0);
+    for (char *at = text; (at = strstr(at, "\"id\": ")); at++)
+        listed++;
+    cr_assert_eq(listed, DEAD_LISTED);
+    cr_assert_not_null(strstr(text, "\"letters\": 5007,"));
+    cr_assert_not_null(strstr(text, "\"unlisted\": 7,"));
+    free(text);
+    bury(p, false);
+    bury(w, false);
+    segment_unmap(&seg);
+}
+
 Test(dead, none_are_kept_when_none_are_wanted)
 {
     begin(0);
