@@ -253,6 +253,7 @@ int bench_openloop(const struct settings *st, struct report *rep, const struct f
                    const char *transport) MUST;
 int bench_parked(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 int bench_depth(const struct settings *st, struct report *rep) MUST;
+int bench_fairness(const struct settings *st, struct report *rep) MUST;
 int bench_idle(const struct settings *st, struct report *rep) MUST;
 int bench_start(const struct settings *st, struct report *rep) MUST;
 int bench_bandwidth(const struct settings *st, struct report *rep, const struct fixture *f) MUST;

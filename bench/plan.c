@@ -206,6 +206,8 @@ int plan_run(const struct settings *st, struct report *rep)
         rc = curves(st, rep, &f);
     (void)fixture_stop(&f);
     if (rc == 0)
+        rc = bench_fairness(st, rep);
+    if (rc == 0)
         rc = bench_depth(st, rep);
     if (rc == 0)
         rc = bench_start(st, rep);

@@ -30,6 +30,9 @@
     atomic_compare_exchange_strong_explicit((p), (exp), (v), memory_order_seq_cst,                 \
                                             memory_order_seq_cst)
 
+/* Keeps the compiler from moving accesses across; the processor may (guard.h says who stops it). */
+#define at_compiler_fence() atomic_signal_fence(memory_order_seq_cst)
+
 /* Spin hint to the core (and, on SMT, to its sibling). */
 static inline void cpu_relax(void)
 {

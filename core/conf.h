@@ -58,6 +58,7 @@ struct conf {
     uint64_t inline_bytes;
     uint64_t lane_cell;
     uint32_t lane_cells, lease_window, submit_window, links; /* lane_cells: a power of two */
+    uint64_t heartbeat_ns, dead_after_ns;
     /* [poll] */
     int poll_mode;
     uint64_t spin_ns;

@@ -158,6 +158,16 @@ const struct conf_key conf_keys[] = {
     {"fabric", "links", NUMBER(T_U32, links, 1, 16384),
      DEFAULT("1024", "Most remote links at once (1 to 16384); each needs a participant, too.")},
 
+    {"fabric", "heartbeat", NUMBER(T_DURATION, heartbeat_ns, SECOND / 100, 3600 * SECOND),
+     DEFAULT("\"2s\"",
+             "A peer that was silent for so long is asked whether it is there (\"10ms\" to\n"
+             "\"3600s\"). One that misses the answer gets no more tasks, and those it has not\n"
+             "started go to others. A long task is no reason to miss it.")},
+    {"fabric", "dead_after", NUMBER(T_DURATION, dead_after_ns, SECOND / 50, 86400 * SECOND),
+     DEFAULT("\"10s\"",
+             "A peer that was silent for so long is dead: its link ends (\"20ms\" to \"86400s\";\n"
+             "at least twice the heartbeat counts).")},
+
     {"poll", "mode", ENUM(poll_mode, polls),
      DEFAULT(
          "\"adaptive\"",

@@ -63,8 +63,13 @@ enum fab_role { FAB_PRODUCER = 1, FAB_WORKER = 2, FAB_TOOL = 4 };
 
 #define FAB_SPIN_ALWAYS INT64_MAX
 
+enum fab_option_flags {
+    FAB_BEGINS = 1, /* a worker that calls fab_begin() before each task */
+};
+
 struct fab_options {
     uint32_t roles;       /* FAB_PRODUCER | FAB_WORKER | FAB_TOOL; 0: producer and worker */
+    uint32_t flags;       /* enum fab_option_flags */
     const char *name;     /* shown by fabctl status; NULL: the program's name */
     const char *key_file; /* remote: NULL: $FABRIC_KEY_FILE, else the local fabricd's */
     int64_t timeout_ns;   /* for connecting; 0: 10 seconds */
@@ -250,6 +255,12 @@ static inline const void *fab_arg(const struct fab_lease *l)
 /* Claims up to max tasks of a queue, best priority first; returns how many (>= 1). */
 FAB_API FAB_MUST long fab_claim(fab_t *f, uint32_t queue, struct fab_lease *leases, size_t max,
                                 int64_t timeout_ns);
+
+/* For a worker that claims several tasks and runs one after the other (fab_options.flags: FAB_BEGINS):
+ * this one's turn has come. 0: run it. -ESTALE: the lease has ended, because another worker was idle
+ * while this one was long at the task before; nothing is left to be done with it. Without the flag a
+ * claimed task counts as begun. Local handles: always 0. */
+FAB_API FAB_MUST int fab_begin(fab_t *f, const struct fab_lease *l);
 
 /* Ends a lease with a result. -ESTALE: the lease was no longer held; the result was dropped.
  * -ENOSPC: no memory in the segment for a result of this length (still held: complete, fail or

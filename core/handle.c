@@ -79,6 +79,11 @@ FAB_API long fab_claim(fab_t *f, uint32_t queue, struct fab_lease *leases, size_
     return f->ops->claim(f, queue, leases, max, timeout_ns);
 }
 
+FAB_API int fab_begin(fab_t *f, const struct fab_lease *l)
+{
+    return f->ops->begin ? f->ops->begin(f, l) : 0;
+}
+
 FAB_API int fab_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
 {
     if (len > FAB_ARG_MAX)

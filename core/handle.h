@@ -23,6 +23,7 @@ struct fab_ops {
     int (*withdraw)(fab_t *f, fab_id id);
     size_t (*outstanding)(const fab_t *f);
     long (*claim)(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
+    int (*begin)(fab_t *f, const struct fab_lease *l); /* NULL: nothing is to be said */
     int (*complete)(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
     int (*fail)(fab_t *f, const struct fab_lease *l, const char *message);
     int (*release)(fab_t *f, const struct fab_lease *l);

@@ -299,6 +299,24 @@ int ctl_get_welcome(const uint8_t *body, uint32_t len, struct ctl_welcome *w)
     return done(&b, "WELCOME");
 }
 
+uint32_t ctl_put_ping(uint8_t *body, const struct ctl_ping *p)
+{
+    struct ctl_buf b = writer(body, 64);
+    ctl_put_u64(&b, p->sent_ns);
+    ctl_put_u32(&b, p->heartbeat_ms);
+    ctl_put_u32(&b, p->dead_after_ms);
+    return b.at;
+}
+
+int ctl_get_ping(const struct ctl_frame *f, struct ctl_ping *p)
+{
+    struct ctl_buf b = reader(f->body, f->len);
+    p->sent_ns = ctl_get_u64(&b);
+    p->heartbeat_ms = ctl_get_u32(&b);
+    p->dead_after_ms = ctl_get_u32(&b);
+    return done(&b, "PING");
+}
+
 uint32_t ctl_put_refuse(uint8_t *body, const struct ctl_refuse *r)
 {
     struct ctl_buf b = writer(body, CTL_BODY_MAX);

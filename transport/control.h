@@ -58,7 +58,7 @@ enum ctl_type {
     CTL_REFUSE,     /* {u32 errno, text} */
     CTL_LANE_OFFER, /* struct tr_remote: where the server may write; zero in SEND mode */
     CTL_LANE_READY, /* struct tr_remote: where the client may; it connects with its ticket now */
-    CTL_PING,       /* {u64 token} */
+    CTL_PING,       /* up to 64 bytes, which come back; fabricd's: struct ctl_ping */
     CTL_PONG,
     CTL_STATUS,       /* request, empty body; answer: CTL_STATUS_REPLY */
     CTL_STATUS_REPLY, /* a chunk of JSON text; the last chunk is shorter than CTL_BODY_MAX */
@@ -170,6 +170,12 @@ struct ctl_welcome {
     char queue[CTL_QUEUES][32];
 };
 
+/* A heartbeat of fabricd's, or a knock: its times, so that the peer's kernel is as patient. */
+struct ctl_ping {
+    uint64_t sent_ns; /* the sender's clock */
+    uint32_t heartbeat_ms, dead_after_ms;
+};
+
 struct ctl_refuse {
     int32_t error; /* positive errno */
     char text[256];
@@ -202,6 +208,8 @@ int ctl_get_challenge(const struct ctl_frame *f, struct ctl_challenge *c)
 uint32_t ctl_put_welcome(uint8_t *body, const struct ctl_welcome *w);
 int ctl_get_welcome(const uint8_t *body, uint32_t len, struct ctl_welcome *w)
     __attribute__((warn_unused_result));
+uint32_t ctl_put_ping(uint8_t *body, const struct ctl_ping *p);
+int ctl_get_ping(const struct ctl_frame *f, struct ctl_ping *p) __attribute__((warn_unused_result));
 uint32_t ctl_put_refuse(uint8_t *body, const struct ctl_refuse *r);
 int ctl_get_refuse(const struct ctl_frame *f, struct ctl_refuse *r)
     __attribute__((warn_unused_result));

@@ -18,6 +18,12 @@
  *   WANT    queue, len = leases wanted
  *   DONE    ref, status
  *   RELEASE ref
+ *                                          RECALL
+ *   ECHO    ref                            ECHO    ref
+ *
+ * WANT's ref is the worker's time per task in ns, 0: unknown. RECALL asks a worker to give back what it
+ * has not started: WANT of 0 comes first, a RELEASE for each, and no lease is sent between a RECALL and
+ * the next WANT. An ECHO comes back as it is: the round trip.
  *
  * A SUBMIT with REC_TAGGED carries the user's tag behind the kernel (handles with a client id: the
  * tag must outlive them). TAKEN says that the outcomes of these tasks have been taken by the user; so
@@ -73,6 +79,8 @@ enum rec_type {
     REC_UNKNOWN,
     REC_KEPT,
     REC_CLEAR,
+    REC_RECALL,
+    REC_ECHO,
     REC_TYPE_MAX
 };
 
@@ -103,7 +111,7 @@ struct record {
     uint64_t ref;
     uint64_t kernel;        /* SUBMIT, LEASE, KEPT */
     uint64_t tag;           /* SUBMIT with REC_TAGGED */
-    const uint8_t *payload; /* NULL with REC_BIG and WANT */
+    const uint8_t *payload; /* NULL with REC_BIG and for types without one */
 };
 
 static inline bool rec_has_kernel(uint8_t type)

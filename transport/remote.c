@@ -32,6 +32,12 @@ int remote_broken(struct remote *r, int why)
     return err_set(-EPIPE, "the link to %s is gone: %s", r->info.server, r->why);
 }
 
+void remote_hang_up(struct remote *r, int why)
+{
+    r->hangup = why;
+    snprintf(r->hangup_why, sizeof r->hangup_why, "%s", err_text(why));
+}
+
 static int take_record(struct remote *r, const struct record *rec)
 {
     int rc;
@@ -60,6 +66,12 @@ static int take_record(struct remote *r, const struct record *rec)
         return remote_unknown(r, rec);
     case REC_KEPT:
         return remote_kept(r, rec);
+    case REC_RECALL:
+        r->recalled = true;
+        return 0;
+    case REC_ECHO:
+        remote_on_echo(r, rec);
+        return 0;
     default:
         break;
     }
@@ -100,9 +112,9 @@ static int take_events(struct remote *r)
 }
 
 /* Events and records; then what is to go out. */
-static int progress_link(struct remote *r)
+int remote_progress_link(struct remote *r)
 {
-    int events = r->hangup ? r->hangup : take_events(r);
+    int events = r->hangup ? err_set(r->hangup, "%s", r->hangup_why) : take_events(r);
     if (events < 0) {
         /* outcomes that came before the end are no losses; after a fault in them it is as it was */
         char why[200];
@@ -120,6 +132,8 @@ static int progress_link(struct remote *r)
     int more = remote_link_pump(r);
     if (more < 0)
         return more;
+    if (r->recalled)
+        remote_recall(r);
     long put = big_pump(&r->big_out, r->lane);
     if (put < 0)
         return (int)put;
@@ -136,7 +150,7 @@ int remote_progress(struct remote *r)
         return remote_broken(r, r->broken);
     if (r->link == LINK_DOWN || r->link == LINK_JOINING)
         return remote_link_step(r);
-    int rc = progress_link(r);
+    int rc = remote_progress_link(r);
     return rc < 0 ? remote_link_down(r, rc) : rc;
 }
 
@@ -146,7 +160,7 @@ int remote_flush(struct remote *r)
         return 0;
     int rc = lane_tx_flush(r->lane);
     if (rc < 0 && rc != -EAGAIN) /* -EAGAIN: the batch is kept; progress sends it */
-        r->hangup = rc;
+        remote_hang_up(r, rc);
     return rc == 1;
 }
 
@@ -162,7 +176,7 @@ static void on_control(struct loop_src *src, int result)
     (void)result;
     int rc = session_progress(r->session);
     if (rc < 0)
-        r->hangup = rc;
+        remote_hang_up(r, rc);
 }
 
 int remote_watch(struct remote *r)
@@ -315,7 +329,7 @@ int remote_put_any(struct remote *r, struct record *rec, const void *data, uint6
 
 /* ---- the rest of the table ---- */
 
-static int remote_queue(fab_t *f, const char *name, uint32_t *queue)
+int remote_queue(fab_t *f, const char *name, uint32_t *queue)
 {
     const struct session_info *in = &((struct remote *)f)->info;
     char list[512] = "";
@@ -332,12 +346,12 @@ static int remote_queue(fab_t *f, const char *name, uint32_t *queue)
                    list);
 }
 
-static size_t remote_outstanding(const fab_t *f)
+size_t remote_outstanding(const fab_t *f)
 {
     return ((const struct remote *)f)->outstanding;
 }
 
-static int remote_flush_op(fab_t *f)
+int remote_flush_op(fab_t *f)
 {
     struct remote *r = (struct remote *)f;
     int rc = remote_progress(r);
@@ -345,7 +359,7 @@ static int remote_flush_op(fab_t *f)
     return rc < 0 ? rc : 0;
 }
 
-static int remote_status(fab_t *f, char **text, int64_t timeout_ns)
+int remote_status(fab_t *f, char **text, int64_t timeout_ns)
 {
     struct remote *r = (struct remote *)f;
     int rc = r->lane || !remote_is_up(r) ? remote_await_up(r, deadline_of(timeout_ns)) : 0;
@@ -354,7 +368,7 @@ static int remote_status(fab_t *f, char **text, int64_t timeout_ns)
     return session_status(r->session, text, timeout_ns);
 }
 
-static int remote_admin(fab_t *f, const struct admin_request *q, struct admin_reply *reply,
+int remote_admin(fab_t *f, const struct admin_request *q, struct admin_reply *reply,
                         int64_t timeout_ns)
 {
     struct remote *r = (struct remote *)f;
@@ -379,11 +393,12 @@ static void say_all(struct remote *r)
     }
 }
 
-static void remote_close(fab_t *f)
+void remote_close(fab_t *f)
 {
     struct remote *r = (struct remote *)f;
     if (r->task && !r->broken && (r->lane || r->link != LINK_UP))
         say_all(r);
+    remote_beat_end(r);
     for (int i = 0; i < 4 && r->loop; i++)
         loop_stop(r->loop, &r->src[i]);
     if (r->loop)
@@ -405,31 +420,10 @@ static void remote_close(fab_t *f)
     free(r->list);
     free(r->tell);
     free(r->lease);
+    free(r->handed_ref);
     free((char *)r->opts.key_file);
     free(r);
 }
-
-static const struct fab_ops remote_ops = {
-    .close = remote_close,
-    .queue = remote_queue,
-    .submit = remote_submit,
-    .wait = remote_wait_one,
-    .wait_any = remote_wait_any,
-    .cancel = remote_cancel,
-    .withdraw = remote_withdraw,
-    .outstanding = remote_outstanding,
-    .claim = remote_claim,
-    .complete = remote_complete,
-    .fail = remote_fail,
-    .release = remote_release,
-    .crash = remote_crash,
-    .overrun = remote_overrun,
-    .cancelled = remote_cancelled,
-    .attend = remote_attend,
-    .flush = remote_flush_op,
-    .status_json = remote_status,
-    .admin = remote_admin,
-};
 
 static int make_tables(struct remote *r)
 {
@@ -496,8 +490,10 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     struct remote *r = calloc(1, sizeof *r);
     if (!r)
         return err_set(-ENOMEM, "no memory for a handle");
-    r->base.ops = &remote_ops;
+    r->base.ops = &remote_guarded;
     remote_big_open(r);
+    guard_init(&r->guard);
+    guard_enter(&r->guard);
     r->ticks_hz = clock_ticks_hz();
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */
@@ -512,6 +508,7 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
         remote_close(&r->base);
         return rc;
     }
+    remote_leave(r);
     *out = &r->base;
     return 0;
 }

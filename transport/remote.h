@@ -3,8 +3,9 @@
  * remote.h - a handle on a fabric behind a link: what tcp: and verbs: addresses open.
  *
  * A handle has one link at a time: a control connection (session.h), a domain, an endpoint and a lane
- * pair, all of one thread. There is no thread of its own: every call makes progress, waits spin
- * briefly and then sleep in the handle's loop.
+ * pair, all of one thread. It has no thread of its own: every call makes progress, waits spin
+ * briefly and then sleep in the handle's loop. While the caller is elsewhere, in a kernel say, the
+ * process's beat thread (beat.h) does what the daemon asks for: remote_beat.c.
  *
  *   UP -> DOWN -> JOINING -> EXCHANGE -> UP        of a handle that may produce
  *
@@ -25,6 +26,7 @@
 
 #include "core/handle.h"
 #include "core/wake.h"
+#include "transport/beat.h"
 #include "transport/big.h"
 #include "transport/lane.h"
 #include "transport/loop.h"
@@ -61,9 +63,10 @@ struct rlease {
     uint8_t *data; /* argument over 64 bytes */
 };
 
-/* A lease that was cancelled, or has a time limit; each holds for one generation. */
+/* What was said about a lease: cancelled, has a time limit, was begun (fab_begin()), or was given back
+ * while the caller had it; each holds for one generation. */
 struct rmark {
-    uint32_t cancelled, limited;
+    uint32_t cancelled, limited, begun, gone;
     uint64_t due_ns;
 };
 #define REMOTE_LIST 64u /* refs in a record */
@@ -82,6 +85,9 @@ struct remote {
     enum remote_link { LINK_UP, LINK_DOWN, LINK_JOINING, LINK_EXCHANGE } link;
     uint32_t links; /* how many there were: a lease of another one is void */
     int hangup;     /* why this one is about to end, found where it could not be dealt with */
+    char hangup_why[200];
+    struct guard guard; /* the caller's thread or the beat thread */
+    struct beat beat;
     uint64_t down_at, give_up_at, try_at, pause; /* clock_ns */
     struct session_info info;
     struct session *session;
@@ -125,6 +131,12 @@ struct remote {
     uint32_t lease_cap, lease_head, lease_n;
     uint32_t want, want_queue; /* what the daemon was told */
     uint32_t leased;           /* leases the caller was given and has not ended */
+    bool recalled, recall_said; /* what is not started is being given back: see remote_recall() */
+    uint64_t *handed_ref; /* leases the caller has been given and not begun, in order (FAB_BEGINS) */
+    uint32_t handed_first, handed_end;
+    uint64_t echo_at;     /* ticks: the last ECHO was sent; 0: none on this link */
+    bool worked;          /* tasks have come since then */
+    double rtt_ticks;     /* smoothed, leaning to the least; 0: not known */
     bool producing;     /* the present wait is for outcomes or room: see remote_give_back() */
     uint32_t handed;    /* leases in the caller's hands */
     uint64_t handed_at; /* ticks of the last hand-over */
@@ -191,6 +203,19 @@ int remote_wait_outcome(struct remote *r, uint64_t deadline) __attribute__((warn
 /* Gives unstarted leases back and wants no more until the next claim. A thread that sleeps for an
  * outcome runs no tasks meanwhile, and the very task it waits for may be among them. */
 int remote_give_back(struct remote *r) __attribute__((warn_unused_result));
+/* Gives back what is not started, as far as the lane has room now; r->recalled says whether there is
+ * more. Doesn't wait. */
+void remote_recall(struct remote *r);
+/* Tells the daemon how many leases are wanted, when that has changed much. */
+int remote_tell_want(struct remote *r, uint32_t queue, size_t max) __attribute__((warn_unused_result));
+/* The caller is handed these; they are begun one after the other, if it has said so. */
+void remote_hand(struct remote *r, const struct fab_lease *l, size_t n);
+/* The caller begins (or ends) this one. -ESTALE: it has been given back. */
+int remote_begun(struct remote *r, const struct fab_lease *l) __attribute__((warn_unused_result));
+/* Measures the round trip now and then; now: ticks. */
+void remote_echo(struct remote *r, uint64_t now);
+/* The answer to an ECHO. */
+void remote_on_echo(struct remote *r, const struct record *rec);
 /* Puts a record into the lane, making room by flushing and waiting until the deadline. -ESTALE: the
  * link is not up, or has ended meanwhile. */
 int remote_put(struct remote *r, const struct record *rec, uint64_t deadline)
@@ -214,6 +239,13 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     __attribute__((warn_unused_result));
 void remote_lose_all(struct remote *r);
 
+void remote_close(fab_t *f);
+int remote_queue(fab_t *f, const char *name, uint32_t *queue);
+size_t remote_outstanding(const fab_t *f);
+int remote_flush_op(fab_t *f);
+int remote_status(fab_t *f, char **text, int64_t timeout_ns);
+int remote_admin(fab_t *f, const struct admin_request *q, struct admin_reply *reply,
+                 int64_t timeout_ns);
 long remote_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
 int remote_wait_one(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 long remote_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
@@ -221,6 +253,7 @@ int remote_cancel(fab_t *f, fab_id id);
 int remote_withdraw(fab_t *f, fab_id id);
 long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
 int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
+int remote_begin(fab_t *f, const struct fab_lease *l);
 int remote_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int remote_release(fab_t *f, const struct fab_lease *l);
 /* ---- remote_big.c ---- */
@@ -248,6 +281,18 @@ uint64_t remote_due(const struct remote *r, uint64_t ref);
 /* remote_claim.c: the end of a lease, with a status other than FAB_COMPLETED. */
 int remote_end(struct remote *r, const struct fab_lease *l, enum fab_status status, const char *text)
     __attribute__((warn_unused_result));
+/* remote.c: the link is to end, which the next remote_progress() of the caller's sees to. */
+void remote_hang_up(struct remote *r, int why);
+/* remote.c: what progress does on a link that is up. < 0: it is to end. */
+int remote_progress_link(struct remote *r) __attribute__((warn_unused_result));
+/* ---- remote_beat.c ---- */
+/* The handle's table, each call between guard_enter() and guard_leave(). */
+extern const struct fab_ops remote_guarded;
+/* The end of a call that began with guard_enter(). */
+void remote_leave(struct remote *r);
+/* The link is up: the beat thread looks after it, until remote_beat_end(). */
+int remote_beat_begin(struct remote *r) __attribute__((warn_unused_result));
+void remote_beat_end(struct remote *r);
 /* remote.c: sleeps until a descriptor is readable. */
 int remote_sleep(struct remote *r, int64_t ns) __attribute__((warn_unused_result));
 

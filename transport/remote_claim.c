@@ -3,9 +3,7 @@
  * remote_claim.c - the worker's side of a remote handle.
  *
  * The worker tells the daemon how many leases it wants to have at hand (WANT); the daemon keeps
- * that many on their way or with us. The number follows the measured time per task: as much as
- * PREFETCH_NS of work, at least what one claim takes, so that microsecond tasks come in large
- * batches and a task of a second holds none behind it.
+ * that many on their way or with us. How many, and how they are given back: remote_flow.c.
  *
  * While the thread sleeps for an outcome or for room, it has none at hand: remote_give_back().
  *
@@ -20,7 +18,6 @@
 #include "core/error.h"
 #include "transport/remote.h"
 
-#define PREFETCH_NS 500000.0
 #define FLUSH_NS    50000.0
 
 int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
@@ -70,33 +67,6 @@ static void measure(struct remote *r)
     r->handed = 0;
 }
 
-static uint32_t wanted(const struct remote *r, size_t max)
-{
-    double work = r->task_ticks > 0 ? PREFETCH_NS * (double)r->ticks_hz / 1e9 / r->task_ticks : 0;
-    uint32_t n = work > r->lease_cap ? r->lease_cap : (uint32_t)work;
-    /* what the caller holds already counts at the daemon, too */
-    if (n < r->leased + max)
-        n = r->leased + max < r->lease_cap ? (uint32_t)(r->leased + max) : r->lease_cap;
-    return n;
-}
-
-/* Tells the daemon when the number has changed by a quarter or more, or allows no further lease. */
-static int tell_want(struct remote *r, uint32_t queue, size_t max)
-{
-    uint32_t n = wanted(r, max), gap = n > r->want ? n - r->want : r->want - n;
-    bool close = gap == 0 || (gap <= r->want / 4 && r->want > r->leased);
-    if (queue == r->want_queue && r->want > 0 && close)
-        return 0;
-    struct record rec = {.type = REC_WANT, .queue = (uint8_t)queue, .len = n};
-    int rc = remote_put(r, &rec, UINT64_MAX);
-    if (rc < 0)
-        return rc;
-    r->want = n;
-    CRASH_POINT("remote.wanted");
-    r->want_queue = queue;
-    return 0;
-}
-
 void remote_drop_leases(struct remote *r)
 {
     for (; r->lease_n > 0; r->lease_n--) {
@@ -106,33 +76,8 @@ void remote_drop_leases(struct remote *r)
     }
     r->lease_head = 0;
     r->handed = 0;
-}
-
-int remote_give_back(struct remote *r)
-{
-    struct record none = {.type = REC_WANT, .queue = (uint8_t)r->want_queue};
-    int rc = 0;
-    r->producing = false; /* a put may wait, too */
-    if (!remote_is_up(r))
-        return 0;
-    if (r->want > 0) {
-        rc = remote_put(r, &none, UINT64_MAX);
-        if (rc == 0)
-            r->want = 0;
-    }
-    while (rc == 0 && r->lease_n > 0) {
-        struct rlease *own = &r->lease[r->lease_head];
-        struct record rec = {
-            .type = REC_RELEASE, .queue = own->lease.queue, .ref = own->lease.ref[0]};
-        rc = remote_put(r, &rec, UINT64_MAX);
-        if (rc < 0)
-            break;
-        free(own->data);
-        own->data = NULL;
-        r->lease_head = (r->lease_head + 1) % r->lease_cap;
-        r->lease_n--;
-    }
-    return rc;
+    r->handed_first = r->handed_end = 0;
+    r->recalled = r->recall_said = false;
 }
 
 static long hand_over(struct remote *r, struct fab_lease *l, size_t max)
@@ -151,6 +96,7 @@ static long hand_over(struct remote *r, struct fab_lease *l, size_t max)
     r->leased += (uint32_t)n;
     r->handed = (uint32_t)n;
     r->handed_at = clock_ticks();
+    remote_hand(r, l, n);
     return (long)n;
 }
 
@@ -168,7 +114,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
                        r->info.queues);
     measure(r);
     if (remote_is_up(r)) {
-        rc = tell_want(r, queue, max);
+        rc = remote_tell_want(r, queue, max);
         if (rc < 0 && rc != -ESTALE)
             return rc;
     }
@@ -176,6 +122,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
         uint64_t now = clock_ticks();
         if ((double)(now - r->flushed_at) * 1e9 > FLUSH_NS * (double)r->ticks_hz) {
             r->flushed_at = now;
+            remote_echo(r, now);
             (void)remote_flush(r);
             rc = remote_progress(r);
             if (rc < 0)
@@ -184,6 +131,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
         if (r->lease_n > 0)
             return hand_over(r, l, max);
     }
+    remote_echo(r, clock_ticks());
     (void)remote_flush(r);
     rc = remote_progress(r);
     if (rc < 0)
@@ -195,7 +143,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
         /* a new link has not been told what we want */
-        rc = r->want == 0 && remote_is_up(r) ? tell_want(r, queue, max) : 0;
+        rc = r->want == 0 && remote_is_up(r) ? remote_tell_want(r, queue, max) : 0;
         if (rc == 0 || rc == -ESTALE)
             rc = remote_wait(r, deadline);
         if (rc == -ETIMEDOUT)
@@ -213,10 +161,11 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
     int rc = r->broken ? remote_broken(r, r->broken) : 0;
     if (rc == 0 && (!remote_is_up(r) || l->ref[2] != r->links))
         rc = err_set(-ESTALE, "the lease ended with its link");
+    bool gone = rc == 0 && (rc = remote_begun(r, l)) < 0;
     if (rc == 0)
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
     remote_spare(r, (void *)(uintptr_t)l->ref[1]);
-    r->leased -= r->leased > 0;
+    r->leased -= r->leased > 0 && !gone;
     CRASH_POINT("remote.ended");
     return rc;
 }

@@ -31,6 +31,7 @@
 
 static void leave_link(struct remote *r)
 {
+    remote_beat_end(r);
     for (int i = 0; i < 3; i++)
         loop_stop(r->loop, &r->src[i]);
     remote_big_drop(r);
@@ -163,12 +164,14 @@ static int make_leases(struct remote *r)
     /* the daemon counts the leases of each link from anew: what was said of the last one's is over */
     free(r->mark);
     r->mark = calloc(r->info.lease_window, sizeof *r->mark);
-    if (r->mark && r->lease && r->lease_cap == r->info.lease_window)
+    if (r->mark && r->lease && r->handed_ref && r->lease_cap == r->info.lease_window)
         return 0;
     free(r->lease);
+    free(r->handed_ref);
     r->lease_cap = r->info.lease_window;
     r->lease = calloc(r->lease_cap, sizeof *r->lease);
-    return r->lease && r->mark ? 0 : err_set(-ENOMEM, "no memory for %u leases", r->lease_cap);
+    r->handed_ref = calloc(r->lease_cap, sizeof *r->handed_ref);
+    return r->lease && r->mark && r->handed_ref ? 0 : err_set(-ENOMEM, "no memory for %u leases", r->lease_cap);
 }
 
 int remote_link_joined(struct remote *r)
@@ -182,9 +185,12 @@ int remote_link_joined(struct remote *r)
     CRASH_POINT("remote.joined");
     r->want = 0;
     r->want_queue = REMOTE_NONE;
+    r->echo_at = 0;
     int rc = remote_watch(r);
     if (rc == 0)
         rc = make_leases(r);
+    if (rc == 0)
+        rc = remote_beat_begin(r);
     if (rc < 0)
         return rc;
     if (r->self.resume && (r->info.submit_window != r->window ||

@@ -42,6 +42,7 @@ struct session {
     struct addrinfo *list, *next; /* addresses; those that are still to be tried */
     struct ctl_hello hello;
     uint64_t deadline;
+    uint32_t patience_ms; /* fabric.dead_after, as heartbeats tell it */
     struct ctl_reader in;
     struct ctl_frame frame;
     struct ctl_handshake hs;
@@ -647,12 +648,30 @@ static int add_admin(struct session *s)
     return 0;
 }
 
+/* The kernel gives a daemon up that is cut off as soon as the daemon would give up us. */
+static void heed_ping(struct session *s)
+{
+    struct ctl_ping p;
+    if (ctl_get_ping(&s->frame, &p) < 0 || p.dead_after_ms == s->patience_ms || p.dead_after_ms == 0)
+        return;
+    s->patience_ms = p.dead_after_ms;
+    uint32_t ms = p.dead_after_ms < 3600000 ? p.dead_after_ms : 3600000;
+    uint32_t probe = ms / 4000 > 0 ? ms / 4000 : 1; /* in seconds: the kernel knows no less */
+    const struct {
+        int name;
+        uint32_t value;
+    } opts[] = {{TCP_KEEPIDLE, 2 * probe}, {TCP_KEEPINTVL, probe}, {TCP_KEEPCNT, 2}, {TCP_USER_TIMEOUT, ms}};
+    for (size_t i = 0; i < sizeof opts / sizeof *opts; i++)
+        (void)setsockopt(s->fd, IPPROTO_TCP, opts[i].name, &opts[i].value, sizeof(uint32_t));
+}
+
 static int take_frames(struct session *s)
 {
     int rc;
     while ((rc = next_frame(s)) == 1) {
         switch (s->frame.type) {
         case CTL_PING:
+            heed_ping(s);
             if (s->frame.len <= 64) {
                 s->deadline = clock_ns() + TIMEOUT_NS;
                 rc = send_frame(s, CTL_PONG, s->frame.body, s->frame.len);

@@ -239,7 +239,14 @@ void daemon_ready(struct daemon *d, int rc)
 static bool arm(struct daemon *d)
 {
     at_store(&d->seg.head->daemon_parked, 1);
-    return timers_armed(&d->seg) && (!d->gate || gate_arm(d->gate));
+    return timers_armed(&d->seg) && (!d->gate || (gate_pulse(d->gate) == 0 && gate_arm(d->gate)));
+}
+
+/* Until the next timer or heartbeat. */
+static int64_t sleep_time(const struct daemon *d)
+{
+    int64_t timer = timers_wait(&d->timers), heart = d->gate ? gate_wait(d->gate) : -1;
+    return timer < 0 || (heart >= 0 && heart < timer) ? heart : timer;
 }
 
 static int work(struct daemon *d)
@@ -250,6 +257,8 @@ static int work(struct daemon *d)
         return events;
     long moved = timers_run(&d->timers, &d->seg, &d->out, d->me);
     moved += d->gate ? gate_work(d->gate) : 0;
+    if (d->gate && (++d->turns & 63) == 0) /* it may not sleep for long */
+        moved += gate_pulse(d->gate);
     return moved > 0 || d->stirred;
 }
 
@@ -272,7 +281,7 @@ int daemon_run(struct daemon *d)
         if (d->gate && gate_busy(d->gate) && (busy_poll || spin_on(&d->spin)))
             continue;
         if (arm(d) && !d->stop) {
-            rc = loop_run(d->loop, timers_wait(&d->timers));
+            rc = loop_run(d->loop, sleep_time(d));
             if (rc < 0)
                 return rc;
         }

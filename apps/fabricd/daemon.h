@@ -59,6 +59,7 @@ struct daemon {
     bool draining, stop;
     int failed; /* why daemon_run() ends, 0: it was asked to */
     bool adopted; /* the segment is that of a fabricd before us */
+    uint32_t turns; /* of the loop */
     bool stirred; /* something happened: look at the links before sleeping */
     char socket_path[108];
     char address[80]; /* where the gate listens, "" when it does not */

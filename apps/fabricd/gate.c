@@ -3,9 +3,8 @@
  * gate.c - the control listener, data connections, and the links' share of the loop. What a peer
  * says on its control connection is peer.c's.
  *
- * A peer whose host dies or is cut off is found by the kernel's keepalive on the control
- * connection, which no kernel that computes for minutes can starve; one whose process dies by the
- * closing of its sockets.
+ * A peer whose process dies is found by the closing of its sockets; one that is stopped or cut off by
+ * heartbeats (heart.c), which no kernel that computes for minutes can starve.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -28,13 +27,17 @@
 
 #define EVENTS 64
 
-static void set_keepalive(int fd)
+/* The kernel finds hosts that are no more as late as heartbeats would: for those that get none yet, and
+ * for bytes that nobody acknowledges. */
+static void set_keepalive(int fd, uint64_t dead_after_ns)
 {
+    uint64_t all = dead_after_ns / 1000000;
+    int ms = all < 3600000 ? (int)all : 3600000, probe = ms / 4000 > 0 ? ms / 4000 : 1;
     const struct {
         int level, name, value;
-    } opts[] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
-                {IPPROTO_TCP, TCP_KEEPIDLE, 5}, {IPPROTO_TCP, TCP_KEEPINTVL, 2},
-                {IPPROTO_TCP, TCP_KEEPCNT, 3},  {IPPROTO_TCP, TCP_USER_TIMEOUT, 12000}};
+    } opts[] = {{IPPROTO_TCP, TCP_NODELAY, 1},          {SOL_SOCKET, SO_KEEPALIVE, 1},
+                {IPPROTO_TCP, TCP_KEEPIDLE, 2 * probe}, {IPPROTO_TCP, TCP_KEEPINTVL, probe},
+                {IPPROTO_TCP, TCP_KEEPCNT, 2},          {IPPROTO_TCP, TCP_USER_TIMEOUT, ms}};
     for (size_t i = 0; i < sizeof opts / sizeof *opts; i++)
         (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof(int));
 }
@@ -63,7 +66,7 @@ static void on_accept(struct loop_src *src, int fd)
         getnameinfo((struct sockaddr *)&a, len, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV);
     snprintf(p->from, sizeof p->from, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
-    set_keepalive(fd);
+    set_keepalive(fd, g->d->conf->dead_after_ns);
     p->g = g;
     p->fd = fd;
     p->since_ns = clock_ns();
@@ -120,6 +123,8 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         p->stage = STAGE_UP;
         p->link->lane = p->lane;
         g->up++;
+        g->moved = true;
+        pulse_heard(&p->pulse, p->link, clock_ns());
         CRASH_POINT("gate.up");
         log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
                  p->mode == LANE_WRITE ? "write" : "send",
@@ -170,6 +175,7 @@ long gate_work(struct gate *g)
         else
             n += rc;
     }
+    g->moved |= n > 0;
     return n;
 }
 

@@ -20,6 +20,11 @@
 int gate_open(struct gate **out, struct daemon *d) __attribute__((warn_unused_result));
 /* Moves events and records of all links. Returns how many. */
 long gate_work(struct gate *g);
+/* Heartbeats that are due, and tasks asked back from workers that are slow (pulse.h). Returns how many
+ * links have something to do for it. */
+long gate_pulse(struct gate *g);
+/* How long fabricd may sleep for it; < 0: for ever. */
+int64_t gate_wait(const struct gate *g);
 /* Before sleeping: false when there is work. */
 bool gate_arm(struct gate *g);
 /* A lease of participant owner (word: its slot's) shall stop: its peer is told, if it is one.

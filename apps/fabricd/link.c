@@ -142,6 +142,8 @@ static int on_record(struct link *k, const struct record *r)
         return big_cleared(&k->big_out, r);
     case REC_RESUME:
         return resume_on_list(k, r);
+    case REC_ECHO:
+        return worker_on_echo(k, r);
     default:
         return err_set(-EPROTO, "a record of type %u is not for this side", r->type);
     }
@@ -176,6 +178,8 @@ static long read_batches(struct link *k)
             return err_set(-ENOMEM, "no memory for a payload that waits for room");
         k->big_in.data = own;
     }
+    if (n > 0)
+        k->heard_ns = clock_ns();
     return n;
 }
 
@@ -208,10 +212,11 @@ long link_work(struct link *k)
 
 bool link_arm(struct link *k)
 {
-    /* What waits for lane credits is woken by the lane; what waits for room in the fabric by
-     * whoever makes some (room.h). Keys that expire and shares that are counted anew are announced
-     * by nobody: the daemon's timer looks for them. */
-    bool stuck = k->cancels > 0 || k->claimed_at < k->claimed_n || k->got_at < k->got_n ||
+    /* What waits for lane credits is woken by the lane; what waits for room in the fabric by whoever
+     * makes some (room.h). Keys that expire and shares that are counted anew are announced by nobody:
+     * the daemon's timer looks for them. */
+    bool waits = worker_waits(k), unsent = k->claimed_at < k->claimed_n && !waits;
+    bool stuck = k->cancels > 0 || unsent || k->got_at < k->got_n ||
                  k->placed_n > 0 || lane_tx_blocked(k->lane);
     if (stuck)
         return true;

@@ -75,13 +75,24 @@ struct link {
         uint64_t ref[2];
         uint32_t generation; /* odd: in use */
         uint32_t next;
+        uint32_t order; /* counts the leases sent: the least one is the oldest */
         uint8_t queue;
         bool cancelled; /* the peer is to be told */
+        bool revoked;   /* the task has been given to others; what the peer says of it is dropped */
     } * lease;
+    uint32_t sent;
     uint32_t cancels; /* how many of these */
     uint32_t lease_free, lease_used; /* places from here on were never used */
     uint32_t in_flight;
     uint32_t want, want_queue;
+    uint64_t task_ns;  /* the peer's time per task, as it says; 0: not known */
+    bool deaf;         /* it does not answer: gets no leases (pulse.h) */
+    uint32_t revoked;  /* leases with this flag */
+    uint64_t heard_ns; /* when it last said something in the lane */
+    uint64_t busy_ns;  /* when it was given its first task after none */
+    /* RECALL (pulse.h): to be sent, sent, answered by a WANT of 0; over with the next other WANT */
+    enum { RECALL_NONE, RECALL_DUE, RECALL_SENT, RECALL_DONE } recall;
+    uint64_t recall_ns; /* when it was sent */
     struct fab_lease *claimed; /* not yet in the lane; LINK_BATCH of them, made with the table */
     uint32_t claimed_n, claimed_at;
     bool alone; /* the one claimed last is one that goes alone */
@@ -118,6 +129,11 @@ void link_read_rest(struct link *k);
 bool link_arm(struct link *k);
 /* The task in slot, which the peer may have a lease of with this word, shall stop: it is told. */
 void link_cancel(struct link *k, uint32_t slot, uint64_t word);
+/* Asks the worker to give back what it has not started. */
+void link_recall(struct link *k);
+/* The worker does not answer: the tasks of all its leases but the oldest, which may have been started,
+ * go to others; it gets no more before it has said what became of them. Returns how many. */
+uint32_t link_revoke(struct link *k);
 /* Copies its numbers to where fabctl sees them. */
 void link_publish(struct link *k);
 /* Gives back everything (through the undertaker) and frees the link; the lane is the owner's.

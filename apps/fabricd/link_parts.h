@@ -64,9 +64,14 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     __attribute__((warn_unused_result));
 /* Claims and sends as much as is wanted; returns how many. */
 long worker_send(struct link *k) __attribute__((warn_unused_result));
-/* More may be claimed: it is wanted, no lone lease is out, and not too many large ones are on their way.
+/* More may be claimed: it is wanted, no recall and no lone lease is out, and not too many large ones are on their way.
  * What changes that comes as an event of the lane. */
 bool worker_claims(const struct link *k);
+/* ECHO: back as it is, unless there is no room. */
+int worker_on_echo(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+/* What goes alone goes after the others, and before them: nothing is sent until the peer has ended what
+ * it holds. */
+bool worker_waits(const struct link *k);
 /* What never left was never started: it is released and does not count as a crash. */
 void worker_let_go(struct link *k);
 void worker_close(struct link *k);

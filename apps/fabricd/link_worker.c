@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * link_worker.c - the worker's half of a link: WANT, DONE, RELEASE in; LEASE out. See link.h.
+ * link_worker.c - the worker's half of a link: WANT, DONE, RELEASE in; LEASE, RECALL out. See link.h.
  *
  * A task that its producer cancels while the peer has it: CANCEL out (link_cancel()); its end comes
  * in as any other, and cancel.c of the core sees the mark.
@@ -16,6 +16,9 @@
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/pages.h"
+
+/* What a peer says of its time per task is used in sums. */
+#define TASK_NS_MAX 3600000000000ull
 
 /* ---- worker: WANT, DONE, RELEASE in; LEASE out ---- */
 
@@ -47,14 +50,27 @@ int worker_on_want(struct link *k, const struct record *r)
         return err_set(-EPROTO, "queue %u: the fabric has %u", r->queue, k->seg->queues);
     k->want = r->len < k->lease_window ? r->len : k->lease_window;
     k->want_queue = r->queue;
+    k->task_ns = r->ref < TASK_NS_MAX ? r->ref : TASK_NS_MAX;
+    /* A RECALL on its way is to be answered first: what was wanted before it is void. */
+    if (k->want == 0 && k->recall == RECALL_SENT)
+        k->recall = RECALL_DONE;
+    else if (k->want > 0 && k->recall != RECALL_SENT && !(k->recall == RECALL_DUE && k->revoked > 0))
+        k->recall = RECALL_NONE;
     return k->claimed ? 0 : make_leases(k);
+}
+
+int worker_on_echo(struct link *k, const struct record *r)
+{
+    int rc = link_put(k, r);
+    return rc < 0 ? rc : 0;
 }
 
 static void end_lease(struct link *k, struct link_lease *own)
 {
     own->generation++; /* even: free */
     k->cancels -= own->cancelled;
-    own->cancelled = false;
+    k->revoked -= own->revoked;
+    own->cancelled = own->revoked = false;
     own->next = k->lease_free;
     k->lease_free = (uint32_t)(own - k->lease);
     k->in_flight--;
@@ -69,6 +85,10 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     if (!own || link_still_leaving(k, REC_LEASE, r->ref))
         return err_set(-EPROTO, "a result for a lease this peer does not hold");
     struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+    if (own->revoked) {
+        end_lease(k, own);
+        return 0;
+    }
     if (r->type == REC_RELEASE) {
         rc = local_release(&k->local->base, &l);
     } else if (!data && r->len) {
@@ -108,7 +128,7 @@ void link_cancel(struct link *k, uint32_t slot, uint64_t word)
 {
     for (uint32_t i = 0; k->lease && i < k->lease_used; i++) {
         struct link_lease *own = &k->lease[i];
-        if ((own->generation & 1) && own->ref[0] == slot && own->ref[1] == word) {
+        if ((own->generation & 1) && !own->revoked && own->ref[0] == slot && own->ref[1] == word) {
             k->cancels += !own->cancelled;
             own->cancelled = true;
         }
@@ -131,6 +151,76 @@ static int send_cancels(struct link *k)
         CRASH_POINT("worker.cancelled");
     }
     return 1;
+}
+
+/* ---- giving back ---- */
+
+bool worker_waits(const struct link *k)
+{
+    return k->alone && k->in_flight > k->claimed_n - k->claimed_at;
+}
+
+void link_recall(struct link *k)
+{
+    if (worker_waits(k))
+        worker_let_go(k);
+    if (k->recall == RECALL_NONE && k->lane)
+        k->recall = RECALL_DUE;
+}
+
+/* 1: said; 0: no room now. Behind all leases, so that it means every one of them. */
+static int send_recall(struct link *k)
+{
+    struct record r = {.type = REC_RECALL};
+    if (k->claimed_at < k->claimed_n || k->big_out.first)
+        return 0;
+    int rc = link_put(k, &r);
+    if (rc == 1) {
+        k->recall = RECALL_SENT;
+        k->recall_ns = clock_ns();
+    }
+    return rc;
+}
+
+static bool is_held(const struct link_lease *own)
+{
+    return (own->generation & 1) && !own->revoked;
+}
+
+static const struct link_lease *oldest_lease(const struct link *k)
+{
+    const struct link_lease *found = NULL;
+    for (uint32_t i = 0; k->lease && i < k->lease_used; i++) {
+        const struct link_lease *own = &k->lease[i];
+        if (is_held(own) && (!found || (int32_t)(own->order - found->order) < 0))
+            found = own;
+    }
+    return found;
+}
+
+uint32_t link_revoke(struct link *k)
+{
+    const struct link_lease *oldest = oldest_lease(k);
+    uint32_t n = 0;
+    worker_let_go(k);
+    for (uint32_t i = 0; oldest && i < k->lease_used; i++) {
+        struct link_lease *own = &k->lease[i];
+        if (!is_held(own) || own == oldest ||
+            link_still_leaving(k, REC_LEASE, (uint64_t)own->generation << 32 | i))
+            continue;
+        struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+        int rc = local_release(&k->local->base, &l);
+        if (rc < 0 && rc != -ESTALE)
+            continue; /* its slot is damaged: it ends with the link */
+        k->cancels -= own->cancelled;
+        own->cancelled = false;
+        own->revoked = true;
+        k->revoked++;
+        n++;
+    }
+    if (n > 0)
+        link_recall(k); /* and nothing more before it has answered */
+    return n;
 }
 
 /* The place used last that is free, or else the first that never was. There is one: no more are in
@@ -174,13 +264,14 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     own->ref[0] = l->ref[0];
     own->ref[1] = l->ref[1];
     own->queue = l->queue;
+    own->order = k->sent++;
     return 1;
 }
 
 bool worker_claims(const struct link *k)
 {
-    return k->in_flight < k->want && k->big_out.n < LINK_BIG_AHEAD &&
-           !(k->alone && k->in_flight > k->claimed_n - k->claimed_at);
+    return k->in_flight < k->want && k->big_out.n < LINK_BIG_AHEAD && k->recall == RECALL_NONE &&
+           !k->deaf && !worker_waits(k);
 }
 
 long worker_send(struct link *k)
@@ -190,14 +281,17 @@ long worker_send(struct link *k)
     if (told <= 0)
         return told < 0 ? told : n - k->cancels;
     for (;;) {
-        if (k->alone && k->in_flight > k->claimed_n - k->claimed_at)
-            return n; /* what goes alone goes after the others, and before them */
-        while (k->claimed_at < k->claimed_n) {
+        bool waits = worker_waits(k);
+        while (!waits && k->claimed_at < k->claimed_n) {
             int rc = send_lease(k, &k->claimed[k->claimed_at]);
             if (rc <= 0)
                 return rc < 0 ? rc : n;
             k->claimed_at++;
             n++;
+        }
+        if (k->recall == RECALL_DUE) {
+            int rc = send_recall(k);
+            return rc < 0 ? rc : n + rc;
         }
         /* Claim only what can go out at once: a task that waits here could be run elsewhere. Small
          * ones go past a large one that is on its way. */
@@ -211,6 +305,8 @@ long worker_send(struct link *k)
         long got = local_claim(&k->local->base, k->want_queue, k->claimed, max, 0);
         if (got <= 0)
             return n;
+        if (k->in_flight == 0)
+            k->busy_ns = clock_ns();
         k->claimed_n = (uint32_t)got;
         k->claimed_at = 0;
         k->in_flight += (uint32_t)got;
@@ -221,8 +317,10 @@ long worker_send(struct link *k)
 
 void worker_let_go(struct link *k)
 {
-    while (k->claimed_at < k->claimed_n)
+    while (k->claimed_at < k->claimed_n) {
         (void)!local_release(&k->local->base, &k->claimed[k->claimed_at++]);
+        k->in_flight--;
+    }
     CRASH_POINT("worker.let_go");
 }
 

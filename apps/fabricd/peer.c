@@ -127,6 +127,16 @@ void peer_bye(struct peer *p)
     (void)!peer_send(p, CTL_BYE, NULL, 0); /* the closed connection says nearly the same */
 }
 
+void peer_ping(struct peer *p, const struct pulse_conf *c)
+{
+    struct ctl_ping ping = {.sent_ns = clock_ns(),
+                            .heartbeat_ms = (uint32_t)(c->heartbeat_ns / 1000000),
+                            .dead_after_ms = (uint32_t)(c->dead_after_ns / 1000000)};
+    uint8_t body[64];
+    if (p->out_len == 0) /* what waits there asks as well */
+        (void)!peer_send(p, CTL_PING, body, ctl_put_ping(body, &ping)); /* its silence says it */
+}
+
 /* ---- frames ---- */
 
 static int on_hello(struct peer *p, const struct ctl_frame *f)
@@ -409,6 +419,7 @@ static int read_frames(struct peer *p)
         if (n < 0)
             return errno == EAGAIN || errno == EINTR ? 0 : err_set(-EPIPE, "%s", strerror(errno));
         ctl_reader_add(&p->in, (uint32_t)n);
+        pulse_heard(&p->pulse, p->link, clock_ns());
         int rc;
         while ((rc = ctl_reader_next(&p->in, &p->g->frame)) == 1) {
             rc = ctl_frame_open(&p->seals.rx, &p->g->frame);

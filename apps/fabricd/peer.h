@@ -12,6 +12,7 @@
 
 #include "apps/fabricd/gate.h"
 #include "apps/fabricd/link.h"
+#include "apps/fabricd/pulse.h"
 #include "core/log.h"
 #include "transport/control.h"
 
@@ -50,6 +51,7 @@ struct peer {
     struct lane *lane;
     struct tr_ep *ep;
     bool bye;
+    struct pulse pulse;
 };
 
 struct gate {
@@ -61,6 +63,8 @@ struct gate {
     uint32_t up; /* peers with lanes */
     uint8_t key[32];
     bool refusing;
+    bool moved; /* since the last look at the links' pulse */
+    uint64_t looked_ns, look_ns; /* the last look, and when the next is due whatever happens */
     struct log_limit limit;
     struct ctl_frame frame;
 };
@@ -77,6 +81,8 @@ void peer_close(struct peer *p, const char *why);
 void peer_bye(struct peer *p);
 /* Logs the tasks that were refused and that nobody waits for. */
 void peer_tell_refused(struct peer *p);
+/* Asks whether it is there, and its beat thread to look at the lane. */
+void peer_ping(struct peer *p, const struct pulse_conf *c);
 /* Says why, as well as it can be said; returns error for the caller to close with. */
 int peer_refuse(struct peer *p, int error, const char *text) __attribute__((warn_unused_result));
 /* Sends a frame, now or when the socket takes it. < 0: close. */

@@ -11,6 +11,8 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include "apps/common/text.h"
 #include "apps/fabworker/fabworker.h"
@@ -65,6 +67,8 @@ static int try_open(struct worker *w, int64_t timeout_ns)
 {
     const struct worker_options *o = w->sh->o;
     struct fab_options options = {.roles = FAB_WORKER,
+                                  /* an isolated batch is handed over at once, and is begun then */
+                                  .flags = w->iso ? 0 : FAB_BEGINS,
                                   .name = w->name,
                                   .key_file = o->key_file,
                                   .timeout_ns = timeout_ns,
@@ -74,6 +78,8 @@ static int try_open(struct worker *w, int64_t timeout_ns)
         w->f = NULL;
         return rc;
     }
+    const char *at = o->server ? o->server : getenv("FABRIC_SERVER");
+    w->begins = !w->iso && at && strncmp(at, "unix:", 5) != 0;
     w->queue = 0;
     if (!o->queue)
         return 0;

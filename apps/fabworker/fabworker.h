@@ -88,6 +88,7 @@ struct worker {
     fab_t *f;
     uint32_t queue;
     struct fab_lease *lease;      /* WORKER_BATCH_MAX of them, from the core's own node */
+    bool begins;                  /* it says fab_begin() before each task */
     uint32_t batch;               /* how many to claim next */
     int fast_rounds;              /* batches of short tasks in a row; < 0 after a long one */
     const struct kernel *kernel;  /* of the last task */

@@ -188,7 +188,7 @@ static int run_batch(struct worker *w, long n, uint32_t *ran)
 {
     uint64_t start = clock_ns(), coarse = coarse_ns();
     int rc = 0;
-    long i;
+    long i, gone = 0;
     for (i = 0; i < n && rc == 0; i++) {
         const struct fab_lease *l = &w->lease[i];
         if (worker_stopping(w->sh) || (i > 0 && coarse_ns() - coarse > WORKER_BATCH_MOST_NS))
@@ -197,13 +197,18 @@ static int run_batch(struct worker *w, long n, uint32_t *ran)
          * it. */
         if (i > 0 && l->kernel != l[-1].kernel && (rc = fab_flush(w->f)) < 0)
             break;
+        if (w->begins && fab_begin(w->f, l) == -ESTALE) { /* another worker was idle */
+            gone++;
+            continue;
+        }
         rc = run_task(w, l);
         if (rc == -ESTALE) {
             w->counters.dropped++;
             rc = 0;
         }
     }
-    *ran = (uint32_t)i;
+    *ran = (uint32_t)(i - gone);
+    w->counters.released += (uint64_t)gone;
     if (rc == 0)
         rc = release_rest(w, i, n);
     adapt(w, *ran, clock_ns() - start);

@@ -19,6 +19,7 @@ static void control(const uint8_t *data, size_t size)
     struct ctl_welcome w;
     struct ctl_refuse r;
     struct tr_remote t;
+    struct ctl_ping p;
     struct ctl_admin a;
     struct ctl_admin_reply ar;
     volatile uint32_t sum = 0;
@@ -38,6 +39,7 @@ static void control(const uint8_t *data, size_t size)
             (void)!ctl_get_welcome(f.body, f.len, &w);
             (void)!ctl_get_refuse(&f, &r);
             (void)!ctl_get_remote(&f, &t);
+            (void)!ctl_get_ping(&f, &p);
             (void)!ctl_get_admin(&f, &a);
             if (ctl_get_admin_reply(&f, &ar) == 0)
                 for (uint32_t i = 0; i < ar.text_len; i++)

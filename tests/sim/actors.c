@@ -26,6 +26,7 @@ struct program {
     uint32_t roles, quota; /* tasks still to submit */
     uint32_t handle;
     const char *client; /* NULL: none */
+    bool begins;        /* FAB_BEGINS */
     bool lazy;          /* takes its time with every task */
     bool done_producing;
     uint64_t
@@ -204,6 +205,10 @@ static long work(struct program *p, fab_t *f, uint32_t queue, int64_t timeout)
     struct fab_lease l[LEASES_MAX];
     long n = fab_claim(f, queue, l, 1 + sim_roll(LEASES_MAX), timeout), end = 0;
     for (long i = 0; i < n; i++) {
+        if (p->begins && !p->actor->killed && fab_begin(f, &l[i]) == -ESTALE) {
+            world.asked_back++;
+            continue;
+        }
         int rc = end_lease(p, f, &l[i]);
         if (rc < 0)
             end = rc;
@@ -263,7 +268,8 @@ static void remote_body(struct actor *a)
 {
     struct program *p = a->arg;
     struct fab_options opts = {
-        .roles = p->roles, .name = a->name, .spin_ns = -1, .client = p->client};
+        .roles = p->roles, .flags = p->begins ? FAB_BEGINS : 0, .name = a->name, .spin_ns = -1,
+        .client = p->client};
     fab_t *f;
     while (!(world.stop || (p->done_producing && !(p->roles & FAB_WORKER)))) {
         a->killed = false;
@@ -318,6 +324,19 @@ bool actor_kill(uint32_t i)
         return true;
     }
     return false;
+}
+
+void actor_stop(uint32_t i, uint64_t ns)
+{
+    struct actor *a = program[i].actor;
+    if (a->killed || a->done || a->stopped_until > sim_now())
+        return;
+    for (struct line *l = world.lines; l; l = l->next)
+        if (l->client == a && l->client_dom)
+            l->harmed = true;
+    sim_trace("stop %s", a->name);
+    a->stopped_until = sim_now() + ns;
+    sim_wake(world.beats, a->stopped_until);
 }
 
 uint32_t actors_remote(void)
@@ -403,6 +422,7 @@ static void add(const char *name, void (*body)(struct actor *), uint32_t roles, 
     p->done_producing = false;
     p->handle = 0;
     p->client = NULL;
+    p->begins = sim_roll(2);
     p->backoff = 0;
     for (uint32_t i = 0; i < BATCH_MAX && roles & FAB_PRODUCER; i++)
         if (!p->arg[i] && !(p->arg[i] = malloc(ARG_MAX)))
@@ -412,6 +432,17 @@ static void add(const char *name, void (*body)(struct actor *), uint32_t roles, 
     p->actor = sim_actor(name, false, body, p);
     p->actor->wake_at = sim_roll(50000);
     world.producers += (roles & FAB_PRODUCER) != 0;
+}
+
+void actors_clear(void)
+{
+    programs = remotes = 0;
+}
+
+void actors_adopt(struct actor *a)
+{
+    program[programs++].actor = a;
+    remotes++;
 }
 
 void actors_open(void)

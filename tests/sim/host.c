@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "apps/fabricd/link_parts.h"
+#include "apps/fabricd/pulse.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/kept.h"
@@ -38,6 +39,7 @@ struct peer {
     struct link *link;
     struct lane *lane;
     struct tr_ep *ep;
+    struct pulse pulse;
 };
 
 static struct {
@@ -48,6 +50,7 @@ static struct {
     uint64_t next_tick, tickets;
     uint64_t dead_until; /* UINT64_MAX: it lives */
     bool asleep, stirred;
+    uint64_t look_at; /* when a pulse is to be looked at, at the latest */
 } host;
 
 static uint64_t keep_until(uint32_t id, bool bye)
@@ -191,7 +194,7 @@ static void come_back(void)
 
 void host_drop(struct line *line)
 {
-    if (!line->peer)
+    if (!line->peer || !line->joined || !line->client_ep) /* who hears it in the handshake tries again, and finds another */
         return;
     line->over = true;
     peer_close(line->peer, true);
@@ -246,7 +249,7 @@ int host_join(uint32_t roles, const struct session_self *self, const char *clien
     line->peer = p;
     line->client = sim.current;
     line->number = ++world.lines_made;
-    line->client_end_due = line->host_end_due = UINT64_MAX;
+    line->client_end_due = line->host_end_due = line->ping_due = line->pong_due = UINT64_MAX;
     line->host_patience = line->client_patience = UINT64_MAX;
     line->next = world.lines;
     world.lines = line;
@@ -316,6 +319,7 @@ static void on_event(const struct tr_event *ev)
     } else if (ev->kind == TR_CONNECTED) {
         p->stage = STAGE_UP;
         p->link->lane = p->lane;
+        pulse_heard(&p->pulse, p->link, clock_ns());
     } else {
         int rc = lane_on_event(p->lane, ev);
         if (rc == -EPROTO)
@@ -380,10 +384,75 @@ static long look_at_lines(void)
 static uint64_t next_due(void)
 {
     uint64_t at = host.next_tick;
-    for (const struct line *l = world.lines; l; l = l->next)
+    for (const struct line *l = world.lines; l; l = l->next) {
         if (l->peer && line_due(l) < at)
             at = line_due(l);
-    return at;
+        if (l->peer && !l->partitioned && l->pong_due < at)
+            at = l->pong_due;
+    }
+    return host.look_at < at ? host.look_at : at;
+}
+
+/* ---- heartbeats: as in heart.c ---- */
+
+static long take_pongs(void)
+{
+    long n = 0;
+    for (struct line *l = world.lines; l; l = l->next) {
+        if (!l->peer || l->partitioned || l->pong_due > sim_now())
+            continue;
+        l->pong_due = UINT64_MAX;
+        pulse_heard(&l->peer->pulse, l->peer->link, clock_ns());
+        n++;
+    }
+    return n;
+}
+
+static void ping(struct line *l)
+{
+    world.pings++;
+    if (l->ping_due == UINT64_MAX)
+        l->ping_due = sim_now() + 1 + sim_roll(10000);
+    sim_wake(world.beats, l->ping_due);
+}
+
+static long look_at_pulses(void)
+{
+    const struct pulse_conf c = {.heartbeat_ns = world.heartbeat,
+                                 .dead_after_ns = world.dead_after,
+                                 .idle_ns = world.idle,
+                                 .late_ns = world.late,
+                                 .slow_ns = world.slow};
+    uint64_t now = clock_ns(), next = UINT64_MAX, idle = 0;
+    long n = 0;
+    for (const struct peer *p = world.peers; p; p = p->next)
+        if (p->stage == STAGE_UP && pulse_idle(&p->pulse, p->link, now))
+            idle |= 1ull << p->link->want_queue;
+    uint64_t hungry = pulse_hungry(&world.seg, idle);
+    for (struct peer *p = world.peers, *after; p; p = after) {
+        after = p->next;
+        if (p->stage != STAGE_UP)
+            continue;
+        int recall = (int)p->link->recall;
+        uint32_t revoked = p->link->revoked;
+        unsigned act = pulse_look(&p->pulse, p->link, &c, hungry, now, &next);
+        if (act)
+            sim_trace("link %u: pulse %x, recall %d", p->line->number, act, p->link->recall);
+        world.recalls += recall == RECALL_NONE && p->link->recall == RECALL_DUE;
+        world.revoked += p->link->revoked - revoked;
+        n += act & PULSE_MOVED ? 1 : 0;
+        if (act & PULSE_DEAD) {
+            sim_trace("link %u does not answer", p->line->number);
+            world.mute_deaths++;
+            p->line->harmed = true;
+            peer_close(p, false);
+            n++;
+        } else if (act & PULSE_PING) {
+            ping(p->line);
+        }
+    }
+    host.look_at = next == UINT64_MAX ? next : next - (now - sim_now());
+    return n;
 }
 
 static void tick(void)
@@ -455,11 +524,17 @@ static void host_run(struct actor *a)
     host.asleep = false;
     host.stirred = false;
     tick();
-    long other = host.stirred + poll_events() + look_at_lines() + look_at_notes(),
+    long other = host.stirred + poll_events() + look_at_lines() + look_at_notes() + take_pongs(),
          moved = work_links();
     if (moved > 0 && other == 0 && !announced)
         sim_fail("fabricd slept though a link had work: a wake-up was missed");
     if (other + moved > 0) {
+        host.fruitless = 0;
+        return;
+    }
+    at_store(&world.seg.head->daemon_parked, 1);
+    if (look_at_pulses() > 0) {
+        at_store(&world.seg.head->daemon_parked, 0);
         host.fruitless = 0;
         return;
     }
@@ -499,7 +574,7 @@ void host_open(void)
     world.host->dom = host.dom;
     world.host->rung = host_rung;
     host.next_tick = world.tick;
-    host.dead_until = UINT64_MAX;
+    host.dead_until = host.look_at = UINT64_MAX;
 }
 
 void host_close(void)

@@ -9,9 +9,9 @@
  * every block of the segment must be free. A schedule in which nothing happens any more before that
  * is a wedge.
  *
- * Usage: link_sim [--seed N] [--steps N] [--schedules N] [--twice] [--trace]
+ * Usage: link_sim [--seed N] [--steps N] [--schedules N] [--twice] [--trace] [--scene NAME]
  * Runs schedules N, N+1, ... until that many steps or schedules are done. --twice runs each two
- * times and compares what happened. --trace tells what happens. Exit status: 0, or 1 with the seed.
+ * times and compares what happened. --trace tells what happens. --scene plays a fixed one (scenes.h). Exit status: 0, or 1 with the seed.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -26,6 +26,7 @@
 #include "core/participant.h"
 #include "core/slot.h"
 #include "core/undertaker.h"
+#include "tests/sim/scenes.h"
 #include "tests/sim/world.h"
 
 #define STEPS_MAX  3000000u
@@ -43,7 +44,8 @@ static struct {
 
 struct totals {
     uint64_t schedules, steps, ns, submitted, outcomes, attempts, lost, cancelled, dead, unwaited,
-        refused, released, crashes, links, faults, posts, again, taken_up, told_again;
+        refused, released, crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
+        revoked, pings, mute;
 };
 
 /* ---- faults ---- */
@@ -91,7 +93,7 @@ static void one_fault(void)
 {
     struct line *l = pick_line();
     struct net_params *np = net_params(sim.net);
-    uint64_t kind = sim_roll(2) ? weather.favourite : sim_roll(9);
+    uint64_t kind = sim_roll(2) ? weather.favourite : sim_roll(10);
     weather.done++;
     if (kind == 0) {
         (void)actor_kill((uint32_t)sim_roll(actors_remote()));
@@ -102,6 +104,8 @@ static void one_fault(void)
         np->again = (uint32_t)sim_roll(400);
     } else if (kind == 8) {
         host_die();
+    } else if (kind == 9) {
+        actor_stop((uint32_t)sim_roll(actors_remote()), sim_roll(2 * world.dead_after));
     } else if (l) {
         l->harmed = true;
         if (kind == 3 || kind == 4) {
@@ -164,7 +168,7 @@ static void make_segment(void)
     static const char *const names[] = {"default", "second"};
     struct segment_params p = {.name = "sim",
                                .version = "0",
-                               .slots = sim_roll(3) ? 64 : 256,
+                               .slots = scene_chosen() ? 8192 : sim_roll(3) ? 64 : 256,
                                .participants = 16,
                                .arena_bytes = (sim_roll(2) ? 2 : 16) * (uint64_t)ARENA_CHUNK,
                                .queues = world.queues,
@@ -203,15 +207,29 @@ static void open_world(uint64_t seed)
     world.keepalive = 100000 + sim_roll(900000);
     world.patient = sim_roll(3) > 0;
     world.keep = world.patient ? 300000000 : sim_roll(2) ? sim_roll(3000000) : 0;
+    /* shorter than kernels, and than outages */
+    world.heartbeat = 100000 + sim_roll(900000);
+    world.dead_after = 2 * world.heartbeat + sim_roll(600000);
+    world.idle = 1000 + sim_roll(20000);
+    world.late = world.idle + sim_roll(30000);
+    world.slow = world.late + sim_roll(30000);
+    if (scene_chosen())
+        scene_params();
     make_segment();
     host_open();
+    beats_open();
     memset(&weather, 0, sizeof weather);
     weather.next_fault = sim_roll(300000);
-    weather.favourite = sim_roll(9);
-    weather.calm_at = world.faults ? 1000000 + sim_roll(6000000) : 0;
+    weather.favourite = sim_roll(10);
+    weather.calm_at = world.faults && !world.calm ? 1000000 + sim_roll(6000000) : 0;
     weather.storm_until = UINT64_MAX;
     world.weather = sim_actor("weather", true, weather_run, NULL);
-    actors_open();
+    if (scene_chosen()) {
+        actors_clear();
+        scene_open();
+    } else {
+        actors_open();
+    }
 }
 
 static bool all_left(void)
@@ -284,6 +302,8 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     open_world(seed);
     run_world();
     net_stats(sim.net, &st);
+    if (scene_chosen())
+        scene_check();
     close_world();
     t->schedules++;
     t->steps += sim.steps;
@@ -300,6 +320,11 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     t->taken_up += o->taken_up;
     t->told_again += o->again;
     t->crashes += world.crashes;
+    t->recalls += world.recalls;
+    t->asked_back += world.asked_back;
+    t->revoked += world.revoked;
+    t->pings += world.pings;
+    t->mute += world.mute_deaths;
     t->links += world.lines_made;
     t->faults += world.faults ? weather.done : 0;
     t->posts += st.posts;
@@ -325,6 +350,9 @@ static void report(const struct totals *t, double seconds)
            N(told_again));
     printf("  links: %llu, %llu of them crashed; %llu faults; %llu posts, %llu of them refused\n",
            N(links), N(crashes), N(faults), N(posts), N(again));
+    printf("  heartbeats: %llu, %llu links ended for want of an answer; asked back %llu times, %llu "
+           "tasks that were claimed; %llu leases revoked\n",
+           N(pings), N(mute), N(recalls), N(asked_back), N(revoked));
     printf("  %.1f s: %.0f steps a second\n", seconds, (double)t->steps / seconds);
 #undef N
 }
@@ -341,7 +369,8 @@ int main(int argc, char **argv)
     static const struct option options[] = {
         {"seed", required_argument, NULL, 's'},      {"steps", required_argument, NULL, 'n'},
         {"schedules", required_argument, NULL, 'k'}, {"twice", no_argument, NULL, '2'},
-        {"trace", no_argument, NULL, 't'},           {NULL, 0, NULL, 0}};
+        {"trace", no_argument, NULL, 't'},           {"scene", required_argument, NULL, 'c'},
+        {NULL, 0, NULL, 0}};
     uint64_t seed = 1, steps = 4000000, schedules = UINT64_MAX;
     struct totals t = {0}, again = {0};
     struct timespec start;
@@ -361,12 +390,21 @@ int main(int argc, char **argv)
         case '2':
             twice = true;
             break;
+        case 'c':
+            if (!scene_choose(optarg)) {
+                fprintf(stderr, "link_sim: no scene %s; there is:", optarg);
+                for (unsigned i = 0; scene_name(i); i++)
+                    fprintf(stderr, " %s", scene_name(i));
+                fputc('\n', stderr);
+                return 2;
+            }
+            break;
         case 't':
             sim.trace = true;
             break;
         default:
             fprintf(stderr, "usage: link_sim [--seed N] [--steps N] [--schedules N] [--twice] "
-                            "[--trace]\n");
+                            "[--trace] [--scene NAME]\n");
             return 2;
         }
     }

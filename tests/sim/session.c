@@ -13,6 +13,7 @@
 #include "core/clock.h"
 #include "core/error.h"
 #include "tests/sim/world.h"
+#include "transport/beat.h"
 #include "transport/session.h"
 
 #define TIMEOUT_NS 3000000u
@@ -54,6 +55,81 @@ uint64_t session_end_due(void)
         return UINT64_MAX;
     uint64_t at = s->line->partitioned ? UINT64_MAX : s->line->host_end_due;
     return s->line->client_patience < at ? s->line->client_patience : at;
+}
+
+/* ---- heartbeats, and the beat threads of all processes ---- */
+
+static struct {
+    struct beat *beat[ACTORS_MAX];
+} beats;
+
+int beat_add(struct beat *b, int fd)
+{
+    (void)fd;
+    b->place = 1 + (uint32_t)(sim.current - sim.actor);
+    beats.beat[b->place - 1] = b;
+    sim_wake(world.beats, sim_now() + 1); /* what has come before it was there */
+    return 0;
+}
+
+void beat_del(struct beat *b)
+{
+    if (b->place)
+        beats.beat[b->place - 1] = NULL;
+    b->place = 0;
+}
+
+/* A stopped process answers nothing; a partition holds the question or the answer back. */
+static bool answers(const struct line *l)
+{
+    return !l->partitioned && !l->client->killed && l->client->stopped_until <= sim_now();
+}
+
+static void beats_run(struct actor *a)
+{
+    uint64_t next = UINT64_MAX;
+    for (struct line *l = world.lines; l; l = l->next) {
+        struct beat *b = beats.beat[l->client - sim.actor];
+        if (l->ping_due > sim_now() || !answers(l)) {
+            uint64_t at = l->ping_due > l->client->stopped_until ? l->ping_due : l->client->stopped_until;
+            if (l->ping_due != UINT64_MAX && !l->partitioned && at > sim_now() && at < next)
+                next = at;
+            continue;
+        }
+        /* its thread is inside, and will look itself; or it is elsewhere, and we look for it */
+        if (b && guard_visit(b->guard)) {
+            sim.current = l->client;
+            b->visit(b->arg);
+            sim.current = a;
+            guard_end_visit(b->guard);
+        } else if (b) {
+            sim_wake(l->client, sim_now());
+        }
+    }
+    a->wake_at = next;
+}
+
+void beats_open(void)
+{
+    memset(&beats, 0, sizeof beats);
+    world.beats = sim_actor("beats", true, beats_run, NULL);
+    world.beats->wake_at = UINT64_MAX;
+}
+
+static void answer_ping(struct session *s)
+{
+    struct line *l = s->line;
+    if (!l || l->ping_due > sim_now() || l->partitioned)
+        return;
+    l->ping_due = UINT64_MAX;
+    l->pong_due = sim_now() + 1 + sim_roll(10000);
+    sim_wake(world.host, l->pong_due);
+}
+
+uint64_t session_ping_due(void)
+{
+    struct session *s = mine();
+    return s && s->line && !s->line->partitioned ? s->line->ping_due : UINT64_MAX;
 }
 
 static bool ended(const struct session *s)
@@ -137,6 +213,7 @@ int session_step(struct session *s)
         if (rc < 0)
             return rc;
         s->stage++;
+        s->line->joined = s->stage == UP;
         s->due = s->stage < JOIN ? sim_now() + 1 + sim_roll(20000) : 0;
     }
     return 0;
@@ -228,7 +305,10 @@ int session_fd(const struct session *s)
 
 int session_progress(struct session *s)
 {
-    return ended(s) ? hung_up() : 0;
+    if (ended(s))
+        return hung_up();
+    answer_ping(s);
+    return 0;
 }
 
 int session_on_event(struct session *s, const struct tr_event *ev)

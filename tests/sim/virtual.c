@@ -156,6 +156,8 @@ static struct actor *next_actor(void)
             a->eager = true;
             sim_wake(a, sim_now() + sim_roll(1500));
         }
+        if (a->stopped_until > a->wake_at) /* whatever wakes it, it goes on later */
+            a->wake_at = a->stopped_until;
         if (!first || a->wake_at < first->wake_at)
             first = a;
     }
@@ -249,11 +251,12 @@ void loop_stop(struct loop *l, struct loop_src *s)
 int loop_run(struct loop *l, int64_t timeout_ns)
 {
     uint64_t until = timeout_ns < 0 ? UINT64_MAX : sim_now() + (uint64_t)timeout_ns;
-    uint64_t end = session_end_due();
+    uint64_t end = session_end_due(), ping = session_ping_due();
+    end = ping < end ? ping : end;
     sim_wait(sim_session_domain(), until < end ? until : end);
     if (sim.current->killed)
         return err_set(-ECANCELED, "killed");
-    if (l->control && session_end_due() <= sim_now()) {
+    if (l->control && (session_end_due() <= sim_now() || session_ping_due() <= sim_now())) {
         l->control->fn(l->control, POLLIN);
         return 1;
     }

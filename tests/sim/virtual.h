@@ -17,7 +17,7 @@
 #include <ucontext.h>
 #include "tests/sim/net.h"
 
-#define ACTORS_MAX 12
+#define ACTORS_MAX 16
 
 struct actor {
     const char *name;
@@ -27,6 +27,7 @@ struct actor {
     bool killed;                  /* its process is no more: what sleeps returns at once */
     bool eager;                   /* an event has shortened the present sleep already */
     uint64_t wake_at;             /* UINT64_MAX: never by time */
+    uint64_t stopped_until;       /* its process is stopped: it does nothing before */
     struct tr_domain *dom;        /* events here end the sleep; NULL: time alone */
     bool (*rung)(struct actor *); /* another reason to wake up; NULL: none */
     ucontext_t context;
@@ -72,6 +73,8 @@ _Noreturn void sim_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2
 /* Of the running actor's session (session.c): when it hears of its control connection's end, and
  * the domain of its data connection. */
 uint64_t session_end_due(void);
+/* When a heartbeat comes in on it. */
+uint64_t session_ping_due(void);
 struct tr_domain *sim_session_domain(void);
 
 #endif

@@ -29,6 +29,7 @@ struct line {
     struct peer *peer;       /* NULL: fabricd has closed its end */
     struct tr_ep *client_ep; /* while the client has one */
     struct tr_domain *client_dom;
+    bool joined;             /* the client's end is up */
     bool over;               /* fabricd has said that it ends */
     bool bye;                /* the client said good-bye before it closed */
     uint64_t client_end_due; /* when fabricd hears that the client's end is closed */
@@ -37,6 +38,7 @@ struct line {
     uint64_t heal_at;
     bool harmed;                             /* some fault was done to it */
     uint64_t host_patience, client_patience; /* until the kernel's keepalive gives up */
+    uint64_t ping_due, pong_due; /* a heartbeat arrives at the client, its answer at fabricd */
 };
 
 struct host_welcome {
@@ -115,6 +117,8 @@ struct world {
     int mode;          /* enum lane_mode, LANE_AUTO: each link its own */
     bool faults, calm; /* calm: no more faults, everything is to come to its end */
     uint64_t tick, keepalive;
+    uint64_t heartbeat, dead_after, idle, late, slow;
+    uint64_t revoked, recalls, asked_back, pings, mute_deaths;
     uint64_t keep; /* segment.keep_results */
     bool patient;  /* keep is longer than any outage: nothing is lost */
     uint32_t producers, producers_done;
@@ -124,12 +128,14 @@ struct world {
     struct line *lines;
     uint32_t lines_made;
     struct peer *peers;
-    struct actor *host, *weather;
+    struct actor *host, *weather, *beats;
     struct oracle oracle;
 };
 
 extern struct world world;
 
+/* session.c: the beat threads of all processes (transport/beat.h). */
+void beats_open(void);
 void host_open(void);
 void host_close(void);
 /* Kills fabricd; another one takes the segment over later. */
@@ -139,8 +145,13 @@ void host_drop(struct line *line);
 
 /* Actors; the argument is made by actors_open(). */
 void actors_open(void);
+/* A remote program of somebody else's: actor_stop(0) is the first. */
+void actors_adopt(struct actor *a);
+void actors_clear(void);
 /* Kills the process of a remote actor; it starts again later. False: there was nothing to kill. */
 bool actor_kill(uint32_t i);
+/* Stops it for a while, as SIGSTOP does. */
+void actor_stop(uint32_t i, uint64_t ns);
 uint32_t actors_remote(void);
 /* A link of this handle had a fault. */
 bool actors_harmed(uint32_t handle);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "core/conf.h"
+#include "core/conf_keys.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -87,6 +88,8 @@ Test(defaults, listen_auth_fabric_poll_limits)
     cr_assert_eq(conf.lease_window, 1024);
     cr_assert_eq(conf.submit_window, 4096);
     cr_assert_eq(conf.links, 1024);
+    cr_assert_eq(conf.heartbeat_ns, 2000000000u);
+    cr_assert_eq(conf.dead_after_ns, 10000000000u);
     cr_assert_eq(conf.poll_mode, CONF_POLL_ADAPTIVE);
     cr_assert_eq(conf.spin_ns, 50000);
     cr_assert_eq(conf.handshakes, 64);
@@ -143,7 +146,7 @@ Test(shipped, means_the_defaults_without_comment_signs)
             keys++;
         }
     }
-    cr_assert_eq(keys, 33, "%zu keys", keys);
+    cr_assert_eq(keys, conf_keys_n, "%zu keys", keys);
     conf_defaults(&defaults);
     accept(text);
     cr_assert_eq(memcmp(&conf, &defaults, sizeof conf), 0);
@@ -194,6 +197,7 @@ Test(values, each_key_of_the_fabric_reaches_its_field)
     accept(
         "[fabric]\nprovider = \"verbs\"\ndomain = \"mlx5_0\"\ninline = 512\nlane = \"send\"\nlane_cell = 2048\n"
         "lane_cells = 256\nlease_window = 1\nsubmit_window = 16\nlinks = 16384\n"
+        "heartbeat = \"10ms\"\ndead_after = \"86400s\"\n"
         "[poll]\nmode = \"event\"\nspin = \"0us\"\n[limits]\nhandshakes = 4096\n");
     cr_assert_eq(conf.provider, CONF_PROVIDER_VERBS);
     cr_assert_str_eq(conf.domain, "mlx5_0");
@@ -204,6 +208,8 @@ Test(values, each_key_of_the_fabric_reaches_its_field)
     cr_assert_eq(conf.lease_window, 1);
     cr_assert_eq(conf.submit_window, 16);
     cr_assert_eq(conf.links, 16384);
+    cr_assert_eq(conf.heartbeat_ns, 10000000u);
+    cr_assert_eq(conf.dead_after_ns, 86400000000000u);
     cr_assert_eq(conf.poll_mode, CONF_POLL_EVENT);
     cr_assert_eq(conf.spin_ns, 0);
     cr_assert_eq(conf.handshakes, 4096);

@@ -84,6 +84,13 @@ Test(frames, bodies_of_any_other_length_are_refused)
         cr_assert_eq(ctl_get_hello(&frame, &h2), -EPROTO);
     frame.len = full + 1;
     cr_assert_eq(ctl_get_hello(&frame, &h2), -EPROTO);
+    struct ctl_ping p = {.sent_ns = 1ull << 60, .heartbeat_ms = 2000, .dead_after_ms = 10000}, p2;
+    full = frame.len = ctl_put_ping(frame.body, &p);
+    cr_assert(full <= 64, "what comes back as it is has a limit");
+    cr_assert_eq(ctl_get_ping(&frame, &p2), 0);
+    cr_assert(p2.sent_ns == p.sent_ns && p2.heartbeat_ms == 2000 && p2.dead_after_ms == 10000);
+    for (frame.len = 0; frame.len < full; frame.len++)
+        cr_assert_eq(ctl_get_ping(&frame, &p2), -EPROTO);
     uint32_t n = ctl_put_welcome(body, &w);
     cr_assert_eq(ctl_get_welcome(body, n, &w2), 0);
     cr_assert_str_eq(w2.queue[1], "b");
@@ -159,6 +166,8 @@ Test(records, come_back_as_they_were)
         {.type = REC_WANT, .queue = 1, .len = 1024},
         {.type = REC_SUBMIT, .flags = REC_BIG, .len = 1u << 30, .ref = 1, .kernel = 1},
         {.type = REC_RELEASE, .ref = 4},
+        {.type = REC_RECALL},
+        {.type = REC_ECHO, .ref = ~0ull - 1},
         {.type = REC_DATA, .len = 100, .ref = 1, .payload = payload},
     };
     uint32_t at = 0, n = sizeof put / sizeof *put;
