@@ -487,7 +487,10 @@ static bool arm_links(void)
 static bool some_wait(void)
 {
     for (const struct peer *p = world.peers; p; p = p->next)
-        if (p->stage == STAGE_UP && lane_tx_blocked(p->lane))
+        if (p->stage == STAGE_UP &&
+            (lane_tx_blocked(p->lane) ||
+             /* perhaps a write that was refused, and succeeds before the network says so */
+             (p->link->big_out.first && p->link->big_out.first->how == BIG_DIRECT)))
             return true;
     return false;
 }
