@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "apps/fabricd/carrier.h"
+#include "apps/fabricd/halfopen.h"
 #include "apps/fabricd/peer.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
@@ -26,6 +27,9 @@
 #include "core/paths.h"
 
 #define EVENTS 64
+/* Descriptors that may be open before strangers are suspected of holding some. */
+#define OWN_FDS      64u
+#define FDS_PER_LINK 4u
 
 /* The kernel finds hosts that are no more as late as heartbeats would: for those that get none yet, and
  * for bytes that nobody acknowledges. */
@@ -228,9 +232,24 @@ bool gate_busy(const struct gate *g)
     return g->up > 0;
 }
 
+/* Strangers at the data port, whom libfabric lets wait for ever. */
+static void end_half_open(struct gate *g)
+{
+    const struct conf *c = g->d->conf;
+    uint32_t expected = OWN_FDS + FDS_PER_LINK * (g->links + g->strangers), n = 0;
+    for (uint32_t i = 0; i < g->d->carriers; i++)
+        if (strcmp(g->d->carrier[i].caps.provider, "tcp") == 0)
+            n += halfopen_end((const struct sockaddr *)g->d->carrier[i].addr, expected,
+                              (uint32_t)(c->handshake_timeout_ns / 1000000));
+    while (n-- > 0)
+        refuse_note(&g->refused, &g->d->seg, REFUSED_SLOW, "a data connection",
+                    "it asked for nothing in time");
+}
+
 void gate_tick(struct gate *g, uint64_t now_ns)
 {
     refuse_tick(&g->refused, now_ns);
+    end_half_open(g);
     for (struct peer *p = g->peers, *next; p; p = next) {
         next = p->next;
         if (p->stage == STAGE_UP) {

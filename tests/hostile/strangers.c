@@ -9,6 +9,7 @@
  */
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -176,15 +177,20 @@ struct client {
     struct ctl_welcome welcome;
 };
 
-static int dial(void)
+static int dial_port(int to)
 {
     struct sockaddr_in a = {.sin_family = AF_INET,
-                            .sin_port = htons((uint16_t)port),
+                            .sin_port = htons((uint16_t)to),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     cr_assert_geq(fd, 0, "%s", strerror(errno));
     cr_assert_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0, "%s", strerror(errno));
     return fd;
+}
+
+static int dial(void)
+{
+    return dial_port(port);
 }
 
 /* Until it is closed by the other side; false: not within ms. */
@@ -436,6 +442,51 @@ static long resident_kib(void)
     if (f)
         fclose(f);
     return kib;
+}
+
+static unsigned descriptors(void)
+{
+    char path[64];
+    unsigned n = 0;
+    snprintf(path, sizeof path, "/proc/%d/fd", fx.pid);
+    DIR *d = opendir(path);
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* At the data port, which is libfabric's, and has no time limit of its own. */
+Test(strangers, who_says_nothing_at_the_data_port_is_sent_away, .timeout = 60)
+{
+    enum { N = 500 };
+    static struct client c;
+    struct tr_remote to;
+    struct sockaddr_in a;
+    struct data d;
+    int fd[N];
+    begin("send");
+    join(&c, &to);
+    memcpy(&a, c.welcome.addr, sizeof a);
+    unsigned before = descriptors();
+    for (int i = 0; i < N; i++)
+        fd[i] = dial_port(ntohs(a.sin_port));
+    data_open(&d);
+    cr_assert(data_connect(&d, &c, c.welcome.ticket, CTL_TICKET), "between them one with a ticket");
+    for (int i = 0; i < N; i++) {
+        cr_assert(hung_up(fd[i], (TIMEOUT + 10) * 1000), "connection %d", i);
+        close(fd[i]);
+    }
+    await_refused("slow", N);
+    for (uint64_t until = clock_ns() + 10 * (uint64_t)SECOND; descriptors() > before + 8; poll(NULL, 0, 5))
+        cr_assert_lt(clock_ns(), until, "%u descriptors, %u before", descriptors(), before);
+    data_poll(&d);
+    cr_assert_eq(d.closed, 0, "the one with the ticket stays");
+    data_close(&d);
+    tr_ofi.domain_close(d.dom);
+    close(c.fd);
+    end();
 }
 
 Test(strangers, thousands_of_half_open_connections_shut_nobody_out, .timeout = 100)
