@@ -177,7 +177,9 @@ const struct conf_key conf_keys[] = {
      DEFAULT("\"50us\"", "The longest spin (\"0us\" to \"10ms\").")},
 
     {"limits", "handshakes", NUMBER(T_U32, handshakes, 1, 4096),
-     DEFAULT("64", "Most connections at once that have not proved the key yet (1 to 4096).")},
+     DEFAULT("64",
+             "Most connections at once that have not proved the key yet (1 to 4096). One more takes the\n"
+             "place of the oldest of them from its own host, or else of the oldest of all.")},
 };
 const size_t conf_keys_n = sizeof conf_keys / sizeof *conf_keys;
 

@@ -50,6 +50,17 @@ struct seg_room {
 #define ROOM_WANTED_ASLEEP 1u
 #define ROOM_WANTED_DAEMON 2u
 
+/* Why a remote peer was not let in. */
+enum seg_refusal {
+    REFUSED_KEY,      /* it does not know the key */
+    REFUSED_PROTOCOL, /* what it said makes no sense */
+    REFUSED_SLOW,     /* it did not finish in time */
+    REFUSED_CROWD,    /* too many at once: the oldest must go */
+    REFUSED_TICKET,   /* a data connection with a ticket that is forged, stale or used up */
+    REFUSED_OTHER,
+    SEG_REFUSALS
+};
+
 struct seg_header {
     uint64_t magic; /* written last by the creator */
     uint32_t layout;
@@ -95,6 +106,7 @@ struct seg_header {
     _Atomic uint32_t dead_letters; /* slots that are BURIED; after a death only the audit knows */
     _Atomic uint64_t dead_dropped; /* tasks that would have been letters, but for the limit */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
+    _Atomic uint64_t refused[SEG_REFUSALS]; /* remote peers that were not let in, by enum seg_refusal */
     _Atomic uint32_t keys_used; /* a key was entered once: the table is worth looking at */
     struct seg_room room[ROOMS];
 };

@@ -126,6 +126,16 @@ static void count_participants(const struct segment *s, struct tally *t)
     }
 }
 
+/* Remote peers that were not let in. */
+static json_t *refused_json(const struct segment *s)
+{
+    static const char *const why[SEG_REFUSALS] = {"key", "protocol", "slow", "crowd", "ticket", "other"};
+    json_t *j = json_object();
+    for (int i = 0; j && i < SEG_REFUSALS; i++)
+        json_object_set_new(j, why[i], json_integer((json_int_t)at_load_rlx(&s->head->refused[i])));
+    return j;
+}
+
 static json_t *fabric_json(const struct segment *s, const struct tally *t)
 {
     struct timespec now;
@@ -137,7 +147,7 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         live += is_live(s, i);
     return json_pack(
         "{s:o, s:o, s:s, s:I, s:f, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+        "s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
         "name", text_of(s->head->name, sizeof s->head->name), "version",
         text_of(s->head->version, sizeof s->head->version), "state",
         st < 4 ? states[st] : "(damaged)", "pid", (json_int_t)at_load_rlx(&s->head->daemon_pid),
@@ -157,7 +167,7 @@ static json_t *fabric_json(const struct segment *s, const struct tally *t)
         (json_int_t)s->producer_share, "keys", (json_int_t)s->dedup_keys, "keys_held",
         (json_int_t)dedup_held(s), "dead_letters", (json_int_t)t->dead,
         "dead_letters_max", (json_int_t)s->dead_letters, "dead_dropped",
-        (json_int_t)at_load_rlx(&s->head->dead_dropped));
+        (json_int_t)at_load_rlx(&s->head->dead_dropped), "refused", refused_json(s));
 }
 
 static void put_quantiles(json_t *j, const char *name, const struct hist *h)

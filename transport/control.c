@@ -166,7 +166,7 @@ int ctl_frame_open(struct seal *s, struct ctl_frame *f)
 {
     uint8_t head[CTL_HEAD];
     if (f->sealed != s->on || (f->sealed && f->len < SEAL_TAG))
-        return err_set(-EPROTO, f->sealed ? "an encrypted frame where none belongs"
+        return err_set(s->on ? -EBADMSG : -EPROTO, f->sealed ? "an encrypted frame where none belongs"
                                           : "a frame that is not encrypted where all must be");
     if (!f->sealed)
         return 0;

@@ -268,7 +268,8 @@ static int take_head(struct lane *l, uint8_t *from, uint32_t len, struct lane_he
     h->records = le16toh(h->records);
     if (tail) {
         if (h->len != len - HEAD - tail)
-            return err_set(-EPROTO, "a sealed batch of %u bytes in a message of %u", h->len, len);
+            return err_set(-EBADMSG, "a sealed batch of %u bytes in a message of %u: it was changed on its way",
+                           h->len, len);
         int rc = seal_open(&l->p.rx_seal, from, HEAD, from + HEAD, h->len);
         if (rc < 0)
             return rc;
@@ -305,7 +306,7 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
     bool send = l->p.mode == LANE_SEND;
     uint8_t *buf = send ? l->rx + (size_t)i * l->p.cell : l->notes + (size_t)i * NOTE;
     if (len < HEAD + seal_tail(&l->p.rx_seal))
-        return err_set(-EPROTO, "a message of %u bytes is no batch", len);
+        return err_set(l->p.rx_seal.on ? -EBADMSG : -EPROTO, "a message of %u bytes is no batch", len);
     int rc = take_head(l, buf, len, &h);
     CRASH_POINT("lane.received");
     if (rc < 0)

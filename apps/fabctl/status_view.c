@@ -118,6 +118,22 @@ static void put_bytes(struct text *to, const json_t *o, const char *key)
     text_puts(to, json_is_number(v) ? text_bytes(buf, json_number_value(v)) : "-");
 }
 
+/* Remote peers that were not let in, and why; nothing when there were none. */
+static void view_refused(json_t *refused, struct text *to)
+{
+    const char *why, *before = "; refused: ";
+    json_t *n;
+    json_object_foreach(refused, why, n)
+    {
+        if (json_integer_value(n) <= 0)
+            continue;
+        text_puts(to, before);
+        text_puts(to, why);
+        text_printf(to, " %lld", (long long)json_integer_value(n));
+        before = ", ";
+    }
+}
+
 static void view_fabric(const json_t *f, struct text *to)
 {
     char buf[TEXT_NUMBER];
@@ -166,6 +182,7 @@ static void view_fabric(const json_t *f, struct text *to)
         put_whole(to, f, "dead_letters_max");
         text_puts(to, " (fabctl dead list)");
     }
+    view_refused(json_object_get(f, "refused"), to);
     text_putc(to, '\n');
 }
 

@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "apps/fabricd/carrier.h"
+#include "apps/fabricd/halfopen.h"
 #include "apps/fabricd/peer.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
@@ -26,6 +27,9 @@
 #include "core/paths.h"
 
 #define EVENTS 64
+/* Descriptors that may be open before strangers are suspected of holding some. */
+#define OWN_FDS      64u
+#define FDS_PER_LINK 4u
 
 /* The kernel finds hosts that are no more as late as heartbeats would: for those that get none yet, and
  * for bytes that nobody acknowledges. */
@@ -42,6 +46,27 @@ static void set_keepalive(int fd, uint64_t dead_after_ns)
         (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof(int));
 }
 
+/* The place of a newcomer when all are taken: that of the oldest stranger from its own host, else of
+ * the oldest of all. So a host that floods us takes places from itself alone, and who needs a millisecond
+ * to prove the key gets it. */
+static void make_place(struct gate *g, const char *from)
+{
+    char host[REFUSE_HOST], its[REFUSE_HOST];
+    struct peer *oldest = NULL, *own = NULL; /* the list has the youngest first */
+    refuse_host(host, from);
+    for (struct peer *p = g->peers; p; p = p->next) {
+        if (!peer_is_stranger(p))
+            continue;
+        refuse_host(its, p->from);
+        oldest = p;
+        if (strcmp(its, host) == 0)
+            own = p;
+    }
+    struct peer *victim = own ? own : oldest;
+    victim->refusal = REFUSED_CROWD;
+    peer_close(victim, "too many handshakes at once (limits.handshakes)");
+}
+
 static void on_accept(struct loop_src *src, int fd)
 {
     struct gate *g = src->owner;
@@ -54,11 +79,8 @@ static void on_accept(struct loop_src *src, int fd)
             log_warn("accepting a remote peer: %s", strerror(-fd));
         return;
     }
-    struct peer *p = g->strangers < g->d->conf->handshakes ? pages_new(sizeof *p) : NULL;
+    struct peer *p = pages_new(sizeof *p);
     if (!p) {
-        if (log_allowed(&g->limit, 5, 10000, &more))
-            log_warn("too many handshakes at once (limits.handshakes = %u): sent one away",
-                     g->d->conf->handshakes);
         close(fd);
         return;
     }
@@ -66,6 +88,8 @@ static void on_accept(struct loop_src *src, int fd)
         getnameinfo((struct sockaddr *)&a, len, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV);
     snprintf(p->from, sizeof p->from, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
+    if (g->strangers >= g->d->conf->handshakes)
+        make_place(g, p->from);
     set_keepalive(fd, g->d->conf->dead_after_ns);
     p->g = g;
     p->fd = fd;
@@ -86,14 +110,13 @@ static void on_accept(struct loop_src *src, int fd)
 static void on_request(struct gate *g, struct carrier *c, const struct tr_event *ev)
 {
     struct peer *p;
-    uint32_t more;
     for (p = g->peers; p; p = p->next)
         if (p->stage == STAGE_TICKET && p->carrier == c && ev->data_len >= CTL_TICKET &&
             sodium_memcmp(p->ticket, ev->data, CTL_TICKET) == 0)
             break;
     if (!p) {
-        if (log_allowed(&g->limit, 5, 10000, &more))
-            log_warn("refused a data connection without a valid ticket");
+        refuse_note(&g->refused, &g->d->seg, REFUSED_TICKET, "a data connection",
+                    "it has no valid ticket");
         c->tr->reject(c->dom, ev->request);
         return;
     }
@@ -209,14 +232,31 @@ bool gate_busy(const struct gate *g)
     return g->up > 0;
 }
 
+/* Strangers at the data port, whom libfabric lets wait for ever. */
+static void end_half_open(struct gate *g)
+{
+    const struct conf *c = g->d->conf;
+    uint32_t expected = OWN_FDS + FDS_PER_LINK * (g->links + g->strangers), n = 0;
+    for (uint32_t i = 0; i < g->d->carriers; i++)
+        if (strcmp(g->d->carrier[i].caps.provider, "tcp") == 0)
+            n += halfopen_end((const struct sockaddr *)g->d->carrier[i].addr, expected,
+                              (uint32_t)(c->handshake_timeout_ns / 1000000));
+    while (n-- > 0)
+        refuse_note(&g->refused, &g->d->seg, REFUSED_SLOW, "a data connection",
+                    "it asked for nothing in time");
+}
+
 void gate_tick(struct gate *g, uint64_t now_ns)
 {
+    refuse_tick(&g->refused, now_ns);
+    end_half_open(g);
     for (struct peer *p = g->peers, *next; p; p = next) {
         next = p->next;
         if (p->stage == STAGE_UP) {
             link_publish(p->link);
             peer_tell_refused(p);
         } else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns) {
+            p->refusal = REFUSED_SLOW;
             peer_close(p, "the handshake took too long");
         }
     }

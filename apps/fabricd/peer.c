@@ -42,11 +42,10 @@ void peer_close(struct peer *p, const char *why)
 {
     struct gate *g = p->g;
     struct daemon *d = g->d;
-    uint32_t more;
     if (peer_is_stranger(p)) {
         g->strangers--;
-        if (why && log_allowed(&g->limit, 5, 10000, &more))
-            log_warn("refused %s: %s%s", p->from, why, more ? " (and others)" : "");
+        if (why)
+            refuse_note(&g->refused, &d->seg, p->refusal, p->from, why);
     } else if (p->stage == STAGE_UP) {
         peer_tell_refused(p);
         log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "",
@@ -442,6 +441,8 @@ void peer_on_socket(struct loop_src *src, int result)
         rc = read_frames(p);
     if (rc == 0)
         rc = loop_watch(l, &p->src, p->fd, POLLIN | (p->out_len ? POLLOUT : 0), true, peer_on_socket);
-    if (rc < 0)
+    if (rc < 0) {
+        p->refusal = refuse_kind(rc);
         peer_close(p, p->bye ? NULL : err_text(rc));
+    }
 }

@@ -13,6 +13,7 @@
 #include "apps/fabricd/gate.h"
 #include "apps/fabricd/link.h"
 #include "apps/fabricd/pulse.h"
+#include "apps/fabricd/refuse.h"
 #include "core/log.h"
 #include "transport/control.h"
 
@@ -52,6 +53,7 @@ struct peer {
     struct tr_ep *ep;
     bool bye;
     struct pulse pulse;
+    enum seg_refusal refusal; /* if it is sent away before it has proved the key */
 };
 
 struct gate {
@@ -66,6 +68,7 @@ struct gate {
     bool moved; /* since the last look at the links' pulse */
     uint64_t looked_ns, look_ns; /* the last look, and when the next is due whatever happens */
     struct log_limit limit;
+    struct refusals refused;
     struct ctl_frame frame;
 };
 
