@@ -182,6 +182,7 @@ int remote_link_joined(struct remote *r)
     r->lane = session_lane(r->session);
     r->links++;
     r->link = LINK_EXCHANGE;
+    r->list_n = r->list_at = 0; /* what the last link had not submitted again: it is named anew */
     CRASH_POINT("remote.joined");
     r->want = 0;
     r->want_queue = REMOTE_NONE;
