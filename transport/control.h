@@ -80,8 +80,8 @@ struct ctl_frame {
 
 /* Collects bytes into frames; its memory is one frame. Zeroed at the start. */
 struct ctl_reader {
+    uint32_t have; /* before the bytes: of their pages few are used */
     uint8_t buf[CTL_HEAD + CTL_BODY_MAX + SEAL_TAG];
-    uint32_t have;
 };
 
 /* Where to put the next bytes received, and how many at most. */

@@ -35,7 +35,7 @@ static int make_leases(struct link *k)
 {
     k->lease = pages_new(k->lease_window * sizeof *k->lease);
     if (k->lease)
-        k->claimed = calloc(LINK_BATCH, sizeof *k->claimed);
+        k->claimed = pages_new(LINK_BATCH * sizeof *k->claimed);
     if (!k->claimed)
         return err_set(-ENOMEM, "no memory for %u leases", k->lease_window);
     k->lease_free = LINK_NONE;
@@ -327,5 +327,5 @@ void worker_let_go(struct link *k)
 void worker_close(struct link *k)
 {
     pages_free(k->lease, k->lease_window * sizeof *k->lease);
-    free(k->claimed);
+    pages_free(k->claimed, LINK_BATCH * sizeof *k->claimed);
 }

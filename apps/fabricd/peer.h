@@ -35,7 +35,6 @@ struct peer {
     enum stage stage;
     uint64_t since_ns;
     char from[80];
-    struct ctl_reader in;
     struct ctl_handshake hs;
     struct ctl_hello hello;
     enum ctl_security security;
@@ -54,6 +53,7 @@ struct peer {
     bool bye;
     struct pulse pulse;
     enum seg_refusal refusal; /* if it is sent away before it has proved the key */
+    struct ctl_reader in; /* last: of its pages an idle peer uses the first */
 };
 
 struct gate {
