@@ -128,6 +128,11 @@ int attach_open(struct local **out, const char *path, const struct fab_options *
         rc = err_set(-EPROTO, "fabricd sent a segment and a participant number that do not fit");
         goto fail;
     }
+    if (!participant_join(&seg, w.participant, w.generation)) {
+        rc = err_set(-ECONNREFUSED, "fabricd died while it let this process in: try again");
+        goto fail;
+    }
+    CRASH_POINT("attach.joined");
     rc = local_open(out, &seg, w.participant, w.generation, got[1], sock, opts->spin_ns);
     if (rc < 0)
         goto fail;

@@ -84,6 +84,8 @@ static void check_participants(struct job *j)
     for (uint32_t i = 0; i < j->s->participants; i++) {
         uint64_t w = at_load(&j->s->participant[i].life);
         uint32_t raw = (uint32_t)w;
+        if (raw == (LIFE_LIVE | PARTICIPANT_INVITED))
+            raw = LIFE_LIVE;
         enum life should = raw;
         if (j->s->living)
             should = !j->s->living[i]                   ? LIFE_FREE

@@ -58,6 +58,12 @@ static void put_owner(struct seg_participant *p, const struct participant_info *
     put_identity(p, info->identity);
 }
 
+/* Links and fabricd itself are nobody's to invite. */
+static uint64_t invited(const struct participant_info *info)
+{
+    return info->remote || info->pid == (uint32_t)getpid() ? 0 : PARTICIPANT_INVITED;
+}
+
 int participant_add(const struct segment *s, const struct participant_info *info,
                     uint32_t *generation)
 {
@@ -73,7 +79,7 @@ int participant_add(const struct segment *s, const struct participant_info *info
         if (s->living)
             s->living[i] = LIVING;
         CRASH_POINT("participant.filled");
-        at_store(&p->life, participant_word(*generation, LIFE_LIVE));
+        at_store(&p->life, participant_word(*generation, LIFE_LIVE) | invited(info));
         CRASH_POINT("participant.live");
         return (int)i;
     }
@@ -93,7 +99,7 @@ void participant_take_up(const struct segment *s, uint32_t id, const struct part
     if (s->living)
         s->living[id] = LIVING;
     CRASH_POINT("participant.taking_up");
-    at_store(&p->life, participant_word(*generation, LIFE_LIVE));
+    at_store(&p->life, participant_word(*generation, LIFE_LIVE) | invited(info));
     CRASH_POINT("participant.taken_up");
 }
 
@@ -106,6 +112,20 @@ void participant_keep(const struct segment *s, uint32_t id)
     CRASH_POINT("participant.keeping");
     at_store(&p->life, participant_word(participant_generation(at_load(&p->life)), LIFE_KEPT));
     CRASH_POINT("participant.kept");
+}
+
+bool participant_join(const struct segment *s, uint32_t id, uint32_t generation)
+{
+    uint64_t live = participant_word(generation, LIFE_LIVE), w = live | PARTICIPANT_INVITED;
+    return at_cas(&s->participant[id].life, &w, live);
+}
+
+bool participant_uninvite(const struct segment *s, uint32_t id)
+{
+    uint64_t w = at_load(&s->participant[id].life);
+    return participant_life(w) == LIFE_LIVE && (w & PARTICIPANT_INVITED) &&
+           at_cas(&s->participant[id].life, &w,
+                  participant_word(participant_generation(w), LIFE_LEFT));
 }
 
 void participant_leave(const struct segment *s, uint32_t id, uint32_t generation)

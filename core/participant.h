@@ -35,6 +35,9 @@ static inline uint64_t participant_word(uint32_t generation, enum life life)
 {
     return (uint64_t)generation << 32 | (uint64_t)life;
 }
+/* In the word of a local participant that is LIVE: it has been let in, but has not said that it knows.
+ * Should fabricd die now, its process may never hear of this entry, and come for another one. */
+#define PARTICIPANT_INVITED 8u
 static inline enum life participant_life(uint64_t w)
 {
     return (enum life)((uint32_t)w & 7);
@@ -48,6 +51,12 @@ static inline uint32_t participant_generation(uint64_t w)
  */
 int participant_add(const struct segment *s, const struct participant_info *info,
                     uint32_t *generation) __attribute__((warn_unused_result));
+/* By its owner, before it uses the entry. False: a fabricd that has taken over meanwhile gave it away. */
+bool participant_join(const struct segment *s, uint32_t id, uint32_t generation)
+    __attribute__((warn_unused_result));
+/* By a fabricd that takes over, of a local one: true: it had been invited and did not know; it is LEFT
+ * now. */
+bool participant_uninvite(const struct segment *s, uint32_t id) __attribute__((warn_unused_result));
 /* LIVE -> LEFT, by its owner, whose last access to the segment this is. */
 void participant_leave(const struct segment *s, uint32_t id, uint32_t generation);
 /* KEPT -> LIVE with the next generation: the entry is info's now, with the tasks that have it as

@@ -185,6 +185,8 @@ static int look_at(struct daemon *d, uint32_t id, uint32_t old_daemon, uint8_t *
     uint32_t pid = p->pid; /* read once */
     *fate = p->remote || pid == old_daemon ? FATE_LEFT : FATE_CRASHED;
     d->seg.living[id] = LIVING;
+    if (*fate == FATE_CRASHED && participant_uninvite(&d->seg, id))
+        *fate = FATE_LEFT;
     if (*fate == FATE_LEFT || pid == 0 || pid > INT32_MAX)
         return gone(d, id, fate);
     /* the descriptor first, then the start time: a number that was reused in between shows */

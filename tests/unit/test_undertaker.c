@@ -296,6 +296,30 @@ Test(undertaker, a_number_used_again_brings_nothing_back)
     check_all_free();
 }
 
+/* fabricd dies between letting a process in and its hearing of it: the process comes again, for another
+ * entry, and with a client id would find it taken by itself. */
+Test(undertaker, who_was_let_in_and_does_not_know_is_let_go)
+{
+    struct participant_info info = {.pid = 1, .name = "guest"};
+    uint32_t generation;
+    begin();
+    int id = participant_add(&seg, &info, &generation);
+    cr_assert_geq(id, 0);
+    cr_assert_eq(participant_life(at_load(&seg.participant[id].life)), LIFE_LIVE);
+    cr_assert(participant_uninvite(&seg, (uint32_t)id));
+    cr_assert_eq(participant_life(at_load(&seg.participant[id].life)), LIFE_LEFT);
+    cr_assert_not(participant_join(&seg, (uint32_t)id, generation), "its answer comes too late");
+    participant_remove(&seg, (uint32_t)id);
+    cr_assert_eq(participant_add(&seg, &info, &generation), id);
+    cr_assert_not(participant_join(&seg, (uint32_t)id, generation - 1), "another one's entry");
+    cr_assert(participant_join(&seg, (uint32_t)id, generation));
+    cr_assert_not(participant_uninvite(&seg, (uint32_t)id), "it knows");
+    participant_leave(&seg, (uint32_t)id, generation);
+    cr_assert_eq(participant_life(at_load(&seg.participant[id].life)), LIFE_LEFT);
+    participant_remove(&seg, (uint32_t)id);
+    segment_unmap(&seg);
+}
+
 /* ---- the crash budget ---- */
 
 static void spend_budget(uint32_t len, uint16_t flags, uint32_t *dead)
