@@ -8,8 +8,8 @@
  * among our descriptors, by their port and by having received nothing, and shut down; libfabric then
  * closes them.
  *
- * Threads: the loop's. Cost: one system call a second, while there are not many more descriptors than
- * peers account for.
+ * Threads: the loop's. Cost: a look at the list of descriptors a second (a microsecond each), and no more while there are
+ * not many more than peers account for.
  */
 #ifndef FABRICD_HALFOPEN_H
 #define FABRICD_HALFOPEN_H

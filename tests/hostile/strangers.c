@@ -470,8 +470,12 @@ Test(strangers, who_says_nothing_at_the_data_port_is_sent_away, .timeout = 60)
     join(&c, &to);
     memcpy(&a, c.welcome.addr, sizeof a);
     unsigned before = descriptors();
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < N; i++) {
         fd[i] = dial_port(ntohs(a.sin_port));
+        /* some are old enough before others: their descriptors leave a hole below the rest's */
+        if (i == N / 10)
+            poll(NULL, 0, TIMEOUT * 500);
+    }
     data_open(&d);
     cr_assert(data_connect(&d, &c, c.welcome.ticket, CTL_TICKET), "between them one with a ticket");
     for (int i = 0; i < N; i++) {
