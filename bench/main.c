@@ -153,9 +153,9 @@ static int options(int argc, char **argv, struct settings *st, struct outputs *t
         case OPT_QUICK:
             *st = (struct settings){.quick = true,
                                     .turns = 3,
-                                    .rounds = 25000,
-                                    .seconds = 0.12,
-                                    .slice = 0.08,
+                                    .rounds = 20000,
+                                    .seconds = 0.1,
+                                    .slice = 0.06,
                                     .only = st->only};
             break;
         case OPT_ONLY:
