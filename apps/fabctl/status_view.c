@@ -86,6 +86,18 @@ static void cell_rate(struct table *t, const json_t *o, const char *key)
     table_cell(t, json_is_number(v) ? all : NULL);
 }
 
+/* Records in a batch, both ways, since the link is up. */
+static void cell_batch(struct table *t, const json_t *l)
+{
+    char text[24];
+    double batches = json_number_value(json_object_get(l, "tx_batches")) +
+                     json_number_value(json_object_get(l, "rx_batches")),
+           records = json_number_value(json_object_get(l, "tx_records")) +
+                     json_number_value(json_object_get(l, "rx_records"));
+    snprintf(text, sizeof text, "%.1f", batches > 0 ? records / batches : 0);
+    table_cell(t, batches > 0 ? text : NULL);
+}
+
 static void cell_nanos(struct table *t, const json_t *o, const char *key)
 {
     char buf[TEXT_NUMBER];
@@ -235,7 +247,7 @@ static void view_participants(const json_t *participants, struct text *to)
 
 static void view_links(const json_t *links, struct text *to)
 {
-    char head[] = "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|tasks|rate";
+    char head[] = "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|batch|tasks|rate";
     struct table t;
     size_t i;
     json_t *l;
@@ -251,6 +263,7 @@ static void view_links(const json_t *links, struct text *to)
         cell_text(&t, l, "state");
         cell_whole(&t, l, "credits");
         cell_whole(&t, l, "in_flight");
+        cell_batch(&t, l);
         cell_whole(&t, l, "tasks");
         cell_rate(&t, l, "rate");
     }
