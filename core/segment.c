@@ -67,6 +67,8 @@ static void place(struct seg_header *h)
     at = align_up(at + (uint64_t)h->dedup_keys * sizeof(struct seg_key), 4096);
     h->off_refs = at;
     at = align_up(at + (uint64_t)h->slots * sizeof(uint64_t), 4096);
+    h->off_times = at;
+    at = align_up(at + (uint64_t)h->slots * sizeof(struct seg_times), 4096);
     h->off_graves = at;
     at = align_up(at + (h->dead_letters_max ? (uint64_t)h->slots * sizeof(struct seg_grave) : 0), 4096);
     h->off_chunk_words = at;
@@ -104,6 +106,7 @@ static void view(struct segment *s, const struct seg_header *h)
     s->dedup_keys = h->dedup_keys;
     s->producer_share = h->producer_share;
     s->ref = (uint64_t *)(s->base + h->off_refs);
+    s->times = (struct seg_times *)(s->base + h->off_times);
     s->grave = (struct seg_grave *)(s->base + h->off_graves);
     s->dead_letters = h->dead_letters_max;
     s->chunk_word = (_Atomic uint64_t *)(s->base + h->off_chunk_words);

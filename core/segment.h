@@ -57,6 +57,7 @@ struct segment {
     struct seg_key *key; /* dedup_keys of them */
     uint32_t dedup_keys, producer_share;
     uint64_t *ref; /* of each slot whose task came over a link: the remote handle's number for it */
+    struct seg_times *times;
     struct seg_grave *grave; /* one a slot; there are none when dead_letters is 0 */
     uint32_t dead_letters;   /* the limit */
     _Atomic uint64_t *chunk_word;

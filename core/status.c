@@ -84,13 +84,6 @@ static void add_counts(struct queue_sum *q, const struct seg_counts *c)
     q->duplicates += at_load_rlx(&c->duplicates);
 }
 
-static void add_latency(struct seg_latency *to, const struct seg_latency *from)
-{
-    hist_merge(&to->wait, &from->wait);
-    hist_merge(&to->run, &from->run);
-    hist_merge(&to->total, &from->total);
-}
-
 static bool is_live(const struct segment *s, uint32_t i)
 {
     return participant_life(at_load(&s->participant[i].life)) == LIFE_LIVE;
@@ -112,7 +105,8 @@ static void count_participants(const struct segment *s, struct tally *t)
 {
     for (uint32_t q = 0; q < s->queues; q++) {
         add_counts(&t->queue[q], &s->queue[q].past);
-        add_latency(&t->queue[q].latency, &s->queue[q].past_latency);
+        for (int i = 0; i < SPANS; i++)
+            hist_merge(&t->queue[q].latency.span[i], &s->queue[q].past_latency.span[i]);
     }
     for (uint32_t i = 0; i < s->participants; i++) {
         if (!is_live(s, i) && !is_kept(s, i))
@@ -120,9 +114,11 @@ static void count_participants(const struct segment *s, struct tally *t)
         const struct seg_participant *p = &s->participant[i];
         for (uint32_t q = 0; q < s->queues; q++)
             add_counts(&t->queue[q], &p->counts[q]);
-        uint32_t q = at_load_rlx(&p->queue);
-        if (q < s->queues)
-            add_latency(&t->queue[q].latency, &p->latency);
+        for (int k = 0; k < SPANS; k++) {
+            uint32_t q = participant_span_queue(p, k);
+            if (q < s->queues)
+                hist_merge(&t->queue[q].latency.span[k], &p->latency.span[k]);
+        }
     }
 }
 
@@ -183,12 +179,19 @@ static void put_quantiles(json_t *j, const char *name, const struct hist *h)
     }
 }
 
+static const char *span_name(enum seg_span span)
+{
+    static const char *const names[SPANS] = {
+        [SPAN_WAIT] = "wait", [SPAN_HELD] = "held",   [SPAN_RUN] = "run",    [SPAN_TOTAL] = "total",
+        [SPAN_ROOM] = "room", [SPAN_FETCH] = "fetch", [SPAN_ROUND] = "round"};
+    return names[span];
+}
+
 static json_t *queue_json(const struct segment *s, uint32_t i, const struct queue_sum *q)
 {
     json_t *lat = json_object();
-    put_quantiles(lat, "wait", &q->latency.wait);
-    put_quantiles(lat, "run", &q->latency.run);
-    put_quantiles(lat, "total", &q->latency.total);
+    for (int k = 0; k < SPANS; k++)
+        put_quantiles(lat, span_name(k), &q->latency.span[k]);
     return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
                      text_of(s->queue[i].name, SEG_NAME), "state",
                      queue_control_name(at_load(&s->queue[i].control)), "ready", (json_int_t)q->ready, "delayed",

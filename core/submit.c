@@ -11,8 +11,7 @@
  * waiter; both are the undertaker's.
  */
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <string.h>
 #include "core/crashpoint.h"
 #include "core/dedup.h"
@@ -20,10 +19,19 @@
 #include "core/local.h"
 #include "core/queue.h"
 #include "core/ring.h"
-#include "core/room.h"
+#include "core/stages.h"
 #include "core/terms.h"
 
 #define PUBLISH_BATCH 64u
+
+/* Tasks that were written together and are published together: consecutive ones of a submit, of one
+ * queue and priority. */
+struct group {
+    uint64_t submitted; /* ticks, the same for all */
+    uint32_t room;      /* how long they waited for it (stages.h) */
+    bool solo;          /* SLOT_SOLO, if the slot's former task was in the same queue */
+    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH];
+};
 
 /* ---- submit ---- */
 
@@ -96,13 +104,13 @@ static bool is_delayed(const struct fab_task *t)
 }
 
 /* FILLING -> READY (or DELAYED) with everything in it. */
-static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, uint64_t now,
-                     bool solo, uint32_t *epoch_out)
+SELDOM static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
+                     const struct group *g, uint32_t *epoch_out)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint64_t w =
         at_load_rlx(&sl->state); /* ours: nobody else changes a slot of a live owner's stock */
-    uint32_t epoch = slot_next_epoch(w), flags = 0, mark = 0;
+    uint32_t epoch = slot_next_epoch(w), flags = 0;
     int rc = put_argument(l, slot, epoch, t);
     if (rc < 0)
         return rc;
@@ -110,8 +118,6 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
         flags |= META_NO_WAIT;
     if (t->terms)
         flags |= META_TERMS;
-    if (solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
-        mark = SLOT_SOLO;
     CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
     sl->arg_len = t->len | (t->terms ? ARG_TERMS : 0);
@@ -123,14 +129,94 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     sl->tag = t->tag;
     if (__builtin_expect(l->linked, 0))
         l->seg->ref[slot] = l->ref;
-    sl->stamp = now;
+    sl->stamp = g->submitted;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
     at_store_rel(&sl->state,
-                 slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) | mark);
+                 slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY));
     CRASH_POINT("submit.ready");
     *epoch_out = epoch;
     return 0;
+}
+
+/* ---- plain tasks: no terms, and an argument that needs no block ---- */
+
+static_assert(offsetof(struct fab_task, priority) + 1 - offsetof(struct fab_task, len) == 8,
+              "task_kind() reads len, flags, queue and priority as one number");
+
+/* What the tasks of a run have in common. */
+static inline uint64_t task_kind(const struct fab_task *t)
+{
+    uint64_t kind;
+    memcpy(&kind, &t->len, sizeof kind);
+    return kind;
+}
+
+static inline bool is_plain(const struct fab_task *t)
+{
+    return !t->terms && t->len <= sizeof(struct seg_wide);
+}
+
+static inline void put_small_argument(const struct segment *s, uint32_t slot,
+                                      const struct fab_task *t, uint32_t len)
+{
+    if (len == 8)
+        memcpy(&s->slot[slot].arg, t->arg, 8); /* the common case, one move */
+    else if (len > 8)
+        memcpy(s->wide[slot].bytes, t->arg, len);
+    else if (len)
+        memcpy(&s->slot[slot].arg, t->arg, len);
+}
+
+/* The same as fill_slot(), for up to n plain tasks of one kind; the stock has n slots. Also puts them
+ * behind the outstanding ones and writes their ids. All that does not differ from task to task stands
+ * before the loop: what is in it is half of what a submit costs. Returns how many they were. */
+LOOP_OF_ITS_OWN static uint32_t fill_run(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
+                         struct group *g)
+{
+    const struct segment *s = l->seg;
+    struct outstanding_task *const list = l->tasks.at;
+    const uint64_t kind = task_kind(t), submitted = g->submitted;
+    const bool listed = !(t->flags & FAB_NO_WAIT), linked = l->linked;
+    const uint64_t meta = slot_meta(l->me, t->queue, t->priority, listed ? 0 : META_NO_WAIT);
+    const uint32_t len = t->len, *stock = l->stock.slot + l->stock.n, head = s->slots, room = g->room;
+    uint64_t *const tags = l->tasks.tag, ready = slot_word(0, l->me, 0, SLOT_READY);
+    uint32_t k = 0, last = list[head].prev;
+    if (g->solo && meta_queue(at_load_rlx(&s->slot[stock[-1]].meta)) == t->queue)
+        ready |= SLOT_SOLO; /* the slot's meta is still the former task's */
+    for (; k < n && task_kind(t) == kind && !t->terms; k++, t++) {
+        uint32_t slot = *--stock;
+        struct seg_slot *sl = &s->slot[slot];
+        uint64_t w = at_load_rlx(&sl->state); /* ours, as in fill_slot() */
+        uint32_t epoch = slot_next_epoch(w);
+        put_small_argument(s, slot, t, len);
+        CRASH_POINT("submit.argument");
+        sl->kernel = t->kernel;
+        memcpy(&sl->arg_len, &(uint64_t){len}, 8); /* and res_len */
+        sl->tag = t->tag;
+        sl->stamp = submitted;
+        if (__builtin_expect(linked, 0))
+            s->ref[slot] = l->ref;
+        at_store_rlx(&sl->meta, meta);
+        /* release: pairs with the claimer's acquire of the state (claim.c) */
+        at_store_rel(&sl->state, ready | (uint64_t)epoch << 32);
+        CRASH_POINT("submit.ready");
+        g->slot[k] = slot;
+        g->epoch[k] = epoch;
+        if (listed) {
+            list[last].next = slot;
+            list[slot] = (struct outstanding_task){last, head, epoch, room};
+            tags[slot] = t->tag;
+            last = slot;
+        }
+        if (ids)
+            ids[k] = (fab_id)epoch << 32 | slot;
+    }
+    list[head].prev = last;
+    l->tasks.n += listed ? k : 0;
+    l->unwaited |= !listed;
+    l->stock.n -= k;
+    return k;
 }
 
 /* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that
@@ -167,7 +253,7 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
 /* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back,
  * unless somebody found and claimed them already; returns how many of them (the first so many)
  * count as submitted. */
-static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot,
+LOOP_OF_ITS_OWN static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot,
                         const uint32_t *epoch, uint32_t n)
 {
     const struct segment *s = l->seg;
@@ -203,7 +289,6 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
                            epoch[i - 1]);
             quota_arena_sub(l, slot_arg_len(s->slot[slot[i - 1]].arg_len));
         }
-        slot_stock_settle(s, &l->stock, l->me);
         l->stock.slot[l->stock.n++] = slot[i - 1];
     }
     return done;
@@ -216,7 +301,7 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
 static void renew_top(struct local *l)
 {
     _Atomic uint64_t *state = &l->seg->slot[l->stock.slot[l->stock.n - 1]].state;
-    /* relaxed, release: as slot_stock_settle() */
+    /* relaxed, release: as settle() in slot.c */
     at_store_rel(
         state, slot_word(slot_epoch_after(slot_epoch(at_load_rlx(state))), l->me, 0, SLOT_FILLING));
 }
@@ -240,12 +325,13 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
     sl->kernel = t->kernel;
     sl->arg_len = sl->res_len = 0;
     sl->tag = t->tag;
+    sl->stamp = 0;
     if (l->linked)
         l->seg->ref[slot] = l->ref;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, 0));
     at_store_rel(&sl->state, slot_word(epoch, l->me, 0, SLOT_DUPLICATE)); /* for the undertaker */
     CRASH_POINT("dedup.duplicate");
-    local_tasks_add(l, slot, epoch, t->tag);
+    local_tasks_add(l, slot, epoch, t->tag, 0);
     if (id)
         *id = (fab_id)epoch << 32 | slot;
 }
@@ -256,7 +342,7 @@ enum entered { ENTERED, ENTERED_NOT_NOW, ENTERED_TWICE };
  * duplicate, and told. */
 static enum entered enter_key(struct local *l, const struct fab_task *t, fab_id *id)
 {
-    slot_stock_settle(l->seg, &l->stock, l->me); /* the undertaker reads its word */
+    slot_settle_top(l->seg, &l->stock, l->me); /* the undertaker reads its word */
     uint32_t slot = l->stock.slot[l->stock.n - 1], entry;
     uint32_t epoch = slot_epoch(at_load_rlx(&l->seg->slot[slot].state)); /* ours */
     switch (dedup_enter(l->seg, l->me, slot, epoch, t->queue, t->terms->key, t->terms->dedup_ns,
@@ -293,21 +379,64 @@ static void leave_key(struct local *l, uint32_t slot, uint32_t epoch, bool accep
 
 /* ---- groups ---- */
 
-/* One group: consecutive tasks of the same queue and priority, at most PUBLISH_BATCH. Returns how
- * many were accepted, 0 when the fabric is full, < 0 when the first can't be. */
-static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids)
+/* Tasks that can't go the short way. Returns how many were written, or why the first was not: 0 for
+ * want of room. */
+SELDOM static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
+                       struct group *g)
 {
-    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], k = 0;
-    uint64_t now;
-    bool solo, own;
-    int rc = check_task(l, t);
-    if (rc < 0)
-        return rc;
+    uint32_t k = 0;
+    int rc = 0;
+    if (t->terms)
+        n = 1; /* such tasks go one by one */
+    while (k < n && t[k].queue == t->queue && t[k].priority == t->priority) {
+        uint32_t slot = l->stock.slot[l->stock.n - 1];
+        if (k > 0 && (t[k].terms || check_task(l, &t[k]) < 0))
+            break;
+        rc = fill_slot(l, slot, &t[k], g, &g->epoch[k]);
+        if (rc < 0)
+            break;
+        l->stock.n--;
+        if (t[k].flags & FAB_NO_WAIT)
+            l->unwaited = true;
+        else
+            local_tasks_add(l, slot, g->epoch[k], t[k].tag, g->room);
+        if (ids)
+            ids[k] = (fab_id)g->epoch[k] << 32 | slot;
+        g->slot[k++] = slot;
+    }
+    if (k == 0 && l->key_entry) {
+        uint32_t top = l->stock.slot[l->stock.n - 1];
+        leave_key(l, top, slot_epoch(at_load_rlx(&l->seg->slot[top].state)), false);
+    }
+    if (k == 0)
+        return rc == -ENOSPC ? 0 : rc;
+    return k;
+}
+
+/* Those of a group that were not accepted after all are waited for no more. */
+static void unlist(struct local *l, const struct group *g, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to; i++)
+        local_unlist(l, (fab_id)g->epoch[i] << 32 | g->slot[i]);
+}
+
+/* One group: at most PUBLISH_BATCH of the tasks. Returns how many were accepted, 0 when the fabric is
+ * full, < 0 when the first can't be. */
+static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids,
+                         struct group *g)
+{
+    bool own;
+    long k = check_task(l, t);
+    if (k < 0)
+        return k;
     if (n > PUBLISH_BATCH)
         n = PUBLISH_BATCH;
-    if (l->stock.n < n && quota_refill(l, (uint32_t)n, &own) == 0) {
-        l->lack = own ? LACK_SHARE : LACK_SLOTS;
-        return 0;
+    if (l->stock.n < n && quota_refill(l, (uint32_t)n, &own) < n) {
+        n = l->stock.n;
+        if (n == 0) {
+            l->lack = own ? LACK_SHARE : LACK_SLOTS;
+            return 0;
+        }
     }
     if (t->terms && t->terms->key) {
         enum entered how = enter_key(l, t, ids);
@@ -316,193 +445,29 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
-    solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
-    if (t->terms)
-        n = 1; /* such tasks go one by one */
-    /* The clock costs as much as a good part of a round trip: of tasks that come one at a time
-     * every eighth is timed (stamp 0: not this one). */
-    now = solo && (l->stamped++ & 7) ? 0 : clock_ticks();
-    while (k < n && l->stock.n > 0 && t[k].queue == t[0].queue && t[k].priority == t[0].priority) {
-        uint32_t sl = l->stock.slot[l->stock.n - 1];
-        if (k > 0 && (t[k].terms || check_task(l, &t[k]) < 0))
-            break;
-        rc = fill_slot(l, sl, &t[k], now, solo, &epoch[k]);
-        if (rc < 0)
-            break;
-        l->stock.n--;
-        l->stock.lazy = false;
-        slot[k++] = sl;
-    }
-    if (k == 0) {
-        if (l->key_entry)
-            leave_key(l, l->stock.slot[l->stock.n - 1],
-                      slot_epoch(at_load_rlx(&l->seg->slot[l->stock.slot[l->stock.n - 1]].state)),
-                      false);
-        return rc == -ENOSPC ? 0 : rc;
-    }
-    k = is_delayed(t) ? k : publish(l, t, slot, epoch, k);
+    g->solo = n == 1 && l->tasks.n == 0 && !l->unwaited;
+    long filled = is_plain(t) ? fill_run(l, t, (uint32_t)n, ids, g)
+                              : fill_slots(l, t, (uint32_t)n, ids, g);
+    if (filled <= 0)
+        return filled;
+    k = is_delayed(t) ? filled : publish(l, t, g->slot, g->epoch, (uint32_t)filled);
+    if (__builtin_expect(k < filled, 0))
+        unlist(l, g, (uint32_t)k, (uint32_t)filled);
     if (t->terms && k > 0)
-        terms_note(l->seg, &l->out, slot[0]);
+        terms_note(l->seg, &l->out, g->slot[0]);
     CRASH_POINT("submit.published");
     if (l->key_entry)
-        leave_key(l, slot[0], epoch[0], true);
-    for (uint32_t i = 0; i < k; i++) {
-        if (t[i].flags & FAB_NO_WAIT)
-            l->unwaited = true;
-        else
-            local_tasks_add(l, slot[i], epoch[i], t[i].tag);
-        if (ids)
-            ids[i] = (fab_id)epoch[i] << 32 | slot[i];
-    }
+        leave_key(l, g->slot[0], g->epoch[0], true);
     if (k) {
-        queue_wake(l->seg, &l->seg->queue[t->queue], &l->out, k);
+        queue_wake(l->seg, &l->seg->queue[t->queue], &l->out, (uint32_t)k);
         CRASH_POINT("submit.woken");
         /* relaxed: our own counter, read by status alone */
         _Atomic uint64_t *c = &l->self->counts[t->queue].submitted;
-        at_store_rlx(c, at_load_rlx(c) + k);
+        at_store_rlx(c, at_load_rlx(c) + (uint64_t)k);
+        if (at_load_rlx(&l->self->submits_to) != t->queue)
+            at_store_rlx(&l->self->submits_to, t->queue); /* for status */
     }
     return k;
-}
-
-/* ---- waiting for room ---- */
-
-/* One sentence for who waits: which limit it is, and what helps. */
-static const char *lack_text(const struct local *l, char text[256])
-{
-    const struct segment *s = l->seg;
-    switch (l->lack) {
-    case LACK_SLOTS:
-        snprintf(text, 256, "the fabric is full: all %u slots (segment.slots) are in use",
-                 s->slots);
-        break;
-    case LACK_SHARE:
-        snprintf(text, 256,
-                 "this producer holds its share of the fabric, %u of %u slots "
-                 "(segment.producer_share): take outcomes, or let its tasks be done",
-                 s->producer_share, s->slots);
-        break;
-    case LACK_RING:
-        snprintf(text, 256, "the queue's ring of ready tasks has no room");
-        break;
-    case LACK_ARENA:
-        snprintf(text, 256, "the fabric's memory for large arguments (segment.arena) is full");
-        break;
-    case LACK_ARENA_SHARE:
-        snprintf(text, 256,
-                 "this producer's arguments hold its share of segment.arena, %llu bytes "
-                 "(segment.producer_share): take outcomes, or let its tasks be done",
-                 (unsigned long long)quota_arena_share(s));
-        break;
-    case LACK_KEYS:
-        snprintf(text, 256,
-                 "no entry is free for another key until one expires: raise segment.dedup_keys "
-                 "(%u now), or shorten the windows",
-                 s->dedup_keys);
-        break;
-    case LACK_KEY_BUSY:
-        snprintf(text, 256, "another task with the same key is just being submitted");
-        break;
-    }
-    return text;
-}
-
-/* How long what it waits for may take to be there without being announced: free slots and blocks
- * are (room.h); WAKE_NET_NS is the net. */
-static uint64_t unannounced_ns(const struct local *l, uint64_t now)
-{
-    switch (l->lack) {
-    case LACK_SLOTS:
-    case LACK_ARENA:
-        return WAKE_NET_NS;
-    case LACK_KEYS: /* time alone helps */
-        return l->lack_until <= now                ? 1
-               : l->lack_until - now < WAKE_NET_NS ? l->lack_until - now
-                                                   : WAKE_NET_NS;
-    case LACK_SHARE:
-    case LACK_ARENA_SHARE:
-        return 10000000; /* the room of our own tasks may be in a worker's stock: count again */
-    default:
-        return 1000000;
-    }
-}
-
-static enum room room_of(enum lack lack)
-{
-    return lack == LACK_ARENA || lack == LACK_ARENA_SHARE ? ROOM_ARENA : ROOM_SLOTS;
-}
-
-/* S3 of room.h; the try before was S2. */
-static void sleep_for_room(struct local *l, uint32_t seq, uint64_t now, uint64_t deadline)
-{
-    struct seg_room *room = &l->seg->head->room[room_of(l->lack)];
-    uint64_t ns = unannounced_ns(l, now);
-    bool net = l->lack == LACK_SLOTS && deadline - now > ns;
-    if (deadline - now < ns)
-        ns = deadline - now;
-    if (l->spin.busy)
-        return;
-    /* seq_cst loads: the try's own are weaker */
-    if (l->lack == LACK_SLOTS && ring_depth(l->seg->free_ring) > 0)
-        return;
-    if (futex_sleep(&room->seq, seq, ns) == -ETIMEDOUT && net &&
-        ring_ready(l->seg, l->seg->free_ring))
-        wake_net_caught(l->seg, &room->seq, seq);
-}
-
-/* One step of waiting after a try that took nothing: spins, then announces itself, then sleeps. 0:
- * try again; < 0: the wait is over. */
-static int wait_step(struct local *l, int64_t timeout_ns, uint64_t *deadline, int *armed)
-{
-    char text[256];
-    if (timeout_ns == 0)
-        return deadline_error(0, lack_text(l, text));
-    if (*deadline == 0) {
-        *deadline = deadline_of(timeout_ns);
-        spin_start(&l->spin);
-    }
-    bool own =
-        l->lack == LACK_SHARE ? quota_own_hands(l) : l->lack == LACK_ARENA_SHARE && !l->unwaited;
-    if (own && timeout_ns < 0)
-        return err_set(-EDEADLK, "waiting would never end: %s", lack_text(l, text));
-    if (spin_on(&l->spin))
-        return 0;
-    if (local_fabric_gone(l))
-        return err_set(-EPIPE, "the fabric is closed");
-    uint64_t now = clock_ns();
-    if (now >= *deadline)
-        return deadline_error(timeout_ns, lack_text(l, text));
-    if (*armed != (int)room_of(l->lack)) {
-        *armed = (int)room_of(l->lack);
-        l->room_seq = room_want(l->seg, room_of(l->lack)); /* S1 */
-        CRASH_POINT("room.wanted");
-        return 0; /* S2 */
-    }
-    sleep_for_room(l, l->room_seq, now, *deadline);
-    *armed = -1;
-    return 0;
-}
-
-int local_wait_room(fab_t *f, int64_t timeout_ns)
-{
-    struct local *l = (struct local *)f;
-    uint64_t deadline = deadline_of(timeout_ns);
-    if (!l->room_armed) {
-        l->room_seq = room_want(l->seg, ROOM_ARENA); /* S1; the caller's next try is S2 */
-        l->room_armed = true;
-        return 0;
-    }
-    l->room_armed = false;
-    for (;;) {
-        uint64_t now = clock_ns();
-        if (now >= deadline)
-            return deadline_error(timeout_ns, "no memory was given back");
-        if (local_fabric_gone(l))
-            return err_set(-EPIPE, "the fabric is closed");
-        uint64_t ns = deadline - now < WAKE_NET_NS ? deadline - now : WAKE_NET_NS;
-        if (futex_sleep(&l->seg->head->room[ROOM_ARENA].seq, l->room_seq, ns) == 0 ||
-            ns == WAKE_NET_NS)
-            return 0;
-    }
 }
 
 long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns)
@@ -511,20 +476,22 @@ long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int
     uint64_t deadline = 0;
     size_t done = 0;
     int armed = -1;
+    struct group g;
     if (at_load_rlx(&l->seg->head->state) != SEG_RUNNING) /* one-way flag */
         return err_set(-EPIPE, "the fabric is %s and takes no tasks",
                        local_fabric_gone(l) ? "closed" : "draining");
+    g.submitted = clock_ticks();
+    g.room = 0;
     for (;;) {
-        long k = submit_group(l, t + done, n - done, ids ? ids + done : NULL);
+        long k = submit_group(l, t + done, n - done, ids ? ids + done : NULL, &g);
         if (k < 0)
             return done ? (long)done : k;
         done += (size_t)k;
         if (done == n || (k == 0 && done > 0))
             return (long)done;
-        if (k > 0)
-            continue;
-        int rc = wait_step(l, timeout_ns, &deadline, &armed);
+        int rc = k > 0 ? 0 : submit_wait(l, timeout_ns, &deadline, &armed);
         if (rc < 0)
             return rc;
+        g.room = room_pack(clock_ticks() - g.submitted);
     }
 }

@@ -313,6 +313,7 @@ int link_open(struct link **out, const struct link_params *p)
     if (rc < 0)
         goto fail;
     k->local->linked = true;
+    k->local->follow_mask = 0;
     k->big_in.room = link_room;
     k->big_in.unroom = link_unroom;
     k->big_in.owner = k;

@@ -28,26 +28,28 @@ const struct md_scenario *const md_scenarios[] = {
     &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
     &overrun_buried, &overrun_unstarted, &expired_orphan, &orphan_overrun, NULL};
 
-#define CELL "&r->cell[(head + seen) & mask]"
+#define CELL "&c[seen]"
 
 const struct md_weak md_weaks[] = {
     {"P1-relaxed", "ring_put_many", "at_add", "&r->tail", MD_RLX, "wake-one"},
-    {"P2-relaxed", "publish", "at_cas", "cell", MD_RLX, "ring-mpsc"},
+    {"P2-relaxed", "publish_run", "at_cas", "cell", MD_RLX, "ring-mpsc"},
     {"T1-relaxed", "ring_take", "at_load_acq", CELL, MD_RLX, "ring-mpsc"},
     {"parked-set-relaxed", "park", "at_or", "&q->parked", MD_RLX, "wake-one"},
     {"parked-look-relaxed", "queue_wake", "at_load", "&q->parked", MD_RLX, "wake-one"},
     {"depth-look-relaxed", "ring_depth", "at_load", NULL, MD_RLX, "wake-one"},
     {"depth-look-acquire", "ring_depth", "at_load", NULL, MD_ACQ, "wake-one"},
     {"bell-set-release", "local_wait", "at_store", "&l->self->bell_parked", MD_REL, "wake-bell"},
-    {"bell-look-acquire", "bell_ring", "at_load", "&p->bell_parked", MD_ACQ, "wake-bell"},
+    {"bell-look-acquire", "local_complete", "at_load", "&s->participant[producer].bell_parked", MD_ACQ,
+     "wake-bell"},
     {"outcome-acquire", "outcome_of", "at_load", NULL, MD_ACQ, "wake-bell"},
     {"outcome-relaxed", "outcome_of", "at_load", NULL, MD_RLX, "slot-handover"},
     {"any-set-release", "local_wait_any", "at_store", NULL, MD_REL, "wake-any"},
-    {"done-acq_rel", "finish", "at_cas", "&sl->state", MD_ACQ_REL, "wake-bell"},
-    {"done-relaxed", "finish", "at_cas", "&sl->state", MD_RLX, "slot-handover"},
-    {"READY-relaxed", "fill_slot", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
+    {"done-acq_rel", "local_complete", "at_cas", "&sl->state", MD_ACQ_REL, "wake-bell"},
+    {"done-relaxed", "local_complete", "at_cas", "&sl->state", MD_RLX, "slot-handover"},
+    {"READY-relaxed", "fill_run", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
+    {"any-outcome-relaxed", "look_plain", "at_load_acq", NULL, MD_RLX, "wake-any"},
     {"hot-claim-relaxed", "claim_hot", "at_cas", "&sl->state", MD_RLX, "slot-hot"},
-    {"orphan-look-relaxed", "finish", "at_load", "&sl->meta", MD_RLX, "orphan"},
+    {"orphan-look-relaxed", "local_complete", "at_load", "&sl->meta", MD_RLX, "orphan"},
     {"orphan-mark-acq_rel", "orphan", "at_cas", "&sl->meta", MD_ACQ_REL, "orphan"},
     {"orphan-state-acquire", "orphan", "at_load", "&sl->state", MD_ACQ, "orphan"},
     {"key-publish-release", "take_entry", "at_store", "&e->word", MD_REL, "keys"},
