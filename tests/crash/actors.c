@@ -18,6 +18,7 @@
 #include "core/clock.h"
 #include "core/fabric.h"
 #include "core/local.h"
+#include "tests/common/dice.h"
 #include "tests/crash/actors.h"
 
 #define SECOND 1000000000ll
@@ -37,15 +38,6 @@ void stage_started(struct stage *st, uint32_t n)
     uint32_t first = 0;
     if (HAS_KEY(n) && !at_cas(&st->runner[KEY_OF(n)], &first, n + 1) && first != n + 1)
         stage_trouble(st, "tasks %u and %u have the same key, and both were started", first - 1, n);
-}
-
-/* xorshift64*: Marsaglia 2003, Vigna 2016 */
-static uint64_t roll(uint64_t *state)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545f4914f6cdd1dull;
 }
 
 uint32_t task_size(uint32_t n, bool result)

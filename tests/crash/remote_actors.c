@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/dice.h"
 #include "tests/crash/remote.h"
 
 #define SECOND 1000000000ll
@@ -27,15 +28,6 @@ void remote_trouble(struct remote_stage *st, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(st->what, sizeof st->what, fmt, ap);
     va_end(ap);
-}
-
-/* xorshift64*: Marsaglia 2003, Vigna 2016 */
-static uint64_t roll(uint64_t *state)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545f4914f6cdd1dull;
 }
 
 /* In the slot, in the wide, in a block, over a lane's cell, whole chunks. */
