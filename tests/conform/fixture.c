@@ -16,9 +16,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "core/kernel.h"
+#include "tests/common/fabricd.h"
 #include "tests/conform/conform.h"
 
 int64_t patience(void)
@@ -90,9 +90,9 @@ static void start_nursery(void)
 
 void fabric_begin(const char *tables)
 {
-    const char *which = getenv("CONFORM"), *build = getenv("BUILD_DIR");
+    const char *which = getenv("CONFORM");
     char all[512], host[64] = "127.0.0.1";
-    cr_assert(which && build, "set CONFORM and BUILD_DIR");
+    cr_assert(which, "set CONFORM to a transport, as in conform.h");
     bool verbs = strncmp(which, "verbs-", 6) == 0;
     snprintf(all, sizeof all,
              "%s\n[auth]\nsecurity = \"%s\"\n[fabric]\nprovider = \"%s\"\nlane = \"%s\"\n", tables,
@@ -101,18 +101,16 @@ void fabric_begin(const char *tables)
     cr_assert_eq(kernel_register_builtin(), 0);
     if (verbs)
         cr_assert_eq(fixture_verbs_host(host, sizeof host), 0, "%s", fab_errmsg());
-    cr_assert_eq(fixture_start_on(&fx, build, verbs ? "verbs" : "tcp", host, all), 0, "%s",
-                 fab_errmsg());
+    fabricd_up_on(&fx, verbs ? "verbs" : "tcp", host, all);
     address = strcmp(which, "unix") == 0 ? fx.local : fx.remote;
     start_nursery();
 }
 
 void fabric_end(void)
 {
-    int status = fixture_stop(&fx);
+    fabricd_down(&fx);
     close(nursery);
     child_stop(nurse);
-    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "fabricd ended with %x", status);
 }
 
 pid_t worker(bool sequence, unsigned batch)
