@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * program.h - what tests that are programs of their own have in common: how they say what failed, and
- * samples in order.
+ * program.h - what tests that are programs of their own have in common: how they say what failed,
+ * and samples in order.
  */
 #ifndef TESTS_PROGRAM_H
 #define TESTS_PROGRAM_H
