@@ -63,8 +63,8 @@ static void guard(struct story *t)
 {
     uint8_t *at[2] = {t->seg.base - GUARD, t->seg.base + t->seg.bytes};
     for (int i = 0; i < 2; i++) {
-        void *p = mmap(at[i], GUARD, PROT_NONE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        void *p =
+            mmap(at[i], GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         t->guard[i] = p == MAP_FAILED ? NULL : p;
     }
 }
@@ -125,7 +125,8 @@ static void produce(struct story *t, int i)
     fab_id id[3];
     uint32_t n = 1 + (uint32_t)(roll(&t->dice) % 3);
     for (uint32_t k = 0; k < n; k++) {
-        terms[k] = (struct fab_terms){.key = 1 + roll(&t->dice) % 40, .dedup_ns = 1 + roll(&t->dice) % 20000};
+        terms[k] = (struct fab_terms){.key = 1 + roll(&t->dice) % 40,
+                                      .dedup_ns = 1 + roll(&t->dice) % 20000};
         task[k] = (struct fab_task){.kernel = 1,
                                     .terms = roll(&t->dice) % 4 == 0 ? &terms[k] : NULL,
                                     .arg = arg,
@@ -214,17 +215,18 @@ static bool crafted_word(struct story *t)
     const struct segment *s = &t->seg;
     uint64_t any = roll(&t->dice), small = roll(&t->dice) % 300;
     uint32_t slot = (uint32_t)(roll(&t->dice) % s->slots);
-    struct seg_ring *r =
-        roll(&t->dice) % 3 ? segment_ready_ring(s, (uint32_t)(roll(&t->dice) % 2), (uint32_t)(roll(&t->dice) % 4))
-                    : s->free_ring;
+    struct seg_ring *r = roll(&t->dice) % 3 ? segment_ready_ring(s, (uint32_t)(roll(&t->dice) % 2),
+                                                                 (uint32_t)(roll(&t->dice) % 4))
+                                            : s->free_ring;
     struct seg_key *key = &s->key[any % s->dedup_keys];
     switch (roll(&t->dice) % 20) {
     case 0: /* a state that there is not */
-        at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0, (enum slot_state)(SLOT_STATES + any % 100)));
+        at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0,
+                                                 (enum slot_state)(SLOT_STATES + any % 100)));
         return true;
     case 1:
-        at_store(&s->slot[slot].state,
-                 slot_word((uint32_t)(any % 4), (uint32_t)(any % 9), 1, (enum slot_state)(any % SLOT_STATES)));
+        at_store(&s->slot[slot].state, slot_word((uint32_t)(any % 4), (uint32_t)(any % 9), 1,
+                                                 (enum slot_state)(any % SLOT_STATES)));
         return false;
     case 2: /* held by nobody */
         at_store(&s->slot[slot].state, slot_word(7, 5000, 1, SLOT_LEASED));
@@ -246,14 +248,16 @@ static bool crafted_word(struct story *t)
         at_store(roll(&t->dice) % 2 ? &r->head : &r->tail, roll(&t->dice) % 2 ? any : small);
         return false;
     case 8:
-        at_store(&r->cell[any % s->ring_cells], roll(&t->dice) % 2 ? any : roll(&t->dice) % (1ull << 34));
+        at_store(&r->cell[any % s->ring_cells],
+                 roll(&t->dice) % 2 ? any : roll(&t->dice) % (1ull << 34));
         return false;
     case 9:
         at_store(&s->block_word[any % (s->chunks * ARENA_CHUNK_BLOCKS)],
                  roll(&t->dice) % 2 ? roll(&t->dice) : roll(&t->dice) % 4096);
         return false;
     case 10:
-        at_store(&s->chunk_word[any % s->chunks], roll(&t->dice) % 2 ? roll(&t->dice) : roll(&t->dice) % 1024);
+        at_store(&s->chunk_word[any % s->chunks],
+                 roll(&t->dice) % 2 ? roll(&t->dice) : roll(&t->dice) % 1024);
         return false;
     case 11: /* a life that there is not */
         at_store(&s->participant[any % s->participants].life, any | 8);
@@ -270,17 +274,21 @@ static bool crafted_word(struct story *t)
         }
         return true;
     case 14:
-        at_store(&key->word, roll(&t->dice) % 2 ? any : key_word((enum key_state)(any % 4), (uint32_t)(small % 9), slot, (uint32_t)(any >> 8) % 4));
+        at_store(&key->word, roll(&t->dice) % 2
+                                 ? any
+                                 : key_word((enum key_state)(any % 4), (uint32_t)(small % 9), slot,
+                                            (uint32_t)(any >> 8) % 4));
         return false;
     case 15:
-        at_store(any % 2 ? &key->key : &key->expires_ns, roll(&t->dice) % 2 ? roll(&t->dice) : small);
+        at_store(any % 2 ? &key->key : &key->expires_ns,
+                 roll(&t->dice) % 2 ? roll(&t->dice) : small);
         return false;
     case 16: /* a control word that there is not, or a pause */
-        at_store(&s->queue[any % 2].control, (uint32_t)(roll(&t->dice) % 2 ? 3 + any % 1000 : any % 3));
+        at_store(&s->queue[any % 2].control,
+                 (uint32_t)(roll(&t->dice) % 2 ? 3 + any % 1000 : any % 3));
         return at_load(&s->queue[any % 2].control) > 2;
     case 17: /* a letter that is somebody's who is nobody, or that may be one */
-        at_store(&s->slot[slot].state,
-                 slot_word(7, any % 2 ? 5000 : NOBODY, 1, SLOT_BURIED));
+        at_store(&s->slot[slot].state, slot_word(7, any % 2 ? 5000 : NOBODY, 1, SLOT_BURIED));
         return any % 2;
     case 18:
         memset(&s->grave[slot], (int)any, sizeof *s->grave);
@@ -386,9 +394,10 @@ int main(int argc, char **argv)
     while (corruptions < want)
         if (!story(stories))
             return 1;
-    printf("seed %llu: %llu corruptions in %llu stories, no crash, no hang; %llu that must be found "
-           "were; %llu submits refused\n",
-           (unsigned long long)seed, (unsigned long long)corruptions, (unsigned long long)stories,
-           (unsigned long long)told, (unsigned long long)refused);
+    printf(
+        "seed %llu: %llu corruptions in %llu stories, no crash, no hang; %llu that must be found "
+        "were; %llu submits refused\n",
+        (unsigned long long)seed, (unsigned long long)corruptions, (unsigned long long)stories,
+        (unsigned long long)told, (unsigned long long)refused);
     return 0;
 }
