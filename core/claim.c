@@ -139,45 +139,65 @@ struct hints {
 static_assert(offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
               "win_run() writes len, attempt, queue and priority as one number");
 
-/* The same as win(), for as long as it meets first attempts of plain tasks (submit.c) of the ring's queue
- * and priority; what differs from task to task is all that is in the loop. Returns how many were won.
- * *hints: the first one and how many; afterwards those that are left, of which the first leads to
- * something else. */
+/* What all of a ring's plain tasks have in common. */
+struct plain {
+    uint64_t low;    /* the lower half of their leases' words */
+    uint64_t wanted; /* of their meta, under META_WIN_MASK */
+    uint64_t rest;   /* of their leases from len on, but for len */
+    uint64_t claimed;
+};
+
+static inline struct plain plain_of(const struct local *l, uint32_t queue, uint32_t priority)
+{
+    return (struct plain){.low = l->lease_low | 1u << 8,
+                          .wanted = slot_meta(0, queue, priority, 0),
+                          .rest = 1ull << 32 | (uint64_t)queue << 48 | (uint64_t)priority << 56,
+                          .claimed = l->claimed_at};
+}
+
+/* The same as win() for the first attempt of a plain task (submit.c) of the ring's queue and priority.
+ * WON_NOT: it is not that, win() tells. WON_ALONE: we had it, and it came to nothing. */
+static inline enum won win_plain(struct local *l, uint32_t slot, const struct plain *p,
+                                 struct fab_lease *lease)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    /* acquire: pairs with the producer's release of READY (submit.c) */
+    uint64_t w = at_load_acq(&sl->state);
+    uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
+    uint64_t mine = (w & ~0xffffffffull) | p->low;
+    if ((w & (SLOT_ATTEMPT_MASK | 0x7f)) != SLOT_READY || (meta & META_WIN_MASK) != p->wanted ||
+        !at_cas(&sl->state, &w, mine))
+        return WON_NOT;
+    CRASH_POINT("claim.leased");
+    uint32_t len = sl->arg_len; /* read once */
+    if (__builtin_expect(len > 64, 0))
+        return take_lease(l, slot, mine, lease) ? WON : WON_ALONE;
+    lease->ref[0] = slot;
+    lease->ref[1] = mine;
+    lease->ref[2] = p->claimed;
+    lease->kernel = sl->kernel;
+    lease->small[0] = sl->arg;
+    if (__builtin_expect(len > 8, 0))
+        memcpy(lease->small, l->seg->wide[slot].bytes, sizeof lease->small);
+    lease->arg = NULL;
+    lease->due_ns = 0;
+    memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
+    return WON;
+}
+
+/* win_plain() for as long as it meets such tasks. Returns how many were won. *hints: the first one and
+ * how many; afterwards those that are left, of which the first leads to something else. */
 LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_t priority,
                                         struct hints *hints, struct fab_lease *lease)
 {
-    const uint64_t low = l->lease_low | 1u << 8, wanted = slot_meta(0, queue, priority, 0);
-    const uint64_t rest = 1ull << 32 | (uint64_t)queue << 48 | (uint64_t)priority << 56;
-    const uint64_t claimed = l->claimed_at;
+    const struct plain p = plain_of(l, queue, priority);
     const uint32_t *hint = hints->slot, *end = hint + hints->n;
-    struct seg_slot *const slots = l->seg->slot;
     struct fab_lease *next = lease;
     for (; hint < end; hint++) {
-        struct seg_slot *sl = &slots[*hint];
-        /* acquire: pairs with the producer's release of READY (submit.c) */
-        uint64_t w = at_load_acq(&sl->state);
-        uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
-        uint64_t mine = (w & ~0xffffffffull) | low;
-        if ((w & (SLOT_ATTEMPT_MASK | 0x7f)) != SLOT_READY || (meta & META_WIN_MASK) != wanted ||
-            !at_cas(&sl->state, &w, mine))
+        enum won how = win_plain(l, *hint, &p, next);
+        if (how == WON_NOT)
             break;
-        CRASH_POINT("claim.leased");
-        uint32_t len = sl->arg_len; /* read once */
-        if (__builtin_expect(len > 64, 0)) {
-            next += take_lease(l, *hint, mine, next);
-            continue;
-        }
-        next->ref[0] = *hint;
-        next->ref[1] = mine;
-        next->ref[2] = claimed;
-        next->kernel = sl->kernel;
-        next->small[0] = sl->arg;
-        if (__builtin_expect(len > 8, 0))
-            memcpy(next->small, l->seg->wide[*hint].bytes, sizeof next->small);
-        next->arg = NULL;
-        next->due_ns = 0;
-        memcpy(&next->len, &(uint64_t){rest | len}, 8);
-        next++;
+        next += how == WON;
     }
     hints->n = (uint32_t)(end - hint);
     hints->slot = hint;
@@ -222,11 +242,9 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
 {
     uint32_t hint[CLAIM_BATCH], won = 0;
     struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
-    while (won < max && !l->alone) {
+    while (won < max && !l->alone && ring_ready(l->seg, r)) {
         uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
         struct hints left = {hint, ring_take(l->seg, r, hint, want)};
-        if (left.n == 0)
-            break;
         for (uint32_t i = 1; i < left.n; i++)
             cpu_prefetch_write(&l->seg->slot[hint[i]]);
         l->claimed_at = clock_ticks();
@@ -255,19 +273,24 @@ static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *l
     if (__builtin_expect(l->alone, 0)) /* there may be more of its kind: don't put back many */
         max = 1;
     l->alone = false;
+    uint32_t used = queue_priorities(l->seg, queue);
     if (++l->claims % STARVATION_GUARD == 0)
         for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
-            won = claim_ring(l, queue, pr, lease, 0, 1);
+            if (used >> pr & 1)
+                won = claim_ring(l, queue, pr, lease, 0, 1);
     for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
-        won += claim_ring(l, queue, pr, lease + won, won, max - won);
+        if (used >> pr & 1)
+            won += claim_ring(l, queue, pr, lease + won, won, max - won);
     return won;
 }
 
 static bool rings_empty(const struct local *l, uint32_t queue)
 {
     for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
-        if (ring_depth(segment_ready_ring(l->seg, queue, pr)))
+        if (ring_depth(segment_ready_ring(l->seg, queue, pr))) {
+            queue_use(l->seg, queue, pr); /* or the claim would not look there */
             return false;
+        }
     return true;
 }
 

@@ -247,7 +247,7 @@ int local_complete(fab_t *f, const struct fab_lease *lease, const void *res, uin
     l->hot = (uint32_t)slot;
     l->hot_word = w;
     l->hot_meta = meta;
-    bump(&l->self->counts[lease->queue % SEG_QUEUES_MAX].completed, 1);
+    bump(&l->self->counts[meta_queue(meta) % SEG_QUEUES_MAX].completed, 1);
     l->finished.n++;
     /* seq_cst loads: finish() has why; W2 of wake.h */
     if ((meta_flags(at_load(&sl->meta)) & META_ORPHAN) |

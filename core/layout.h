@@ -139,6 +139,7 @@ struct seg_queue {
     _Alignas(HOT_LINE) _Atomic uint32_t parked; /* QUEUE_PARKED_* bits: who may be asleep */
     _Atomic uint32_t seq;                       /* futex */
     _Atomic uint32_t control;                   /* enum queue_control: queue.h */
+    _Atomic uint32_t priorities;                /* those that were used, 1 << priority: queue.h */
     /* Sums of participants that left; written by the daemon only. */
     _Alignas(HOT_LINE) struct seg_counts past;
     struct seg_latency past_latency;

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 #include "core/crashpoint.h"
 #include "core/dead.h"
@@ -338,6 +339,87 @@ static inline void taken(struct local *l, const struct fab_outcome *out, size_t 
         measure(l, out, n, l->taken_at - before);
 }
 
+static_assert(offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_outcome, len) == 8,
+              "take_plain() writes len, status and attempts as one number");
+
+/* The common outcome: completed, with an argument and a result that need no block, of a handle of the
+ * plain kind; w is its word. The task stays in the list: the caller takes it out, with its
+ * neighbours. False: nothing has happened, take() has to look. */
+static inline bool take_plain(const struct seg_slot *sl, uint32_t slot, uint64_t w, uint64_t now,
+                              struct fab_outcome *o)
+{
+    uint64_t lens, rest; /* read once */
+    memcpy(&lens, &sl->arg_len, sizeof lens);
+    rest = lens >> 32;
+    if (rest > 8 || (uint32_t)lens > 64)
+        return false;
+    rest |= (uint64_t)FAB_COMPLETED << 32 | (w & SLOT_ATTEMPT_MASK) << (48 - 8);
+    o->id = (w & ~0xffffffffull) | slot;
+    o->tag = sl->tag;
+    o->kernel = sl->kernel;
+    o->small = sl->res;
+    o->data = NULL;
+    memcpy(&o->len, &rest, sizeof rest);
+    o->taken = now;
+    CRASH_POINT("take.read");
+    return true;
+}
+
+static inline bool is_plain_handle(const struct local *l)
+{
+    return !l->linked && !l->named;
+}
+
+/* The list goes on from `before` with `slot`: what stood between was taken. */
+static void join(struct local *l, uint32_t before, uint32_t slot)
+{
+    l->tasks.at[before].next = slot;
+    l->tasks.at[slot].prev = before;
+    if (l->tasks.cursor != l->seg->slots && l->tasks.at[l->tasks.cursor].epoch == 0)
+        l->tasks.cursor = slot;
+}
+
+/* The same as look() for as long as it meets common outcomes, from `slot` on. Stops at the first task
+ * that is something else, which *stopped_at gets. */
+LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct fab_outcome *out, size_t max,
+                         uint32_t *stopped_at)
+{
+    const struct segment *s = l->seg;
+    struct outstanding_task *const list = l->tasks.at;
+    struct seg_slot *const slots = s->slot;
+    const uint64_t done = slot_word(0, l->me, 0, SLOT_DONE);
+    const uint32_t head = s->slots, before = list[slot].prev, room = l->stock.cap - l->stock.n;
+    uint32_t *stock = l->stock.slot + l->stock.n;
+    uint64_t now = 0;
+    size_t n = 0;
+    if (max > room)
+        max = room;
+    for (; slot != head && n < max; n++) {
+        /* acquire: pairs with the worker's CAS to DONE. A miss is looked at again, by outcome_of(),
+         * which is S2 of wake.h where that is needed. */
+        uint64_t w = at_load_acq(&slots[slot].state);
+        if ((w & ~(uint64_t)SLOT_ATTEMPT_MASK) != (done | (uint64_t)list[slot].epoch << 32))
+            break;
+        if (n == 0)
+            now = clock_ticks();
+        if (!take_plain(&slots[slot], slot, w, now, &out[n]))
+            break;
+        list[slot].epoch = 0;
+        *stock++ = slot;
+        CRASH_POINT("take.given");
+        slot = list[slot].next;
+    }
+    *stopped_at = slot;
+    if (n == 0)
+        return 0;
+    join(l, before, slot);
+    l->taken_at = now;
+    l->tasks.n -= (uint32_t)n;
+    l->stock.n += (uint32_t)n;
+    l->stock.lazy = true;
+    return n;
+}
+
 /* ---- waiting ---- */
 
 static int fabricd_gone(void)
@@ -377,6 +459,7 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     struct local *l = (struct local *)f;
     uint32_t slot = (uint32_t)id;
     uint64_t deadline = 0, net = 0, w;
+    uint64_t before = l->taken_at;
     free_held(l);
     if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
@@ -410,89 +493,17 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     if (deadline == 0)
         spin_hit(&l->spin);
     unpark(l);
-    uint64_t before = l->taken_at;
     l->taken_at = clock_ticks();
-    take(l, slot, w, out);
+    if (slot_state(w) == SLOT_DONE && is_plain_handle(l) &&
+        take_plain(&l->seg->slot[slot], slot, w, l->taken_at, out)) {
+        tasks_remove(l, slot);
+        slot_give(l->seg, &l->stock, l->me, slot);
+        CRASH_POINT("take.given");
+    } else {
+        take(l, slot, w, out);
+    }
     taken(l, out, 1, before);
     return 0;
-}
-
-/* The common outcome: completed, with an argument and a result that need no block, of a handle of the
- * plain kind; w is its word. The task stays in the list: the caller takes it out, with its
- * neighbours. False: nothing has happened, take() has to look. */
-static inline bool take_plain(const struct segment *s, uint32_t slot, uint64_t w, uint64_t now,
-                              struct fab_outcome *o)
-{
-    const struct seg_slot *sl = &s->slot[slot];
-    uint64_t lens; /* read once */
-    memcpy(&lens, &sl->arg_len, sizeof lens);
-    if (lens >> 32 > 8 || (uint32_t)lens > 64)
-        return false;
-    o->id = (w & ~0xffffffffull) | slot;
-    o->tag = sl->tag;
-    o->kernel = sl->kernel;
-    o->small = sl->res;
-    o->data = NULL;
-    o->len = (uint32_t)(lens >> 32);
-    o->status = FAB_COMPLETED;
-    o->attempts = (uint16_t)slot_attempt(w);
-    o->taken = now;
-    CRASH_POINT("take.read");
-    return true;
-}
-
-static inline bool is_plain_handle(const struct local *l)
-{
-    return !l->linked && !l->named;
-}
-
-/* The list goes on from `before` with `slot`: what stood between was taken. */
-static void join(struct local *l, uint32_t before, uint32_t slot)
-{
-    l->tasks.at[before].next = slot;
-    l->tasks.at[slot].prev = before;
-    if (l->tasks.cursor != l->seg->slots && l->tasks.at[l->tasks.cursor].epoch == 0)
-        l->tasks.cursor = slot;
-}
-
-/* The same as look() for as long as it meets common outcomes, from `slot` on. Stops at the first task
- * that is something else, which *stopped_at gets. */
-LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct fab_outcome *out, size_t max,
-                         uint32_t *stopped_at)
-{
-    const struct segment *s = l->seg;
-    struct outstanding_task *const list = l->tasks.at;
-    const uint64_t done = slot_word(0, l->me, 0, SLOT_DONE);
-    const uint32_t head = s->slots, before = list[slot].prev, room = l->stock.cap - l->stock.n;
-    uint32_t *stock = l->stock.slot + l->stock.n;
-    uint64_t now = 0;
-    size_t n = 0;
-    if (max > room)
-        max = room;
-    for (; slot != head && n < max; n++) {
-        /* acquire: pairs with the worker's CAS to DONE. A miss is looked at again, by outcome_of(),
-         * which is S2 of wake.h where that is needed. */
-        uint64_t w = at_load_acq(&s->slot[slot].state);
-        if ((w & ~(uint64_t)SLOT_ATTEMPT_MASK) != (done | (uint64_t)list[slot].epoch << 32))
-            break;
-        if (n == 0)
-            now = clock_ticks();
-        if (!take_plain(s, slot, w, now, &out[n]))
-            break;
-        list[slot].epoch = 0;
-        *stock++ = slot;
-        CRASH_POINT("take.given");
-        slot = list[slot].next;
-    }
-    *stopped_at = slot;
-    if (n == 0)
-        return 0;
-    join(l, before, slot);
-    l->taken_at = now;
-    l->tasks.n -= (uint32_t)n;
-    l->stock.n += (uint32_t)n;
-    l->stock.lazy = true;
-    return n;
 }
 
 /* Looks at outstanding tasks from `slot` on, takes (a link: reads) what is done; stops after
@@ -546,6 +557,11 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
     free_held(l);
     if (l->tasks.n == 0)
         return err_set(-ENOENT, "no task is outstanding");
+    n = look(l, l->tasks.at[head].next, 1, out, max, &end);
+    if (n > 0) { /* no need to wait */
+        taken(l, out, n, before);
+        return (long)n;
+    }
     spin_start(&l->spin);
     l->spin.round = timeout_ns == 0; /* a try looks further, too */
     while ((n = look_around(l, out, max)) == 0) {

@@ -30,7 +30,9 @@ struct group {
     uint64_t submitted; /* ticks, the same for all */
     uint32_t room;      /* how long they waited for it (stages.h) */
     bool solo;          /* SLOT_SOLO, if the slot's former task was in the same queue */
-    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH];
+    bool run;           /* by fill_run() */
+    const uint32_t *slot; /* of a run: in the stock, above its top */
+    uint32_t slots[PUBLISH_BATCH], epoch[PUBLISH_BATCH]; /* of others */
 };
 
 /* ---- submit ---- */
@@ -104,13 +106,13 @@ static bool is_delayed(const struct fab_task *t)
 }
 
 /* FILLING -> READY (or DELAYED) with everything in it. */
-SELDOM static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
+static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
                      const struct group *g, uint32_t *epoch_out)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint64_t w =
         at_load_rlx(&sl->state); /* ours: nobody else changes a slot of a live owner's stock */
-    uint32_t epoch = slot_next_epoch(w), flags = 0;
+    uint32_t epoch = slot_next_epoch(w), flags = 0, mark = 0;
     int rc = put_argument(l, slot, epoch, t);
     if (rc < 0)
         return rc;
@@ -118,6 +120,8 @@ SELDOM static int fill_slot(struct local *l, uint32_t slot, const struct fab_tas
         flags |= META_NO_WAIT;
     if (t->terms)
         flags |= META_TERMS;
+    if (g->solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
+        mark = SLOT_SOLO;
     CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
     sl->arg_len = t->len | (t->terms ? ARG_TERMS : 0);
@@ -133,13 +137,13 @@ SELDOM static int fill_slot(struct local *l, uint32_t slot, const struct fab_tas
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
     at_store_rel(&sl->state,
-                 slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY));
+                 slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) | mark);
     CRASH_POINT("submit.ready");
     *epoch_out = epoch;
     return 0;
 }
 
-/* ---- plain tasks: no terms, and an argument that needs no block ---- */
+/* ---- plain tasks: no terms, an argument that needs no block, an outcome that is waited for ---- */
 
 static_assert(offsetof(struct fab_task, priority) + 1 - offsetof(struct fab_task, len) == 8,
               "task_kind() reads len, flags, queue and priority as one number");
@@ -154,7 +158,7 @@ static inline uint64_t task_kind(const struct fab_task *t)
 
 static inline bool is_plain(const struct fab_task *t)
 {
-    return !t->terms && t->len <= sizeof(struct seg_wide);
+    return !t->terms && t->len <= sizeof(struct seg_wide) && !(t->flags & FAB_NO_WAIT);
 }
 
 static inline void put_small_argument(const struct segment *s, uint32_t slot,
@@ -168,55 +172,57 @@ static inline void put_small_argument(const struct segment *s, uint32_t slot,
         memcpy(&s->slot[slot].arg, t->arg, len);
 }
 
-/* The same as fill_slot(), for up to n plain tasks of one kind; the stock has n slots. Also puts them
- * behind the outstanding ones and writes their ids. All that does not differ from task to task stands
- * before the loop: what is in it is half of what a submit costs. Returns how many they were. */
-LOOP_OF_ITS_OWN static uint32_t fill_run(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
-                         struct group *g)
+/* How many of the first n tasks are plain ones of the same kind as the first. */
+static inline uint32_t run_length(const struct fab_task *t, uint32_t n)
+{
+    const uint64_t kind = task_kind(t);
+    uint32_t k = 1;
+    while (k < n && task_kind(&t[k]) == kind && !t[k].terms)
+        k++;
+    return k;
+}
+
+/* The same as fill_slot(), for a run of n plain tasks of one kind, into the slots g->slot points to.
+ * Also puts them behind the outstanding ones and writes their ids. All that does not differ from task
+ * to task stands before the loop: what is in it is half of what a submit costs. */
+LOOP_OF_ITS_OWN static void fill_run(struct local *l, const struct fab_task *t, uint32_t n,
+                                     fab_id *ids, struct group *g)
 {
     const struct segment *s = l->seg;
+    struct seg_slot *const slots = s->slot;
     struct outstanding_task *const list = l->tasks.at;
-    const uint64_t kind = task_kind(t), submitted = g->submitted;
-    const bool listed = !(t->flags & FAB_NO_WAIT), linked = l->linked;
-    const uint64_t meta = slot_meta(l->me, t->queue, t->priority, listed ? 0 : META_NO_WAIT);
-    const uint32_t len = t->len, *stock = l->stock.slot + l->stock.n, head = s->slots, room = g->room;
-    uint64_t *const tags = l->tasks.tag, ready = slot_word(0, l->me, 0, SLOT_READY);
-    uint32_t k = 0, last = list[head].prev;
-    if (g->solo && meta_queue(at_load_rlx(&s->slot[stock[-1]].meta)) == t->queue)
-        ready |= SLOT_SOLO; /* the slot's meta is still the former task's */
-    for (; k < n && task_kind(t) == kind && !t->terms; k++, t++) {
-        uint32_t slot = *--stock;
-        struct seg_slot *sl = &s->slot[slot];
+    uint64_t *const tags = l->tasks.tag;
+    const uint64_t ready = slot_word(0, l->me, 0, SLOT_READY);
+    const uint64_t submitted = g->submitted, len = t->len;
+    const uint64_t meta = slot_meta(l->me, t->queue, t->priority, 0);
+    const uint32_t *at = g->slot, *end = at + n, head = s->slots, room = g->room;
+    uint32_t last = list[head].prev;
+    for (; at < end; at++, t++) {
+        uint32_t slot = *at;
+        struct seg_slot *sl = &slots[slot];
         uint64_t w = at_load_rlx(&sl->state); /* ours, as in fill_slot() */
         uint32_t epoch = slot_next_epoch(w);
-        put_small_argument(s, slot, t, len);
+        put_small_argument(s, slot, t, (uint32_t)len);
         CRASH_POINT("submit.argument");
         sl->kernel = t->kernel;
-        memcpy(&sl->arg_len, &(uint64_t){len}, 8); /* and res_len */
+        memcpy(&sl->arg_len, &len, 8); /* and res_len */
         sl->tag = t->tag;
         sl->stamp = submitted;
-        if (__builtin_expect(linked, 0))
+        if (__builtin_expect(l->linked, 0))
             s->ref[slot] = l->ref;
         at_store_rlx(&sl->meta, meta);
         /* release: pairs with the claimer's acquire of the state (claim.c) */
         at_store_rel(&sl->state, ready | (uint64_t)epoch << 32);
         CRASH_POINT("submit.ready");
-        g->slot[k] = slot;
-        g->epoch[k] = epoch;
-        if (listed) {
-            list[last].next = slot;
-            list[slot] = (struct outstanding_task){last, head, epoch, room};
-            tags[slot] = t->tag;
-            last = slot;
-        }
+        list[last].next = slot;
+        list[slot] = (struct outstanding_task){last, head, epoch, room};
+        tags[slot] = t->tag;
+        last = slot;
         if (ids)
-            ids[k] = (fab_id)epoch << 32 | slot;
+            *ids++ = (fab_id)epoch << 32 | slot;
     }
     list[head].prev = last;
-    l->tasks.n += listed ? k : 0;
-    l->unwaited |= !listed;
-    l->stock.n -= k;
-    return k;
+    l->tasks.n += n;
 }
 
 /* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that
@@ -250,48 +256,69 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
                1); /* somebody may have found the ring empty meanwhile */
 }
 
-/* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back,
- * unless somebody found and claimed them already; returns how many of them (the first so many)
- * count as submitted. */
-LOOP_OF_ITS_OWN static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot,
-                        const uint32_t *epoch, uint32_t n)
+static uint32_t group_epoch(const struct local *l, const struct group *g, uint32_t i)
+{
+    return g->run ? l->tasks.at[g->slot[i]].epoch : g->epoch[i];
+}
+
+/* The ring had room for the first `done` of a group alone: takes the others back, unless somebody found
+ * and claimed them already. Returns how many (the first so many) count as submitted. */
+SELDOM static uint32_t take_back(struct local *l, const struct group *g, uint32_t done, uint32_t n,
+                                 uint32_t given_slot)
+{
+    const struct segment *s = l->seg;
+    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], left = done;
+    for (uint32_t i = done; i < n; i++) { /* a run's lie where the stock grows */
+        slot[i] = g->slot[i];
+        epoch[i] = group_epoch(l, g, i);
+    }
+    for (uint32_t i = n; i > done; i--) {
+        struct seg_slot *sl = &s->slot[slot[i - 1]];
+        uint64_t w = at_load(&sl->state);
+        /* With the next epoch: who has read the word must not win the slot's next task by it. */
+        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch[i - 1] ||
+            !at_cas(&sl->state, &w,
+                    slot_word(slot_epoch_after(epoch[i - 1]), l->me, 0, SLOT_FILLING))) {
+            /* claimed by way of a stale entry: it and all before it count as submitted */
+            at_store(&s->head->audit_wanted, 1);
+            left = i;
+            break;
+        }
+        if (slot_arg_place(sl->arg_len) == PLACE_BLOCK) {
+            if (given_slot == slot[i - 1] + 1) /* it is still the argument's only copy */
+                arena_attach(s, l->given_unit, BLOCK_HELD, l->me, 0, 0);
+            else
+                arena_free(s, &l->arena, l->me, sl->arg, slot[i - 1], epoch[i - 1]);
+            quota_arena_sub(l, slot_arg_len(sl->arg_len));
+        }
+        local_unlist(l, (fab_id)epoch[i - 1] << 32 | slot[i - 1]);
+    }
+    for (uint32_t i = n; i > left; i--)
+        l->stock.slot[l->stock.n++] = slot[i - 1];
+    return left;
+}
+
+/* Publishes n READY slots of one queue and priority; returns how many (the first so many) count as
+ * submitted. */
+static uint32_t publish(struct local *l, const struct fab_task *t, const struct group *g,
+                        uint32_t n)
 {
     const struct segment *s = l->seg;
     struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
     uint64_t *known_head = &l->known_head[t->queue][t->priority];
-    uint32_t done = ring_put_many(s, r, known_head, slot, n), given_slot = l->given_slot;
+    uint32_t done = ring_put_many(s, r, known_head, g->slot, n), given_slot = l->given_slot;
     l->given_slot = 0;
-    if (done < n) {
-        clear_stale(l, t->queue, t->priority, slot + done, n - done);
-        done += ring_put_many(s, r, known_head, slot + done, n - done);
-    }
+    if (__builtin_expect(done == n, 1))
+        return n;
+    clear_stale(l, t->queue, t->priority, g->slot + done, n - done);
+    done += ring_put_many(s, r, known_head, g->slot + done, n - done);
     if (done < n && l->key_entry) { /* others may have been told already that it will be run */
         at_store(&s->head->audit_wanted, 1);
         return n;
     }
     if (done < n)
         l->lack = LACK_RING;
-    for (uint32_t i = n; i > done; i--) {
-        uint64_t w = at_load(&s->slot[slot[i - 1]].state);
-        /* With the next epoch: who has read the word must not win the slot's next task by it. */
-        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch[i - 1] ||
-            !at_cas(&s->slot[slot[i - 1]].state, &w,
-                    slot_word(slot_epoch_after(epoch[i - 1]), l->me, 0, SLOT_FILLING))) {
-            /* claimed by way of a stale entry: it and all before it count as submitted */
-            at_store(&s->head->audit_wanted, 1);
-            return i;
-        }
-        if (slot_arg_place(s->slot[slot[i - 1]].arg_len) == PLACE_BLOCK) {
-            if (given_slot == slot[i - 1] + 1) /* it is still the argument's only copy */
-                arena_attach(s, l->given_unit, BLOCK_HELD, l->me, 0, 0);
-            else
-                arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1],
-                           epoch[i - 1]);
-            quota_arena_sub(l, slot_arg_len(s->slot[slot[i - 1]].arg_len));
-        }
-        l->stock.slot[l->stock.n++] = slot[i - 1];
-    }
-    return done;
+    return done < n ? take_back(l, g, done, n, given_slot) : n;
 }
 
 /* ---- keys ---- */
@@ -381,11 +408,13 @@ static void leave_key(struct local *l, uint32_t slot, uint32_t epoch, bool accep
 
 /* Tasks that can't go the short way. Returns how many were written, or why the first was not: 0 for
  * want of room. */
-SELDOM static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
+LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
                        struct group *g)
 {
     uint32_t k = 0;
     int rc = 0;
+    g->slot = g->slots;
+    g->run = false;
     if (t->terms)
         n = 1; /* such tasks go one by one */
     while (k < n && t[k].queue == t->queue && t[k].priority == t->priority) {
@@ -402,7 +431,7 @@ SELDOM static long fill_slots(struct local *l, const struct fab_task *t, uint32_
             local_tasks_add(l, slot, g->epoch[k], t[k].tag, g->room);
         if (ids)
             ids[k] = (fab_id)g->epoch[k] << 32 | slot;
-        g->slot[k++] = slot;
+        g->slots[k++] = slot;
     }
     if (k == 0 && l->key_entry) {
         uint32_t top = l->stock.slot[l->stock.n - 1];
@@ -411,13 +440,6 @@ SELDOM static long fill_slots(struct local *l, const struct fab_task *t, uint32_
     if (k == 0)
         return rc == -ENOSPC ? 0 : rc;
     return k;
-}
-
-/* Those of a group that were not accepted after all are waited for no more. */
-static void unlist(struct local *l, const struct group *g, uint32_t from, uint32_t to)
-{
-    for (uint32_t i = from; i < to; i++)
-        local_unlist(l, (fab_id)g->epoch[i] << 32 | g->slot[i]);
 }
 
 /* One group: at most PUBLISH_BATCH of the tasks. Returns how many were accepted, 0 when the fabric is
@@ -445,14 +467,19 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
-    g->solo = n == 1 && l->tasks.n == 0 && !l->unwaited;
-    long filled = is_plain(t) ? fill_run(l, t, (uint32_t)n, ids, g)
-                              : fill_slots(l, t, (uint32_t)n, ids, g);
-    if (filled <= 0)
-        return filled;
-    k = is_delayed(t) ? filled : publish(l, t, g->slot, g->epoch, (uint32_t)filled);
-    if (__builtin_expect(k < filled, 0))
-        unlist(l, g, (uint32_t)k, (uint32_t)filled);
+    queue_use(l->seg, t->queue, t->priority); /* before they are READY: our death may leave them so */
+    g->solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
+    if (n > 1 && is_plain(t)) {
+        k = run_length(t, (uint32_t)n);
+        l->stock.n -= (uint32_t)k;
+        g->slot = l->stock.slot + l->stock.n;
+        g->run = true;
+        fill_run(l, t, (uint32_t)k, ids, g);
+    } else if ((k = fill_slots(l, t, (uint32_t)n, ids, g)) <= 0) {
+        return k;
+    }
+    if (!is_delayed(t))
+        k = publish(l, t, g, (uint32_t)k);
     if (t->terms && k > 0)
         terms_note(l->seg, &l->out, g->slot[0]);
     CRASH_POINT("submit.published");

@@ -25,13 +25,14 @@ const struct md_scenario *const md_scenarios[] = {
     &corr_rlx,   &iriw_sc,   &iriw_ra,      &wrc_ra,          &wrc_rlx,        &sequence,
     &count,      &ring_mpsc, &ring_laps,    &ring_hole_death, &ring_hole_slow, &wake_one,
     &wake_many,  &wake_bell, &wake_any,     &slot_handover,   &slot_hot,       &slot_cancel,
-    &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
+    &slot_run,   &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
     &overrun_buried, &overrun_unstarted, &expired_orphan, &orphan_overrun, NULL};
 
 #define CELL "&c[seen]"
 
 const struct md_weak md_weaks[] = {
-    {"P1-relaxed", "ring_put_many", "at_add", "&r->tail", MD_RLX, "wake-one"},
+    {"P1-relaxed", "put_one", "at_add", "&r->tail", MD_RLX, "wake-one"},
+    {"P2-one-relaxed", "put_one", "at_cas", "cell", MD_RLX, "ring-mpsc"},
     {"P2-relaxed", "publish_run", "at_cas", "cell", MD_RLX, "ring-mpsc"},
     {"T1-relaxed", "ring_take", "at_load_acq", CELL, MD_RLX, "ring-mpsc"},
     {"parked-set-relaxed", "park", "at_or", "&q->parked", MD_RLX, "wake-one"},
@@ -46,7 +47,7 @@ const struct md_weak md_weaks[] = {
     {"any-set-release", "local_wait_any", "at_store", NULL, MD_REL, "wake-any"},
     {"done-acq_rel", "local_complete", "at_cas", "&sl->state", MD_ACQ_REL, "wake-bell"},
     {"done-relaxed", "local_complete", "at_cas", "&sl->state", MD_RLX, "slot-handover"},
-    {"READY-relaxed", "fill_run", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
+    {"READY-relaxed", "fill_slot", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
     {"any-outcome-relaxed", "look_plain", "at_load_acq", NULL, MD_RLX, "wake-any"},
     {"hot-claim-relaxed", "claim_hot", "at_cas", "&sl->state", MD_RLX, "slot-hot"},
     {"orphan-look-relaxed", "local_complete", "at_load", "&sl->meta", MD_RLX, "orphan"},
