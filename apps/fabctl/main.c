@@ -9,6 +9,7 @@
 #include "apps/fabctl/fabctl.h"
 #include "core/fabric.h"
 #include "core/kernel.h"
+#include "core/log.h"
 
 static void main_help(FILE *to)
 {
@@ -80,6 +81,7 @@ int fabctl_open(fab_t **out, const char *server, const char *key_file, uint32_t 
 int main(int argc, char **argv)
 {
     int status;
+    log_hold_descriptors();
     if (argc < 2)
         return usage_error("fabctl", "no command given");
     const char *command = argv[1];
