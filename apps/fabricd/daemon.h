@@ -14,6 +14,7 @@
 
 #include <pthread.h>
 #include "apps/fabricd/keeper.h"
+#include "apps/fabricd/returns.h"
 #include "apps/fabricd/timers.h"
 #include "core/conf.h"
 #include "core/local.h"
@@ -40,6 +41,7 @@ struct daemon {
     struct segment seg;
     struct keeper keeper;
     struct timers timers;
+    struct returns returns;
     struct loop *loop;
     struct wake_out out; /* daemon_fd: the doorbell, an eventfd that every participant gets */
     uint32_t me;         /* the daemon's own participant number */

@@ -148,6 +148,7 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         g->up++;
         g->moved = true;
         pulse_heard(&p->pulse, p->link, clock_ns());
+        rtt_begin(&p->rtt, clock_ns());
         CRASH_POINT("gate.up");
         log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
                  p->mode == LANE_WRITE ? "write" : "send",
@@ -246,6 +247,19 @@ static void end_half_open(struct gate *g)
                     "it asked for nothing in time");
 }
 
+static void publish(struct peer *p)
+{
+    struct seg_link *out = &p->link->local->self->link;
+    uint64_t p50, p99;
+    link_publish(p->link);
+    if (!rtt_quantiles(&p->rtt, &p50, &p99))
+        return;
+    /* relaxed: numbers for people */
+    at_store_rlx(&out->rtt_p50_ns, p50);
+    at_store_rlx(&out->rtt_p99_ns, p99);
+    at_store_rlx(&out->rtt_samples, p->rtt.n);
+}
+
 void gate_tick(struct gate *g, uint64_t now_ns)
 {
     refuse_tick(&g->refused, now_ns);
@@ -253,7 +267,7 @@ void gate_tick(struct gate *g, uint64_t now_ns)
     for (struct peer *p = g->peers, *next; p; p = next) {
         next = p->next;
         if (p->stage == STAGE_UP) {
-            link_publish(p->link);
+            publish(p);
             peer_tell_refused(p);
         } else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns) {
             p->refusal = REFUSED_SLOW;
@@ -340,6 +354,7 @@ int gate_open(struct gate **out, struct daemon *d)
     struct fab_address a;
     char text[300];
     *out = NULL;
+    refuse_begin(&d->seg);
     if (!d->conf->address[0])
         return 0;
     struct gate *g = calloc(1, sizeof *g);

@@ -14,6 +14,7 @@
 #include "apps/fabricd/link.h"
 #include "apps/fabricd/pulse.h"
 #include "apps/fabricd/refuse.h"
+#include "apps/fabricd/rtt.h"
 #include "core/log.h"
 #include "transport/control.h"
 
@@ -52,6 +53,7 @@ struct peer {
     struct tr_ep *ep;
     bool bye;
     struct pulse pulse;
+    struct rtt rtt;
     enum seg_refusal refusal; /* if it is sent away before it has proved the key */
     struct ctl_reader in; /* last: of its pages an idle peer uses the first */
 };
