@@ -330,23 +330,24 @@ static void note_info(struct session *s)
 /* ---- data connection ---- */
 
 /* A daemon that listens on all addresses can't say which of them we reach: the one of the control
- * connection. */
+ * connection. (It may be an IPv4 address where all are the IPv6 wildcard.) */
 static void fix_address(struct session *s)
 {
-    struct sockaddr_storage peer;
+    struct ctl_welcome *w = &s->welcome;
+    struct sockaddr_storage data, peer;
     socklen_t len = sizeof peer;
-    struct sockaddr *data = (struct sockaddr *)s->welcome.addr;
-    if (getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || data->sa_family != peer.ss_family)
+    memcpy(&data, w->addr, sizeof w->addr);
+    const struct sockaddr_in *a4 = (const struct sockaddr_in *)&data;
+    const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&data;
+    bool any = data.ss_family == AF_INET
+                   ? a4->sin_addr.s_addr == INADDR_ANY
+                   : data.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a6->sin6_addr);
+    /* the port is at the same place in both */
+    if (!any || getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || len > sizeof w->addr)
         return;
-    if (data->sa_family == AF_INET) {
-        struct sockaddr_in *a = (struct sockaddr_in *)data;
-        if (a->sin_addr.s_addr == INADDR_ANY)
-            a->sin_addr = ((struct sockaddr_in *)&peer)->sin_addr;
-    } else if (data->sa_family == AF_INET6) {
-        struct sockaddr_in6 *a = (struct sockaddr_in6 *)data;
-        if (IN6_IS_ADDR_UNSPECIFIED(&a->sin6_addr))
-            a->sin6_addr = ((struct sockaddr_in6 *)&peer)->sin6_addr;
-    }
+    ((struct sockaddr_in *)&peer)->sin_port = a4->sin_port;
+    memcpy(w->addr, &peer, len);
+    w->addr_len = len;
 }
 
 int session_on_event(struct session *s, const struct tr_event *ev)

@@ -231,7 +231,7 @@ void daemon_ready(struct daemon *d, int rc)
         d->stop = true;
         return;
     }
-    log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and tcp://" : "", d->address);
+    log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and " : "", d->address);
     notify("READY=1");
 }
 

@@ -185,7 +185,7 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
         return peer_refuse(p, -EINVAL, err_text(-EINVAL));
     if (p->g->refusing && !p->hello.resume) /* outcomes of what is being done are waited for */
         return peer_refuse(p, -ESHUTDOWN, "this fabricd is draining and takes nobody in");
-    if (p->hello.provider[0] && !carrier_for(d, p->hello.provider)) {
+    if (p->hello.provider[0] && !carrier_for(d, p->hello.provider, p->site)) {
         snprintf(
             text, sizeof text,
             "this fabricd offers no %.15s (fabric.provider in its configuration, or no device)",
@@ -355,7 +355,7 @@ static int on_proof(struct peer *p, const struct ctl_frame *f)
     if (p->security == CTL_ENCRYPTED && (rc = hs_seals(&p->hs, true, p->hello.public, &p->seals)) < 0)
         return peer_refuse(p, rc, err_text(rc));
     if (p->hello.provider[0]) {
-        p->carrier = carrier_for(p->g->d, p->hello.provider);
+        p->carrier = carrier_for(p->g->d, p->hello.provider, p->site);
         rc = make_link(p);
         if (rc < 0)
             return rc;

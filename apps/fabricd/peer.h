@@ -33,6 +33,7 @@ struct peer {
     struct gate *g;
     struct loop_src src;
     int fd;
+    uint32_t site; /* where it came to */
     enum stage stage;
     uint64_t since_ns;
     char from[80];
@@ -60,8 +61,7 @@ struct peer {
 
 struct gate {
     struct daemon *d;
-    int fd;
-    struct loop_src src;
+    struct listeners listen;
     struct peer *peers;
     uint32_t strangers, links;
     uint32_t up; /* peers with lanes */

@@ -75,7 +75,8 @@ Test(defaults, listen_auth_fabric_poll_limits)
     conf_defaults(&conf);
     cr_assert_str_eq(conf.socket, "");
     cr_assert_eq(conf.socket_mode, 0600);
-    cr_assert_str_eq(conf.address, "127.0.0.1:50000");
+    cr_assert_eq(conf.addresses, 1);
+    cr_assert_str_eq(conf.address[0], "127.0.0.1:50000");
     cr_assert_eq(conf.data_port, 0);
     cr_assert_str_eq(conf.key_file, "");
     cr_assert_eq(conf.handshake_timeout_ns, 5000000000u);
@@ -185,7 +186,8 @@ Test(values, each_key_reaches_its_field)
     cr_assert_eq(conf.numa_node, 1);
     cr_assert_str_eq(conf.socket, "/x.sock");
     cr_assert_eq(conf.socket_mode, 0660);
-    cr_assert_str_eq(conf.address, "[::1]:7");
+    cr_assert_eq(conf.addresses, 1);
+    cr_assert_str_eq(conf.address[0], "[::1]:7");
     cr_assert_eq(conf.data_port, 9);
     cr_assert_str_eq(conf.key_file, "/k");
     cr_assert_eq(conf.handshake_timeout_ns, 100000000);
@@ -265,7 +267,27 @@ Test(values, durations)
 Test(values, no_address_means_no_remote_peers)
 {
     accept("[listen]\naddress = \"\"\n");
-    cr_assert_str_eq(conf.address, "");
+    cr_assert_eq(conf.addresses, 0);
+    cr_assert_str_eq(conf.address[0], "");
+}
+
+Test(values, addresses_may_be_a_list)
+{
+    accept("[listen]\naddress = [\n  \"10.0.0.1:50000\", # one network\n  \"[::1]:7\",\n  "
+           "\"node1:0\",\n]\n"
+           "data_port = 50001\n");
+    cr_assert_eq(conf.addresses, 3);
+    cr_assert_str_eq(conf.address[0], "10.0.0.1:50000");
+    cr_assert_str_eq(conf.address[1], "[::1]:7");
+    cr_assert_str_eq(conf.address[2], "node1:0");
+    cr_assert_str_eq(conf.address[3], "");
+    cr_assert_eq(conf.data_port, 50001);
+    accept("listen.address = [\"a:1\", \"a:2\", \"b:1\", \"b:2\", \"c:1\", \"c:2\", \"d:1\", "
+           "\"d:2\"]\n");
+    cr_assert_eq(conf.addresses, CONF_ADDRESSES_MAX);
+    cr_assert_str_eq(conf.address[7], "d:2");
+    accept("[listen]\naddress = [\"node1:1\"]\n");
+    cr_assert_eq(conf.addresses, 1);
 }
 
 Test(values, longest_strings_fit)
@@ -483,6 +505,44 @@ Test(errors, addresses)
                  bad[i]);
         refuse(text, error);
     }
+}
+
+Test(errors, lists_of_addresses)
+{
+    refuse("[listen]\naddress = []\n",
+           "f.toml:2: listen.address: an empty list; write \"\" for no remote peers");
+    refuse("[listen]\naddress = [\"a:1\",\n  \"nonsense\"]\n",
+           "f.toml:3: listen.address: \"nonsense\" is no address; write \"HOST:PORT\", "
+           "\"[IPV6]:PORT\"");
+    refuse("[listen]\naddress = [\"a:1\", 7]\n", "f.toml:2: listen.address: the list must have "
+                                                 "strings, not an integer; write \"HOST:PORT\"");
+    refuse(
+        "[listen]\naddress = [[\"a:1\"]]\n",
+        "f.toml:2: listen.address: the list must have strings, not an array; write \"HOST:PORT\"");
+    refuse(
+        "[[listen.address]]\nhost = \"a\"\n",
+        "f.toml:1: listen.address: the list must have strings, not a table; write \"HOST:PORT\"");
+    refuse("[listen]\naddress = [\"\", \"a:1\"]\n",
+           "f.toml:2: listen.address: \"\" stands in a list; remove it (alone it means no remote "
+           "peers)");
+    refuse("[listen]\naddress = [\"a:1\", \"b:1\",\n \"a:1\"]\n",
+           "f.toml:3: listen.address: \"a:1\" is there already; remove it");
+    refuse("listen.address = [\"a:1\", \"a:2\", \"b:1\", \"b:2\", \"c:1\", \"c:2\", \"d:1\", "
+           "\"d:2\",\n\"e:1\", \"e:2\"]\n",
+           "f.toml:2: listen.address: more than 8 addresses; remove the others");
+    refuse("[listen]\naddress = [\"[::1%a\\u0007]:1\"]\n",
+           "f.toml:2: listen.address: has a control character; leave it out");
+    refuse("[listen]\naddress = 5\n",
+           "f.toml:2: listen.address: must be a string or a list of strings, not an integer; write "
+           "address = \"127.0.0.1:50000\"");
+    /* what is in other arrays is not told of once more */
+    refuse("[node]\nname = [\"a\", 1, []]\n",
+           "f.toml:2: node.name: must be a string, not an array; write name = \"...\"");
+    refuse("listen = [1, 2]\n",
+           "f.toml:1: listen: must be a table; write it in brackets, and its keys below");
+    refuse("[node]\nnome = [1, 2]\n", "f.toml:2: node.nome: unknown key; did you mean node.name?");
+    refuse("[[queue]]\nname = [1, 2]\n",
+           "f.toml:2: queue.name: must be a string; write name = \"...\"");
 }
 
 Test(errors, strings)
