@@ -44,15 +44,16 @@ static bool is_worker(const struct peer *p)
     return !(p->hello.roles & FAB_PRODUCER);
 }
 
-/* A worker that did not say good-bye may come back. */
+/* A worker that did not say good-bye may come back. A return that came to nothing is none. */
 static void note_return(struct peer *p)
 {
-    uint32_t n = at_load_rlx(&p->link->local->self->link.reconnects); /* as it was stored */
-    if (p->bye || !is_worker(p) || (p->stage != STAGE_UP && n == 0))
-        return;
-    if (p->stage != STAGE_UP) /* this return came to nothing */
-        n--;
-    returns_broken(&p->g->d->returns, p->from, p->hello.name, n);
+    struct seg_link *l = &p->link->local->self->link;
+    uint32_t n = at_load_rlx(&l->reconnects); /* relaxed: a number for people */
+    bool up = p->stage == STAGE_UP, back = n > 0;
+    if (back && !up)
+        at_store_rlx(&l->reconnects, --n);
+    if (!p->bye && is_worker(p) && (up || back))
+        returns_broken(&p->g->d->returns, p->from, p->hello.name, n);
 }
 
 void peer_close(struct peer *p, const char *why)
