@@ -62,6 +62,15 @@ enum seg_refusal {
     SEG_REFUSALS
 };
 
+/* A host that was refused; host "": none. Written by fabricd alone. */
+#define SEG_SOURCES     32u
+#define SEG_SOURCE_HOST 48u
+struct seg_source {
+    char host[SEG_SOURCE_HOST];
+    _Atomic uint32_t count[SEG_REFUSALS];
+    _Atomic uint64_t last_ns; /* clock_ns() */
+};
+
 struct seg_header {
     uint64_t magic; /* written last by the creator */
     uint32_t layout;
@@ -108,6 +117,7 @@ struct seg_header {
     _Atomic uint64_t dead_dropped; /* tasks that would have been letters, but for the limit */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
     _Atomic uint64_t refused[SEG_REFUSALS]; /* remote peers that were not let in, by enum seg_refusal */
+    struct seg_source source[SEG_SOURCES];  /* the same by whom, those of this fabricd */
     _Atomic uint32_t keys_used; /* a key was entered once: the table is worth looking at */
     struct seg_room room[ROOMS];
 };
@@ -165,6 +175,9 @@ struct seg_link {
     _Atomic uint32_t window;    /* most leases (worker) or tasks (producer) it may hold */
     _Atomic uint32_t in_flight; /* leases or tasks it holds */
     _Atomic uint64_t tx_batches, tx_records, rx_batches, rx_records;
+    _Atomic uint64_t rtt_p50_ns, rtt_p99_ns; /* round trips to the peer; 0: none measured yet */
+    _Atomic uint32_t rtt_samples;            /* ever; the quantiles are of the last ones */
+    _Atomic uint32_t reconnects; /* how often the peer has come back after its link had broken */
 };
 
 /* Who may take a participant's tasks up (kept.h). Written by fabricd alone. */

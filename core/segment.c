@@ -113,7 +113,7 @@ static void view(struct segment *s, const struct seg_header *h)
     s->block_word = (_Atomic uint64_t *)(s->base + h->off_block_words);
     s->arena = s->base + h->off_arena;
     s->arena_bytes = (uint64_t)h->chunks * ARENA_CHUNK;
-    memcpy(&s->original, h, offsetof(struct seg_header, state));
+    memcpy(s->original, h, sizeof s->original);
 }
 
 /* Names are read once, too. */
@@ -199,6 +199,7 @@ static void fill(struct segment *s, const struct segment_params *p)
 
 int segment_create(struct segment *out, const struct segment_params *p)
 {
+    const uint64_t magic = SEG_MAGIC; /* the header's first word */
     struct seg_header h = {.layout = SEG_LAYOUT,
                            .header_bytes = sizeof h,
                            .slots = round_pow2(p->slots < SEG_SLOTS_MIN ? SEG_SLOTS_MIN : p->slots),
@@ -254,7 +255,7 @@ int segment_create(struct segment *out, const struct segment_params *p)
     rc = segment_host(out);
     if (rc < 0)
         goto fail;
-    out->original.magic = SEG_MAGIC;
+    memcpy(out->original, &magic, sizeof magic);
     fill(out, p);
     copy_names(out);
     at_store(&out->head->state, SEG_RUNNING);

@@ -64,8 +64,8 @@ struct segment {
     _Atomic uint64_t *block_word;
     uint8_t *arena;
     uint64_t arena_bytes;
-    /* What never changes, as it was when it was checked: check.h restores it. */
-    struct seg_header original;
+    /* What never changes of the header, as it was when it was checked: check.h restores it. */
+    uint8_t original[offsetof(struct seg_header, state)];
     char queue_name[SEG_QUEUES_MAX][SEG_NAME];
     /* fabricd's own record of which entries of the participant table are in use, enum living
      * (participant.c); NULL in everybody else. */

@@ -122,14 +122,54 @@ static void count_participants(const struct segment *s, struct tally *t)
     }
 }
 
+static const char *const refusals[SEG_REFUSALS] = {"key",   "protocol", "slow",
+                                                   "crowd", "ticket",   "other"};
+
 /* Remote peers that were not let in. */
 static json_t *refused_json(const struct segment *s)
 {
-    static const char *const why[SEG_REFUSALS] = {"key", "protocol", "slow", "crowd", "ticket", "other"};
     json_t *j = json_object();
     for (int i = 0; j && i < SEG_REFUSALS; i++)
-        json_object_set_new(j, why[i], json_integer((json_int_t)at_load_rlx(&s->head->refused[i])));
+        json_object_set_new(j, refusals[i],
+                            json_integer((json_int_t)at_load_rlx(&s->head->refused[i])));
     return j;
+}
+
+static uint64_t source_count(const struct seg_source *from)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < SEG_REFUSALS; i++)
+        n += at_load_rlx(&from->count[i]);
+    return n;
+}
+
+static json_t *source_json(const struct seg_source *from)
+{
+    uint64_t last = at_load_rlx(&from->last_ns), now = clock_ns();
+    json_t *why = json_object();
+    for (int i = 0; why && i < SEG_REFUSALS; i++)
+        if (at_load_rlx(&from->count[i]))
+            json_object_set_new(why, refusals[i],
+                                json_integer((json_int_t)at_load_rlx(&from->count[i])));
+    return json_pack("{s:o, s:I, s:o, s:f}", "source", text_of(from->host, sizeof from->host),
+                     "count", (json_int_t)source_count(from), "reasons", why, "last_s",
+                     last && now > last ? (double)(now - last) / 1e9 : 0.0);
+}
+
+/* How often the host of a link's peer was refused. */
+static uint64_t refused_of(const struct segment *s, const struct seg_link *l)
+{
+    char text[sizeof l->peer];
+    memcpy(text, l->peer, sizeof text); /* a copy: anybody may write there meanwhile */
+    text[sizeof text - 1] = 0;
+    const char *colon = strrchr(text, ':');
+    size_t n = colon ? (size_t)(colon - text) : 0;
+    for (uint32_t i = 0; n > 0 && n < SEG_SOURCE_HOST && i < SEG_SOURCES; i++) {
+        const struct seg_source *from = &s->head->source[i];
+        if (strncmp(from->host, text, n) == 0 && from->host[n] == 0)
+            return source_count(from);
+    }
+    return 0;
 }
 
 static json_t *fabric_json(const struct segment *s, const struct tally *t)
@@ -234,17 +274,22 @@ static json_t *link_json(const struct segment *s, uint32_t i)
     for (uint32_t q = 0; q < s->queues; q++)
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed) +
                  at_load_rlx(&p->counts[q].submitted);
+    json_t *rtt = json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)at_load_rlx(&l->rtt_p50_ns),
+                            "p99", (json_int_t)at_load_rlx(&l->rtt_p99_ns), "samples",
+                            (json_int_t)at_load_rlx(&l->rtt_samples));
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
-        text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
+        "{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, "
+        "s:I}",
+        "peer", text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
         text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode),
-        "security", text_of(l->security, sizeof l->security), "role",
-        kind_of(p->roles), "state", "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
+        "security", text_of(l->security, sizeof l->security), "role", kind_of(p->roles), "state",
+        "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
         (json_int_t)at_load_rlx(&l->window), "in_flight", (json_int_t)at_load_rlx(&l->in_flight),
         "tasks", (json_int_t)tasks, "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches),
         "tx_records", (json_int_t)at_load_rlx(&l->tx_records), "rx_batches",
         (json_int_t)at_load_rlx(&l->rx_batches), "rx_records",
-        (json_int_t)at_load_rlx(&l->rx_records));
+        (json_int_t)at_load_rlx(&l->rx_records), "rtt_ns", rtt, "reconnects",
+        (json_int_t)at_load_rlx(&l->reconnects), "refused", (json_int_t)refused_of(s, l));
 }
 
 int status_json(const struct segment *s, char **text)
@@ -252,9 +297,9 @@ int status_json(const struct segment *s, char **text)
     struct tally t = {.queue = calloc(s->queues, sizeof *t.queue),
                       .held = calloc(s->participants, sizeof *t.held)};
     json_t *top = json_object(), *queues = json_array(), *parts = json_array(),
-           *links = json_array();
+           *links = json_array(), *refused = json_array();
     int rc = -ENOMEM;
-    if (!t.queue || !t.held || !top || !queues || !parts || !links)
+    if (!t.queue || !t.held || !top || !queues || !parts || !links || !refused)
         goto out;
     count_slots(s, &t);
     count_participants(s, &t);
@@ -271,12 +316,17 @@ int status_json(const struct segment *s, char **text)
     json_object_set(top, "queues", queues);
     json_object_set(top, "participants", parts);
     json_object_set(top, "links", links);
+    for (uint32_t i = 0; i < SEG_SOURCES; i++)
+        if (source_count(&s->head->source[i]))
+            json_array_append_new(refused, source_json(&s->head->source[i]));
+    json_object_set(top, "refused", refused);
     *text = json_dumps(top, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     rc = *text ? 0 : -ENOMEM;
 out:
     json_decref(queues);
     json_decref(parts);
     json_decref(links);
+    json_decref(refused);
     json_decref(top);
     free(t.queue);
     free(t.held);

@@ -25,6 +25,7 @@
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/keyfile.h"
+#include "transport/dial.h"
 #include "transport/session.h"
 
 #define TIMEOUT_NS 10000000000ll
@@ -39,7 +40,7 @@ struct session {
     enum stage stage;
     char host[256], port[8], provider[16];
     bool with_data;
-    struct addrinfo *list, *next; /* addresses; those that are still to be tried */
+    struct dial dial; /* until one of the host's addresses is connected */
     struct ctl_hello hello;
     uint64_t deadline;
     uint32_t patience_ms; /* fabric.dead_after, as heartbeats tell it */
@@ -105,54 +106,15 @@ static int no_connection(const struct session *s, int rc)
     return err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc));
 }
 
-/* Starts to connect to the next address that takes it. */
-static int next_address(struct session *s, int rc)
-{
-    if (s->fd >= 0)
-        close(s->fd);
-    s->fd = -1;
-    while (s->next) {
-        const struct addrinfo *a = s->next;
-        s->next = a->ai_next;
-        s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (s->fd < 0) {
-            rc = -errno;
-            continue;
-        }
-        set_options(s->fd);
-        if (connect(s->fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS)
-            return 0;
-        rc = -errno;
-        close(s->fd);
-        s->fd = -1;
-    }
-    return no_connection(s, rc);
-}
-
-static int resolve(struct session *s)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    int rc = getaddrinfo(s->host, s->port, &hints, &s->list);
-    if (rc)
-        return err_set(-EHOSTUNREACH, "%s: %s", s->host, gai_strerror(rc));
-    s->next = s->list;
-    return next_address(s, -EHOSTUNREACH);
-}
-
 /* 0 connected, -EAGAIN not yet. */
 static int connected(struct session *s)
 {
-    struct pollfd p = {.fd = s->fd, .events = POLLOUT};
-    int err = 0;
-    socklen_t len = sizeof err;
-    if (poll(&p, 1, 0) == 0)
-        return -EAGAIN;
-    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
-        err = errno;
-    if (err == 0)
-        return 0;
-    int rc = next_address(s, -err);
-    return rc < 0 ? rc : -EAGAIN;
+    int fd = dial_step(&s->dial, clock_ns());
+    if (fd < 0)
+        return fd == -EAGAIN ? fd : no_connection(s, fd);
+    s->fd = fd;
+    set_options(fd);
+    return 0;
 }
 
 static int send_frame(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)
@@ -330,23 +292,24 @@ static void note_info(struct session *s)
 /* ---- data connection ---- */
 
 /* A daemon that listens on all addresses can't say which of them we reach: the one of the control
- * connection. */
+ * connection. (It may be an IPv4 address where all are the IPv6 wildcard.) */
 static void fix_address(struct session *s)
 {
-    struct sockaddr_storage peer;
+    struct ctl_welcome *w = &s->welcome;
+    struct sockaddr_storage data, peer;
     socklen_t len = sizeof peer;
-    struct sockaddr *data = (struct sockaddr *)s->welcome.addr;
-    if (getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || data->sa_family != peer.ss_family)
+    memcpy(&data, w->addr, sizeof w->addr);
+    const struct sockaddr_in *a4 = (const struct sockaddr_in *)&data;
+    const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&data;
+    bool any = data.ss_family == AF_INET
+                   ? a4->sin_addr.s_addr == INADDR_ANY
+                   : data.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a6->sin6_addr);
+    /* the port is at the same place in both */
+    if (!any || getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || len > sizeof w->addr)
         return;
-    if (data->sa_family == AF_INET) {
-        struct sockaddr_in *a = (struct sockaddr_in *)data;
-        if (a->sin_addr.s_addr == INADDR_ANY)
-            a->sin_addr = ((struct sockaddr_in *)&peer)->sin_addr;
-    } else if (data->sa_family == AF_INET6) {
-        struct sockaddr_in6 *a = (struct sockaddr_in6 *)data;
-        if (IN6_IS_ADDR_UNSPECIFIED(&a->sin6_addr))
-            a->sin6_addr = ((struct sockaddr_in6 *)&peer)->sin6_addr;
-    }
+    ((struct sockaddr_in *)&peer)->sin_port = a4->sin_port;
+    memcpy(w->addr, &peer, len);
+    w->addr_len = len;
 }
 
 int session_on_event(struct session *s, const struct tr_event *ev)
@@ -502,8 +465,13 @@ int session_step(struct session *s)
 
 void session_sleep(struct session *s, uint64_t until)
 {
-    struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLIN}};
-    uint64_t now = clock_ns();
+    struct pollfd p[DIAL_MAX] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLIN}};
+    uint32_t polls = 3;
+    uint64_t now = clock_ns(), next = UINT64_MAX;
+    if (s->stage == CONNECT)
+        polls = dial_polls(&s->dial, p, &next);
+    if (next < until)
+        until = next;
     if (s->deadline < until)
         until = s->deadline;
     if (now >= until)
@@ -511,8 +479,6 @@ void session_sleep(struct session *s, uint64_t until)
     /* the net of 100 ms: a connection that is being made is progress that no descriptor tells of in
      * libfabric 1.17 */
     uint64_t ms = (until - now) / 1000000 + 1, most = s->stage == JOIN ? 100 : 1000;
-    if (s->stage == CONNECT)
-        p[2].events = POLLOUT;
     if (s->stage == JOIN) {
         int fd[2], n = s->tr->fds(s->dom, fd);
         if (s->tr->arm(s->dom) != 0)
@@ -521,7 +487,8 @@ void session_sleep(struct session *s, uint64_t until)
             p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
         p[2].events = POLLRDHUP;
     }
-    (void)!poll(p, 3, (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
+    (void)!poll(p, polls,
+                (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
 }
 
 int session_begin(struct session **out, const char *provider, const char *host, const char *port,
@@ -532,6 +499,7 @@ int session_begin(struct session **out, const char *provider, const char *host, 
         return err_set(-ENOMEM, "no memory for a session");
     int64_t timeout = opts->timeout_ns ? opts->timeout_ns : TIMEOUT_NS;
     s->fd = -1;
+    dial_init(&s->dial);
     s->with_data = with_data;
     s->deadline = timeout < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout;
     snprintf(s->host, sizeof s->host, "%s", host);
@@ -552,7 +520,7 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     if (rc == 0 && with_data && !self->resume)
         rc = check_device(provider);
     if (rc == 0)
-        rc = resolve(s);
+        rc = dial_resolve(&s->dial, s->host, s->port);
     if (rc < 0) {
         session_close(s);
         return rc;
@@ -799,8 +767,7 @@ void session_close(struct session *s)
         lane_free(s->lane);
     if (s->dom)
         s->tr->domain_close(s->dom);
-    if (s->list)
-        freeaddrinfo(s->list);
+    dial_end(&s->dial);
     sodium_memzero(&s->hs, sizeof s->hs);
     sodium_memzero(&s->seals, sizeof s->seals);
     free(s->status);

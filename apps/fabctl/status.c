@@ -127,7 +127,8 @@ static void render_json(const struct look *k, json_t *j, struct text *to)
     } keys[] = {{PART_FABRIC, "fabric"},
                 {PART_QUEUES, "queues"},
                 {PART_PARTICIPANTS, "participants"},
-                {PART_LINKS, "links"}};
+                {PART_LINKS, "links"},
+                {PART_LINKS, "refused"}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!(k->parts & keys[i].part))
             json_object_del(j, keys[i].key);

@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include "apps/fabctl/status_view.h"
 #include "apps/fabctl/table.h"
 
@@ -130,17 +131,17 @@ static void put_bytes(struct text *to, const json_t *o, const char *key)
     text_puts(to, json_is_number(v) ? text_bytes(buf, json_number_value(v)) : "-");
 }
 
-/* Remote peers that were not let in, and why; nothing when there were none. */
-static void view_refused(json_t *refused, struct text *to)
+/* Remote peers that were not let in: "key 3, slow 1"; nothing when there were none. */
+static void put_counts(json_t *counts, struct text *to, const char *before)
 {
-    const char *why, *before = "; refused: ";
+    const char *why;
     json_t *n;
-    json_object_foreach(refused, why, n)
+    json_object_foreach(counts, why, n)
     {
         if (json_integer_value(n) <= 0)
             continue;
         text_puts(to, before);
-        text_puts(to, why);
+        text_safe(to, why, strlen(why));
         text_printf(to, " %lld", (long long)json_integer_value(n));
         before = ", ";
     }
@@ -194,7 +195,7 @@ static void view_fabric(const json_t *f, struct text *to)
         put_whole(to, f, "dead_letters_max");
         text_puts(to, " (fabctl dead list)");
     }
-    view_refused(json_object_get(f, "refused"), to);
+    put_counts(json_object_get(f, "refused"), to, "; refused: ");
     text_putc(to, '\n');
 }
 
@@ -247,7 +248,9 @@ static void view_participants(const json_t *participants, struct text *to)
 
 static void view_links(const json_t *links, struct text *to)
 {
-    char head[] = "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|batch|tasks|rate";
+    char head[] =
+        "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|batch|tasks|rate|"
+        "rtt p50|p99|reconnects|refused";
     struct table t;
     size_t i;
     json_t *l;
@@ -266,6 +269,35 @@ static void view_links(const json_t *links, struct text *to)
         cell_batch(&t, l);
         cell_whole(&t, l, "tasks");
         cell_rate(&t, l, "rate");
+        cell_nanos(&t, json_object_get(l, "rtt_ns"), "p50");
+        cell_nanos(&t, json_object_get(l, "rtt_ns"), "p99");
+        cell_whole(&t, l, "reconnects");
+        cell_whole(&t, l, "refused");
+    }
+    table_print(&t, to);
+    table_close(&t);
+}
+
+/* Who was not let in: hosts, with a link or without; nothing when there was none. */
+static void view_sources(const json_t *sources, struct text *to)
+{
+    char head[] = "<source|refused|<why|last, ago";
+    struct table t;
+    size_t i;
+    json_t *s;
+    if (json_array_size(sources) == 0)
+        return;
+    table_open(&t, "Refused attempts", head);
+    json_array_foreach(sources, i, s)
+    {
+        struct text why = {0};
+        char buf[TEXT_NUMBER];
+        put_counts(json_object_get(s, "reasons"), &why, "");
+        cell_text(&t, s, "source");
+        cell_whole(&t, s, "count");
+        table_cell(&t, text_str(&why));
+        table_cell(&t, text_span(buf, json_number_value(json_object_get(s, "last_s"))));
+        text_free(&why);
     }
     table_print(&t, to);
     table_close(&t);
@@ -279,6 +311,8 @@ void status_view(const json_t *status, unsigned parts, struct text *to)
         view_queues(json_object_get(status, "queues"), to);
     if (parts & PART_PARTICIPANTS)
         view_participants(json_object_get(status, "participants"), to);
-    if (parts & PART_LINKS)
+    if (parts & PART_LINKS) {
         view_links(json_object_get(status, "links"), to);
+        view_sources(json_object_get(status, "refused"), to);
+    }
 }

@@ -270,7 +270,10 @@ static int enter(struct link *k, const struct link_params *p)
                                     .name = p->name,
                                     .remote = true,
                                     .identity = p->roles & FAB_PRODUCER ? p->identity : NULL};
+    uint32_t reconnects = 0;
     int rc = 0;
+    if (p->session != LINK_NEW) /* relaxed, here and below: a number for people */
+        reconnects = at_load_rlx(&p->seg->participant[p->kept].link.reconnects) + 1;
     if (p->session == LINK_NEW)
         rc = participant_add(p->seg, &info, &k->generation);
     else
@@ -279,6 +282,7 @@ static int enter(struct link *k, const struct link_params *p)
         return rc;
     k->participant = p->session == LINK_NEW ? (uint32_t)rc : p->kept;
     struct seg_link *sl = &p->seg->participant[k->participant].link;
+    at_store_rlx(&sl->reconnects, reconnects);
     snprintf(sl->peer, sizeof sl->peer, "%s", p->peer);
     snprintf(sl->provider, sizeof sl->provider, "%s", p->provider);
     snprintf(sl->mode, sizeof sl->mode, "%s", p->mode == LANE_WRITE ? "write" : "send");

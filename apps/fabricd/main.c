@@ -57,7 +57,8 @@ static int report(const struct conf_errors *errs, int rc)
  * participant's socket and pidfd, and what libfabric and the loop take. */
 static void want_files(const struct conf *c)
 {
-    rlim_t want = 128 + (c->address[0] ? 3 * (rlim_t)c->links : 0) + 2 * (rlim_t)c->participants;
+    rlim_t want = 128 + (c->addresses ? 16 * (rlim_t)c->addresses + 3 * (rlim_t)c->links : 0) +
+                  2 * (rlim_t)c->participants;
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
         return;

@@ -46,7 +46,8 @@ Test(defaults, listen_auth_fabric_poll_limits)
     conf_defaults(&conf);
     cr_assert_str_eq(conf.socket, "");
     cr_assert_eq(conf.socket_mode, 0600);
-    cr_assert_str_eq(conf.address, "127.0.0.1:50000");
+    cr_assert_eq(conf.addresses, 1);
+    cr_assert_str_eq(conf.address[0], "127.0.0.1:50000");
     cr_assert_eq(conf.data_port, 0);
     cr_assert_str_eq(conf.key_file, "");
     cr_assert_eq(conf.handshake_timeout_ns, 5000000000u);
@@ -156,7 +157,8 @@ Test(values, each_key_reaches_its_field)
     cr_assert_eq(conf.numa_node, 1);
     cr_assert_str_eq(conf.socket, "/x.sock");
     cr_assert_eq(conf.socket_mode, 0660);
-    cr_assert_str_eq(conf.address, "[::1]:7");
+    cr_assert_eq(conf.addresses, 1);
+    cr_assert_str_eq(conf.address[0], "[::1]:7");
     cr_assert_eq(conf.data_port, 9);
     cr_assert_str_eq(conf.key_file, "/k");
     cr_assert_eq(conf.handshake_timeout_ns, 100000000);
@@ -236,7 +238,27 @@ Test(values, durations)
 Test(values, no_address_means_no_remote_peers)
 {
     accept("[listen]\naddress = \"\"\n");
-    cr_assert_str_eq(conf.address, "");
+    cr_assert_eq(conf.addresses, 0);
+    cr_assert_str_eq(conf.address[0], "");
+}
+
+Test(values, addresses_may_be_a_list)
+{
+    accept("[listen]\naddress = [\n  \"10.0.0.1:50000\", # one network\n  \"[::1]:7\",\n  "
+           "\"node1:0\",\n]\n"
+           "data_port = 50001\n");
+    cr_assert_eq(conf.addresses, 3);
+    cr_assert_str_eq(conf.address[0], "10.0.0.1:50000");
+    cr_assert_str_eq(conf.address[1], "[::1]:7");
+    cr_assert_str_eq(conf.address[2], "node1:0");
+    cr_assert_str_eq(conf.address[3], "");
+    cr_assert_eq(conf.data_port, 50001);
+    accept("listen.address = [\"a:1\", \"a:2\", \"b:1\", \"b:2\", \"c:1\", \"c:2\", \"d:1\", "
+           "\"d:2\"]\n");
+    cr_assert_eq(conf.addresses, CONF_ADDRESSES_MAX);
+    cr_assert_str_eq(conf.address[7], "d:2");
+    accept("[listen]\naddress = [\"node1:1\"]\n");
+    cr_assert_eq(conf.addresses, 1);
 }
 
 Test(values, longest_strings_fit)

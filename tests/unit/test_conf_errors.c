@@ -162,6 +162,44 @@ Test(errors, addresses)
     }
 }
 
+Test(errors, lists_of_addresses)
+{
+    refuse("[listen]\naddress = []\n",
+           "f.toml:2: listen.address: an empty list; write \"\" for no remote peers");
+    refuse("[listen]\naddress = [\"a:1\",\n  \"nonsense\"]\n",
+           "f.toml:3: listen.address: \"nonsense\" is no address; write \"HOST:PORT\", "
+           "\"[IPV6]:PORT\"");
+    refuse("[listen]\naddress = [\"a:1\", 7]\n", "f.toml:2: listen.address: the list must have "
+                                                 "strings, not an integer; write \"HOST:PORT\"");
+    refuse(
+        "[listen]\naddress = [[\"a:1\"]]\n",
+        "f.toml:2: listen.address: the list must have strings, not an array; write \"HOST:PORT\"");
+    refuse(
+        "[[listen.address]]\nhost = \"a\"\n",
+        "f.toml:1: listen.address: the list must have strings, not a table; write \"HOST:PORT\"");
+    refuse("[listen]\naddress = [\"\", \"a:1\"]\n",
+           "f.toml:2: listen.address: \"\" stands in a list; remove it (alone it means no remote "
+           "peers)");
+    refuse("[listen]\naddress = [\"a:1\", \"b:1\",\n \"a:1\"]\n",
+           "f.toml:3: listen.address: \"a:1\" is there already; remove it");
+    refuse("listen.address = [\"a:1\", \"a:2\", \"b:1\", \"b:2\", \"c:1\", \"c:2\", \"d:1\", "
+           "\"d:2\",\n\"e:1\", \"e:2\"]\n",
+           "f.toml:2: listen.address: more than 8 addresses; remove the others");
+    refuse("[listen]\naddress = [\"[::1%a\\u0007]:1\"]\n",
+           "f.toml:2: listen.address: has a control character; leave it out");
+    refuse("[listen]\naddress = 5\n",
+           "f.toml:2: listen.address: must be a string or a list of strings, not an integer; write "
+           "address = \"127.0.0.1:50000\"");
+    /* what is in other arrays is not told of once more */
+    refuse("[node]\nname = [\"a\", 1, []]\n",
+           "f.toml:2: node.name: must be a string, not an array; write name = \"...\"");
+    refuse("listen = [1, 2]\n",
+           "f.toml:1: listen: must be a table; write it in brackets, and its keys below");
+    refuse("[node]\nnome = [1, 2]\n", "f.toml:2: node.nome: unknown key; did you mean node.name?");
+    refuse("[[queue]]\nname = [1, 2]\n",
+           "f.toml:2: queue.name: must be a string; write name = \"...\"");
+}
+
 Test(errors, strings)
 {
     char text[400], x[257];
