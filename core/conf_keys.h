@@ -7,6 +7,7 @@
 #ifndef FABRIC_CONF_KEYS_H
 #define FABRIC_CONF_KEYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
