@@ -383,7 +383,7 @@ static void queue_key(struct walk *w, const struct toml_entry *e)
     char show[SHOW_MAX];
     if (strcmp(e->key, "name") != 0) {
         complain(w, e->line, "queue.%s: unknown key; %s", shown(show, e->key),
-                 distance(e->key, "name") <= likeness(e->key)
+                 conf_is_like(e->key, "name")
                      ? "did you mean queue.name?"
                      : "remove it (a queue has a name only)");
         return;

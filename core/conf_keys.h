@@ -40,6 +40,7 @@ const char *conf_written(char buf[32], const struct conf_key *k, int64_t v);
 /* conf_names.c */
 struct toml_entry;
 bool conf_is_table(const char *word);
+bool conf_is_like(const char *word, const char *name);
 /* The table most like word; the key most like the entry's, first of all in its own table. NULL: none is
  * near enough for more than chance. */
 const char *conf_like_table(const char *word);

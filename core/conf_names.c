@@ -38,6 +38,11 @@ static size_t likeness(const char *word)
     return strlen(word) / 3 + 1;
 }
 
+bool conf_is_like(const char *word, const char *name)
+{
+    return distance(word, name) <= likeness(word);
+}
+
 const char *conf_like_table(const char *word)
 {
     size_t least = likeness(word) + 1;
