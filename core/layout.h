@@ -125,11 +125,11 @@ struct seg_header {
 /* Where the time of tasks goes, stage by stage (stages.h), written by one thread: a participant's
  * own, or the daemon's sums of those that left. */
 enum seg_span {
-    SPAN_WAIT,  /* published -> claimed, by the worker, as the next three */
+    SPAN_WAIT,  /* submitted -> claimed, by the worker, as the next three */
     SPAN_HELD,  /* claimed -> started: behind the others of its batch */
     SPAN_RUN,   /* started -> finished */
     SPAN_TOTAL, /* submitted -> finished */
-    SPAN_ROOM,  /* submitted -> published, by the producer, as the rest: the wait for a slot */
+    SPAN_ROOM,  /* submitted -> published, by the producer, as the rest: of WAIT, for a free slot */
     SPAN_FETCH, /* finished -> taken */
     SPAN_ROUND, /* submitted -> taken */
     SPANS

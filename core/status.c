@@ -211,12 +211,16 @@ static void put_quantiles(json_t *j, const char *name, const struct hist *h)
     static const struct {
         const char *suffix;
         double q;
-    } qs[] = {{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}};
+    } qs[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p999", 0.999}, {"max", 1}};
+    uint64_t count = at_load_rlx(&h->count);
     char key[32];
     for (size_t i = 0; i < sizeof qs / sizeof *qs; i++) {
         snprintf(key, sizeof key, "%s_%s", name, qs[i].suffix);
         json_object_set_new(j, key, json_integer((json_int_t)hist_quantile(h, qs[i].q)));
     }
+    snprintf(key, sizeof key, "%s_mean", name);
+    json_object_set_new(
+        j, key, json_real(count ? (double)at_load_rlx(&h->sum) / (double)count : 0));
 }
 
 static const char *span_name(enum seg_span span)
@@ -225,6 +229,18 @@ static const char *span_name(enum seg_span span)
         [SPAN_WAIT] = "wait", [SPAN_HELD] = "held",   [SPAN_RUN] = "run",    [SPAN_TOTAL] = "total",
         [SPAN_ROOM] = "room", [SPAN_FETCH] = "fetch", [SPAN_ROUND] = "round"};
     return names[span];
+}
+
+/* What a worker's own histograms say; null when there is nothing in them. */
+static json_t *worker_latency(const struct seg_latency *l)
+{
+    static const enum seg_span shown[] = {SPAN_WAIT, SPAN_RUN};
+    if (at_load_rlx(&l->span[SPAN_RUN].count) == 0)
+        return json_null();
+    json_t *j = json_object();
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        put_quantiles(j, span_name(shown[i]), &l->span[shown[i]]);
+    return j;
 }
 
 static json_t *queue_json(const struct segment *s, uint32_t i, const struct queue_sum *q)
@@ -258,12 +274,12 @@ static json_t *participant_json(const struct segment *s, uint32_t i, uint32_t he
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed);
         submitted += at_load_rlx(&p->counts[q].submitted);
     }
-    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:o, s:b, s:f}", "id", (json_int_t)i, "name",
+    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:o, s:b, s:f, s:o}", "id", (json_int_t)i, "name",
                      text_of(p->name, SEG_NAME), "kind", kind_of(p->roles), "pid",
                      (json_int_t)p->pid, "remote", p->remote != 0, "tasks", (json_int_t)tasks,
                      "submitted", (json_int_t)submitted, "held", (json_int_t)held, "client",
                      text_of(p->identity.text, sizeof p->identity.text), "kept", is_kept(s, i),
-                     "kept_s", kept_s(s, i));
+                     "kept_s", kept_s(s, i), "latency_ns", worker_latency(&p->latency));
 }
 
 static json_t *link_json(const struct segment *s, uint32_t i)

@@ -24,6 +24,7 @@ static void main_help(FILE *to)
           "  dead     tasks that ended badly and were kept: list, show, kick, purge\n"
           "  queue    the queues' states; pause, resume, drain a queue\n"
           "  links    the links alone\n"
+          "  latency  where the time of tasks goes, stage by stage\n"
           "  help     show this help, or a command's: fabctl help submit\n"
           "\n"
           "Options:\n"
@@ -40,7 +41,7 @@ static void main_help(FILE *to)
 static bool is_status(const char *command)
 {
     return strcmp(command, "status") == 0 || strcmp(command, "queues") == 0 ||
-           strcmp(command, "links") == 0;
+           strcmp(command, "links") == 0 || strcmp(command, "latency") == 0;
 }
 
 static int help(int argc, char **argv)

@@ -5,8 +5,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include "apps/fabctl/cells.h"
 #include "apps/fabctl/status_view.h"
-#include "apps/fabctl/table.h"
 
 /* ---- rates ---- */
 
@@ -63,30 +63,6 @@ void status_rates(json_t *now, const json_t *before, double seconds)
     rate_array(json_object_get(now, "links"), json_object_get(before, "links"), link_key, seconds);
 }
 
-/* ---- cells ---- */
-
-static void cell_text(struct table *t, const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    table_cell(t, s && *s ? s : NULL);
-}
-
-static void cell_whole(struct table *t, const json_t *o, const char *key)
-{
-    char buf[TEXT_NUMBER];
-    const json_t *v = json_object_get(o, key);
-    snprintf(buf, sizeof buf, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-    table_cell(t, json_is_integer(v) ? buf : NULL);
-}
-
-static void cell_rate(struct table *t, const json_t *o, const char *key)
-{
-    char buf[TEXT_NUMBER], all[TEXT_NUMBER + 2];
-    const json_t *v = json_object_get(o, key);
-    snprintf(all, sizeof all, "%s/s", text_count(buf, json_number_value(v)));
-    table_cell(t, json_is_number(v) ? all : NULL);
-}
-
 /* Records in a batch, both ways, since the link is up. */
 static void cell_batch(struct table *t, const json_t *l)
 {
@@ -97,14 +73,6 @@ static void cell_batch(struct table *t, const json_t *l)
                      json_number_value(json_object_get(l, "rx_records"));
     snprintf(text, sizeof text, "%.1f", batches > 0 ? records / batches : 0);
     table_cell(t, batches > 0 ? text : NULL);
-}
-
-static void cell_nanos(struct table *t, const json_t *o, const char *key)
-{
-    char buf[TEXT_NUMBER];
-    const json_t *v = json_object_get(o, key);
-    /* 0: nothing has been measured yet */
-    table_cell(t, json_number_value(v) > 0 ? text_nanos(buf, json_number_value(v)) : NULL);
 }
 
 /* ---- the parts ---- */
@@ -311,6 +279,9 @@ void status_view(const json_t *status, unsigned parts, struct text *to)
         view_queues(json_object_get(status, "queues"), to);
     if (parts & PART_PARTICIPANTS)
         view_participants(json_object_get(status, "participants"), to);
+    if (parts & PART_LATENCY)
+        latency_view(json_object_get(status, "queues"), json_object_get(status, "participants"),
+                     to);
     if (parts & PART_LINKS) {
         view_links(json_object_get(status, "links"), to);
         view_sources(json_object_get(status, "refused"), to);
