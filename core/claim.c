@@ -155,6 +155,27 @@ static inline struct plain plain_of(const struct local *l, uint32_t queue, uint3
                           .claimed = l->claimed_at};
 }
 
+/* The lease of a plain task, whose word is now w. False: its argument needs a block after all. */
+static inline bool lease_plain(struct local *l, uint32_t slot, uint64_t w, const struct plain *p,
+                               struct fab_lease *lease)
+{
+    const struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t len = sl->arg_len; /* read once */
+    if (__builtin_expect(len > 64, 0))
+        return false;
+    lease->ref[0] = slot;
+    lease->ref[1] = w;
+    lease->ref[2] = p->claimed;
+    lease->kernel = sl->kernel;
+    lease->small[0] = sl->arg;
+    if (__builtin_expect(len > 8, 0))
+        memcpy(lease->small, l->seg->wide[slot].bytes, sizeof lease->small);
+    lease->arg = NULL;
+    lease->due_ns = 0;
+    memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
+    return true;
+}
+
 /* The same as win() for the first attempt of a plain task (submit.c) of the ring's queue and priority.
  * WON_NOT: it is not that, win() tells. WON_ALONE: we had it, and it came to nothing. */
 static inline enum won win_plain(struct local *l, uint32_t slot, const struct plain *p,
@@ -169,20 +190,9 @@ static inline enum won win_plain(struct local *l, uint32_t slot, const struct pl
         !at_cas(&sl->state, &w, mine))
         return WON_NOT;
     CRASH_POINT("claim.leased");
-    uint32_t len = sl->arg_len; /* read once */
-    if (__builtin_expect(len > 64, 0))
-        return take_lease(l, slot, mine, lease) ? WON : WON_ALONE;
-    lease->ref[0] = slot;
-    lease->ref[1] = mine;
-    lease->ref[2] = p->claimed;
-    lease->kernel = sl->kernel;
-    lease->small[0] = sl->arg;
-    if (__builtin_expect(len > 8, 0))
-        memcpy(lease->small, l->seg->wide[slot].bytes, sizeof lease->small);
-    lease->arg = NULL;
-    lease->due_ns = 0;
-    memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
-    return WON;
+    if (lease_plain(l, slot, mine, p, lease))
+        return WON;
+    return take_lease(l, slot, mine, lease) ? WON : WON_ALONE;
 }
 
 /* win_plain() for as long as it meets such tasks. Returns how many were won. *hints: the first one and
@@ -318,14 +328,17 @@ static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
         return false;
     uint64_t ready = local_hot_word(l), w = ready;
     struct seg_slot *sl = &l->seg->slot[l->hot];
-    uint64_t mine = slot_word(slot_epoch(ready), l->me, 1, SLOT_LEASED);
+    uint64_t mine = (ready & ~0xffffffffull) | l->lease_low | 1u << 8;
     if (!at_cas(&sl->state, &w, mine)) {
         /* Neither the outcome we left nor the stock's word: the slot has gone other ways. */
         if (slot_next_epoch(w) != slot_epoch(ready) || slot_owner(w) != slot_owner(ready))
             l->hot = l->seg->slots;
         return false;
     }
-    return take_lease(l, l->hot, mine, lease);
+    CRASH_POINT("claim.leased");
+    /* SOLO: a first attempt without terms */
+    struct plain p = plain_of(l, queue, meta_priority(at_load_rlx(&sl->meta)));
+    return lease_plain(l, l->hot, mine, &p, lease) || take_lease(l, l->hot, mine, lease);
 }
 
 /* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at
