@@ -30,9 +30,8 @@
 #define HEAD  ((uint32_t)sizeof(struct lane_head))
 #define NO_RX UINT32_MAX
 #define ALONE (HEAD + SEAL_TAG) /* most of a head without a batch */
-/* lane_write()s open at once, and how many cells' bytes each has at most. */
-#define WRITES_MAX   4u
-#define DIRECT_CELLS 4u
+/* lane_write()s open at once. */
+#define WRITES_MAX 4u
 
 struct cell_ref { /* an operation's context */
     uint8_t kind;
@@ -551,7 +550,7 @@ int lane_tx_settle(struct lane *l)
 
 uint32_t lane_direct(const struct lane *l)
 {
-    return l->direct ? DIRECT_CELLS * l->p.cell : 0;
+    return l->direct ? LANE_DIRECT_CELLS * l->p.cell : 0;
 }
 
 int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_remote *to,
