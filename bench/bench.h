@@ -188,9 +188,12 @@ int floor_socket(const struct settings *st, bool busy, struct samples *out) MUST
 /* host: an address of this machine's that the provider can reach. */
 int floor_fi(const struct settings *st, const char *provider, const char *host,
              struct samples *out) MUST;
-/* Bytes a second one way in pieces of that size, by fi_send or fi_write. < 0: failed. */
+/* Bytes a second one way in pieces of that size, by fi_send or fi_write, FLOOR_PIECES on their way at
+ * once. < 0: failed. */
+#define FLOOR_PIECES 8u
+enum piece_how { PIECES_SENT, PIECES_WRITTEN, PIECES_COPIED /* into their place, then written */ };
 double floor_fi_bandwidth(const struct settings *st, const char *provider, const char *host,
-                          bool one_sided, size_t bytes);
+                          enum piece_how how, size_t bytes);
 
 /* ---- the fabric ---- */
 
@@ -204,6 +207,7 @@ struct job {
     const void *arg;
     uint32_t len;
     bool any_answer; /* not to be checked */
+    bool in_place;   /* each argument is made anew in fab_arg_new()'s memory, a word a page */
 };
 struct job job_feb(void);
 struct fab_task job_task(const struct job *j);
@@ -228,6 +232,8 @@ void worker_stop(const struct worker_spec *w, int pid);
 int kernels_register(void) MUST;
 uint64_t kernel_burn(uint64_t iterations);
 uint64_t kernel_sink(const void *bytes, size_t len);
+/* Copies what kernel_sink() looks at. */
+void kernel_sink_make(void *to, const void *bytes, size_t len);
 
 int measure_task_rtt(const struct settings *st, const struct fixture *f, const char *worker_at,
                      struct samples *out) MUST;

@@ -419,6 +419,9 @@ void remote_close(fab_t *f)
     free(r->mark);
     free(r->list);
     free(r->tell);
+    while (r->lent_n > 0)
+        free(r->lent[--r->lent_n].at);
+    free(r->lent);
     free(r->lease);
     free(r->handed_ref);
     free((char *)r->opts.key_file);
