@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * bandwidth.c - tasks with 1 MiB of argument to a remote worker, in bytes a second, beside bare
- * libfabric moving pieces of the same size by fi_send and by fi_write, as many on their way at once.
+ * libfabric moving pieces of the same size by fi_send and by fi_write, as many on their way at
+ * once.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -63,7 +64,8 @@ static void choose_floor(struct report *rep)
 
 int bench_bandwidth(const struct settings *st, struct report *rep, const struct fixture *f)
 {
-    static const enum piece_how sent = PIECES_SENT, written = PIECES_WRITTEN, copied = PIECES_COPIED;
+    static const enum piece_how sent = PIECES_SENT, written = PIECES_WRITTEN,
+                                copied = PIECES_COPIED;
     const struct probe p[] = {
         {.name = "tcp.bandwidth.fi_send",
          .unit = "bytes/s",

@@ -195,6 +195,11 @@ enum piece_how { PIECES_SENT, PIECES_WRITTEN, PIECES_COPIED /* into their place,
 double floor_fi_bandwidth(const struct settings *st, const char *provider, const char *host,
                           enum piece_how how, size_t bytes);
 
+/* ZeroMQ, where its program was built: its best batch's tasks a second over tcp with answers, or one way
+ * over ipc; so long each of its batches. < 0: failed. */
+bool zeromq_there(const struct settings *st);
+double zeromq_rate(const struct settings *st, bool one_way, double seconds);
+
 /* ---- the fabric ---- */
 
 /* One lane pair between two processes, a 64-byte record echoed. */
@@ -252,6 +257,8 @@ double measure_rate(const struct settings *st, const struct fixture *f, const st
 /* The groups of rows, one a file. */
 int bench_throughput(const struct settings *st, struct report *rep, const struct fixture *f,
                      const char *transport, const char *floor) MUST;
+/* Tasks that nobody waits for, beside ZeroMQ's one way. */
+int bench_one_way(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 int bench_scale(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 int bench_grain(const struct settings *st, struct report *rep, const struct fixture *f,
                 const char *transport) MUST;

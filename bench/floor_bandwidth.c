@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * floor_bandwidth.c - bytes a second one way with libfabric alone: pieces sent into posted buffers,
- * or written into the other side's memory, with or without a copy of each before; eight on their way
- * at once.
+ * or written into the other side's memory, with or without a copy of each before; eight on their
+ * way at once.
  *
  * Measured in a child of its own, because a process that has used verbs can't have children that
  * do. What is counted is the sender's completions over a time in which eight pieces more or less
@@ -37,8 +37,8 @@ static int post_receive(struct fi_side *s, unsigned i)
 {
     size_t piece = s->bytes / FLOOR_PIECES;
     long rc;
-    while ((rc = fi_recv(s->ep, s->buf + i % FLOOR_PIECES * piece, piece, fi_mr_desc(s->mr), 0, NULL)) ==
-           -FI_EAGAIN)
+    while ((rc = fi_recv(s->ep, s->buf + i % FLOOR_PIECES * piece, piece, fi_mr_desc(s->mr), 0,
+                         NULL)) == -FI_EAGAIN)
         (void)fi_cq_read(s->cq, NULL, 0);
     return rc ? fi_side_fail("receive", rc) : 0;
 }
@@ -57,8 +57,8 @@ static int receive(const char *provider, const char *host, bool one_sided, size_
     struct fi_side s = {0};
     struct fi_cq_entry e[FLOOR_PIECES];
     unsigned posted = 0;
-    int rc =
-        fi_side_open(&s, provider, host, true, FI_MSG | (one_sided ? FI_RMA : 0), FLOOR_PIECES * piece);
+    int rc = fi_side_open(&s, provider, host, true, FI_MSG | (one_sided ? FI_RMA : 0),
+                          FLOOR_PIECES * piece);
     if (rc == 0)
         rc = fi_side_serve(&s, out_fd, post_all);
     while (rc == 0) {
@@ -79,9 +79,9 @@ static int post_piece(struct flow *f)
         memcpy(f->s.buf + at, f->source, f->piece);
         f->copied++;
     }
-    long rc = f->how != PIECES_SENT ? fi_write(f->s.ep, f->s.buf + at, f->piece, desc, 0, f->to.memory + at,
-                                      f->to.key, NULL)
-                           : fi_send(f->s.ep, f->s.buf + at, f->piece, desc, 0, NULL);
+    long rc = f->how != PIECES_SENT ? fi_write(f->s.ep, f->s.buf + at, f->piece, desc, 0,
+                                               f->to.memory + at, f->to.key, NULL)
+                                    : fi_send(f->s.ep, f->s.buf + at, f->piece, desc, 0, NULL);
     if (rc == -FI_EAGAIN)
         return 0;
     f->posted += rc == 0;
@@ -113,8 +113,8 @@ static double send_all(const struct settings *st, const char *provider, const ch
                        struct flow *f, int in_fd)
 {
     uint64_t limit = (uint64_t)(st->slice * 1e9);
-    int rc = fi_side_open(&f->s, provider, host, false, FI_MSG | (f->how != PIECES_SENT ? FI_RMA : 0),
-                          FLOOR_PIECES * f->piece);
+    int rc = fi_side_open(&f->s, provider, host, false,
+                          FI_MSG | (f->how != PIECES_SENT ? FI_RMA : 0), FLOOR_PIECES * f->piece);
     if (rc == 0 && read(in_fd, &f->to, sizeof f->to) != sizeof f->to)
         rc = err_set(-EIO, "libfabric: the far side of the floor did not start");
     if (rc == 0)

@@ -11,7 +11,8 @@
 #define SHARE_LOOK_NS 10000000
 
 #define SHARE_TEXT                                                                                 \
-    "this producer's arguments hold its share of segment.arena (segment.producer_share): take outcomes, "        \
+    "this producer's arguments hold its share of segment.arena (segment.producer_share): take "    \
+    "outcomes, "                                                                                   \
     "or let its tasks be done"
 #define FULL_TEXT "the fabric's memory for large arguments (segment.arena) is full"
 
@@ -38,7 +39,8 @@ int local_arg_new(fab_t *f, uint32_t len, void **arg, int64_t timeout_ns)
         if (share && !l->unwaited && timeout_ns < 0) /* the caller alone makes room */
             return err_set(-EDEADLK, "waiting would never end: " SHARE_TEXT);
         int64_t most = share ? SHARE_LOOK_NS : INT64_MAX;
-        int rc = local_wait_room(f, deadline - now < (uint64_t)most ? (int64_t)(deadline - now) : most);
+        int rc =
+            local_wait_room(f, deadline - now < (uint64_t)most ? (int64_t)(deadline - now) : most);
         if (rc < 0 && rc != -ETIMEDOUT)
             return rc;
     }
@@ -60,9 +62,11 @@ static long submit_one(struct local *l, const struct fab_task *task, fab_id *id,
     struct fab_task t = *task;
     uint64_t have = arena_held(l->seg, l->me, t.arg);
     if (have == 0 || t.len > have)
-        return err_set(-EINVAL, "an argument in place of %u bytes in memory that is not fab_arg_new()'s, or has "
-                                "less than that",
-                       t.len);
+        return err_set(
+            -EINVAL,
+            "an argument in place of %u bytes in memory that is not fab_arg_new()'s, or has "
+            "less than that",
+            t.len);
     t.flags &= (uint16_t)~FAB_IN_PLACE;
     l->given = t.arg;
     quota_arena_sub(l, have); /* from now on it counts as the task's */
@@ -86,7 +90,8 @@ long local_submit_any(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids,
     }
     size_t done = 0;
     while (done < n && (t[done].flags & FAB_IN_PLACE)) {
-        long rc = submit_one((struct local *)f, &t[done], ids ? &ids[done] : NULL, done ? 0 : timeout_ns);
+        long rc =
+            submit_one((struct local *)f, &t[done], ids ? &ids[done] : NULL, done ? 0 : timeout_ns);
         if (rc != 1)
             return done ? (long)done : rc;
         done++;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote_arg.c - fab_arg_new() of remote handles: memory that the handle would otherwise copy an argument
- * to, to be sent from and to be kept until fabricd has it.
+ * remote_arg.c - fab_arg_new() of remote handles: memory that the handle would otherwise copy an
+ * argument to, to be sent from and to be kept until fabricd has it.
  *
  * Threads: the handle's. Failure: -ENOMEM.
  */
