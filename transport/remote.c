@@ -21,6 +21,8 @@
 /* Results over this take a millisecond or more to send. */
 #define GIVE_BACK_MIN (4u << 20)
 #define OPEN_NS       10000000000ll
+/* A worker's results are sent after so long at the latest, while it has tasks at hand: remote_claim.c. */
+#define FLUSH_NS 50000u
 
 int remote_broken(struct remote *r, int why)
 {
@@ -498,6 +500,7 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     guard_init(&r->guard);
     guard_enter(&r->guard);
     r->ticks_hz = clock_ticks_hz();
+    r->flush_ticks = r->ticks_hz / (1000000000u / FLUSH_NS);
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */
         r->spin.ticks = r->spin.ticks_max = r->ticks_hz / (1000000000 / SPIN_MAX_NS);

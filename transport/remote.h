@@ -149,7 +149,7 @@ struct remote {
     struct rmark *mark; /* by the lease's number: what was said about it */
     uint32_t cancels, attended; /* CANCELs that came, and as of the last fab_attend() */
     uint64_t looked_at;         /* fab_cancelled(): ticks */
-    uint64_t flushed_at;
+    uint64_t flushed_at, flush_ticks;
     uint64_t ticks_hz;
 };
 
