@@ -494,7 +494,7 @@ static int read_cq(struct tr_domain *d, struct fid_cq *cq, struct tr_event *ev, 
             break;
         for (ssize_t i = 0; i < got; i++)
             n += to_event(d, e[i].op_context, e[i].len, 0, &ev[n]);
-        if (got < 16)
+        if (got < 16 && !d->leftovers) /* most likely it is empty */
             break;
     }
     return n;
@@ -505,8 +505,9 @@ static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
     int n = 0;
     ofi_unwatch_later(d);
     for (uint32_t i = 0; i < d->cqs; i++)
-        if (d->cq[i].eps > 0)
+        if (d->cq[i].eps > 0 || d->leftovers)
             n += read_cq(d, d->cq[i].cq, &ev[n], max - n);
+    d->leftovers = d->leftovers && n == max; /* all of them have been read */
     if (d->eq_due || ++d->polls % EQ_EVERY == 0) {
         while (n < max && ofi_read_eq(d, &ev[n]))
             n++;

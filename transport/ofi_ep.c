@@ -179,6 +179,7 @@ void ofi_ep_free(struct tr_ep *ep)
     ofi_disown(d, ep);
     ofi_unwatch(d); /* its socket is about to be closed, and a forked child may have it, too */
     fi_close(&ep->ep->fid);
+    d->leftovers = true;
     d->neps--;
     ep->cq->eps--;
     if (ep->prev)

@@ -57,6 +57,7 @@ struct tr_domain {
     size_t cq_size;
     uint32_t polls;
     bool eq_due;  /* look at the event queue in the next poll */
+    bool leftovers; /* a queue may hold what its endpoints have left */
     bool starved; /* a post found its queue full since the last arm */
     char provider[16];
 };
