@@ -226,8 +226,17 @@ static int sleep_down(struct remote *r, uint64_t deadline)
 int remote_wait(struct remote *r, uint64_t deadline)
 {
     int rc = remote_progress(r);
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
+    if (rc > 0) {
+        /* Something has come, if not yet what is waited for: a part of a large argument, say. The spin
+         * is for what comes next; counted from the beginning it ended in a sleep and a wake-up in the
+         * middle of each. */
+        if (r->spin.round > 0)
+            spin_hit(&r->spin);
+        spin_start(&r->spin);
+        return 0;
+    }
+    if (rc < 0)
+        return rc;
     if (r->link == LINK_DOWN || r->link == LINK_JOINING)
         return sleep_down(r, deadline);
     if (spin_on(&r->spin))
