@@ -212,6 +212,7 @@ struct job {
     const void *arg;
     uint32_t len;
     bool any_answer; /* not to be checked */
+    uint32_t res_len; /* not 0: the result is so many bytes, whose kernel_sink() is expect */
     bool in_place;   /* each argument is made anew in fab_arg_new()'s memory, a word a page */
 };
 struct job job_feb(void);
@@ -237,6 +238,7 @@ void worker_stop(const struct worker_spec *w, int pid);
 int kernels_register(void) MUST;
 uint64_t kernel_burn(uint64_t iterations);
 uint64_t kernel_sink(const void *bytes, size_t len);
+#define SOURCE_BYTE 0x5a /* what bench-source's results are made of */
 /* Copies what kernel_sink() looks at. */
 void kernel_sink_make(void *to, const void *bytes, size_t len);
 
