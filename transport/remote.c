@@ -14,6 +14,8 @@
 
 #define EVENTS      32
 #define SPIN_MAX_NS 100000
+/* Spins in a row while a large payload is on its way. */
+#define COMING_SPINS 10u
 /* How long a closing handle waits for its last bytes to leave, and for the word that tasks nobody
  * waits for have been taken in (a full fabric takes its time). */
 #define CLOSE_NS          200000000u
@@ -239,6 +241,13 @@ int remote_wait(struct remote *r, uint64_t deadline)
         return rc;
     if (r->link == LINK_DOWN || r->link == LINK_JOINING)
         return sleep_down(r, deadline);
+    /* What is being written to us comes for sure, and no event tells of it before a part is whole. Spins that
+     * end in sleeps would make the sender wake us for each of the wire's pieces, and what is on its way
+     * would pile up in the kernel, out of every cache. */
+    if (remote_big_coming(r))
+        r->spin.ticks = COMING_SPINS * r->spin.ticks_max;
+    else if (r->spin.ticks > r->spin.ticks_max)
+        r->spin.ticks = r->spin.ticks_max;
     if (spin_on(&r->spin))
         return 0;
     uint64_t now = clock_ns();

@@ -273,6 +273,8 @@ void remote_big_open(struct remote *r);
  * the caller's (free() or remote_spare()); 0; < 0: the link is to end. */
 int remote_on_big(struct remote *r, const struct record *rec, struct record *whole, uint8_t **data)
     __attribute__((warn_unused_result));
+/* fabricd is writing one, or will soon. */
+bool remote_big_coming(const struct remote *r);
 /* Says CLEAR where it is due and there is room; how often. */
 int remote_big_clear(struct remote *r);
 /* Drops what has not come whole. Before the link's domain is closed. */

@@ -50,7 +50,7 @@ int link_put_any(struct link *k, struct record *r, const void *data)
         r->payload = data;
         return link_put(k, r);
     }
-    k->big_out.direct = lane_direct(k->lane) / LANE_DIRECT_CELLS;
+    k->big_out.direct = lane_direct(k->lane) > 0 ? small_max(k) : 0;
     int rc = big_send(&k->big_out, r, data, NULL);
     return rc < 0 ? rc : 1;
 }
