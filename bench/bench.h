@@ -188,9 +188,17 @@ int floor_socket(const struct settings *st, bool busy, struct samples *out) MUST
 /* host: an address of this machine's that the provider can reach. */
 int floor_fi(const struct settings *st, const char *provider, const char *host,
              struct samples *out) MUST;
-/* Bytes a second one way in pieces of that size, by fi_send or fi_write. < 0: failed. */
+/* Bytes a second one way in pieces of that size, by fi_send or fi_write, FLOOR_PIECES on their way at
+ * once. < 0: failed. */
+#define FLOOR_PIECES 8u
+enum piece_how { PIECES_SENT, PIECES_WRITTEN, PIECES_COPIED /* into their place, then written */ };
 double floor_fi_bandwidth(const struct settings *st, const char *provider, const char *host,
-                          bool one_sided, size_t bytes);
+                          enum piece_how how, size_t bytes);
+
+/* ZeroMQ, where its program was built: its best batch's tasks a second over tcp with answers, or one way
+ * over ipc; so long each of its batches. < 0: failed. */
+bool zeromq_there(const struct settings *st);
+double zeromq_rate(const struct settings *st, bool one_way, double seconds);
 
 /* ---- the fabric ---- */
 
@@ -204,6 +212,8 @@ struct job {
     const void *arg;
     uint32_t len;
     bool any_answer; /* not to be checked */
+    uint32_t res_len; /* not 0: the result is so many bytes, whose kernel_sink() is expect */
+    bool in_place;   /* each argument is made anew in fab_arg_new()'s memory, a word a page */
 };
 struct job job_feb(void);
 struct fab_task job_task(const struct job *j);
@@ -228,6 +238,9 @@ void worker_stop(const struct worker_spec *w, int pid);
 int kernels_register(void) MUST;
 uint64_t kernel_burn(uint64_t iterations);
 uint64_t kernel_sink(const void *bytes, size_t len);
+#define SOURCE_BYTE 0x5a /* what bench-source's results are made of */
+/* Copies what kernel_sink() looks at. */
+void kernel_sink_make(void *to, const void *bytes, size_t len);
 
 int measure_task_rtt(const struct settings *st, const struct fixture *f, const char *worker_at,
                      struct samples *out) MUST;
@@ -246,6 +259,8 @@ double measure_rate(const struct settings *st, const struct fixture *f, const st
 /* The groups of rows, one a file. */
 int bench_throughput(const struct settings *st, struct report *rep, const struct fixture *f,
                      const char *transport, const char *floor) MUST;
+/* Tasks that nobody waits for, beside ZeroMQ's one way. */
+int bench_one_way(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 int bench_scale(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 int bench_grain(const struct settings *st, struct report *rep, const struct fixture *f,
                 const char *transport) MUST;

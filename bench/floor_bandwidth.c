@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * floor_bandwidth.c - bytes a second one way with libfabric alone: pieces sent into posted buffers,
- * or written into the other side's memory; eight on their way at once.
+ * or written into the other side's memory, with or without a copy of each before; eight on their
+ * way at once.
  *
  * Measured in a child of its own, because a process that has used verbs can't have children that
  * do. What is counted is the sender's completions over a time in which eight pieces more or less
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,22 +24,21 @@
 #include "core/clock.h"
 #include "core/error.h"
 
-#define PIECES 8u
-
 struct flow {
     struct fi_side s;
     struct fi_card to;
     size_t piece;
-    bool one_sided;
-    uint64_t posted, completed;
+    enum piece_how how;
+    uint8_t *source; /* PIECES_COPIED: of one piece */
+    uint64_t posted, completed, copied;
 };
 
 static int post_receive(struct fi_side *s, unsigned i)
 {
-    size_t piece = s->bytes / PIECES;
+    size_t piece = s->bytes / FLOOR_PIECES;
     long rc;
-    while ((rc = fi_recv(s->ep, s->buf + i % PIECES * piece, piece, fi_mr_desc(s->mr), 0, NULL)) ==
-           -FI_EAGAIN)
+    while ((rc = fi_recv(s->ep, s->buf + i % FLOOR_PIECES * piece, piece, fi_mr_desc(s->mr), 0,
+                         NULL)) == -FI_EAGAIN)
         (void)fi_cq_read(s->cq, NULL, 0);
     return rc ? fi_side_fail("receive", rc) : 0;
 }
@@ -45,7 +46,7 @@ static int post_receive(struct fi_side *s, unsigned i)
 static int post_all(struct fi_side *s)
 {
     int rc = 0;
-    for (unsigned i = 0; i < PIECES && rc == 0; i++)
+    for (unsigned i = 0; i < FLOOR_PIECES && rc == 0; i++)
         rc = post_receive(s, i);
     return rc;
 }
@@ -54,14 +55,14 @@ static int post_all(struct fi_side *s)
 static int receive(const char *provider, const char *host, bool one_sided, size_t piece, int out_fd)
 {
     struct fi_side s = {0};
-    struct fi_cq_entry e[PIECES];
+    struct fi_cq_entry e[FLOOR_PIECES];
     unsigned posted = 0;
-    int rc =
-        fi_side_open(&s, provider, host, true, FI_MSG | (one_sided ? FI_RMA : 0), PIECES * piece);
+    int rc = fi_side_open(&s, provider, host, true, FI_MSG | (one_sided ? FI_RMA : 0),
+                          FLOOR_PIECES * piece);
     if (rc == 0)
         rc = fi_side_serve(&s, out_fd, post_all);
     while (rc == 0) {
-        ssize_t n = fi_cq_read(s.cq, e, PIECES);
+        ssize_t n = fi_cq_read(s.cq, e, FLOOR_PIECES);
         if (n < 0 && n != -FI_EAGAIN)
             break;
         for (ssize_t i = 0; i < n && rc == 0; i++)
@@ -72,11 +73,15 @@ static int receive(const char *provider, const char *host, bool one_sided, size_
 
 static int post_piece(struct flow *f)
 {
-    size_t at = f->posted % PIECES * f->piece;
+    size_t at = f->posted % FLOOR_PIECES * f->piece;
     void *desc = fi_mr_desc(f->s.mr);
-    long rc = f->one_sided ? fi_write(f->s.ep, f->s.buf + at, f->piece, desc, 0, f->to.memory + at,
-                                      f->to.key, NULL)
-                           : fi_send(f->s.ep, f->s.buf + at, f->piece, desc, 0, NULL);
+    if (f->source && f->copied == f->posted) {
+        memcpy(f->s.buf + at, f->source, f->piece);
+        f->copied++;
+    }
+    long rc = f->how != PIECES_SENT ? fi_write(f->s.ep, f->s.buf + at, f->piece, desc, 0,
+                                               f->to.memory + at, f->to.key, NULL)
+                                    : fi_send(f->s.ep, f->s.buf + at, f->piece, desc, 0, NULL);
     if (rc == -FI_EAGAIN)
         return 0;
     f->posted += rc == 0;
@@ -85,17 +90,17 @@ static int post_piece(struct flow *f)
 
 static int pump(struct flow *f, uint64_t ns)
 {
-    struct fi_cq_entry e[PIECES];
+    struct fi_cq_entry e[FLOOR_PIECES];
     uint64_t start = clock_ns();
     int rc = 0;
     while (rc == 0 && clock_ns() - start < ns) {
-        while (rc == 0 && f->posted - f->completed < PIECES) {
+        while (rc == 0 && f->posted - f->completed < FLOOR_PIECES) {
             uint64_t before = f->posted;
             rc = post_piece(f);
             if (f->posted == before)
                 break;
         }
-        ssize_t n = fi_cq_read(f->s.cq, e, PIECES);
+        ssize_t n = fi_cq_read(f->s.cq, e, FLOOR_PIECES);
         if (n > 0)
             f->completed += (uint64_t)n;
         else if (n < 0 && n != -FI_EAGAIN)
@@ -108,12 +113,18 @@ static double send_all(const struct settings *st, const char *provider, const ch
                        struct flow *f, int in_fd)
 {
     uint64_t limit = (uint64_t)(st->slice * 1e9);
-    int rc = fi_side_open(&f->s, provider, host, false, FI_MSG | (f->one_sided ? FI_RMA : 0),
-                          PIECES * f->piece);
+    int rc = fi_side_open(&f->s, provider, host, false,
+                          FI_MSG | (f->how != PIECES_SENT ? FI_RMA : 0), FLOOR_PIECES * f->piece);
     if (rc == 0 && read(in_fd, &f->to, sizeof f->to) != sizeof f->to)
         rc = err_set(-EIO, "libfabric: the far side of the floor did not start");
     if (rc == 0)
         rc = fi_side_connect(&f->s, &f->to, NULL);
+    if (rc == 0 && f->how == PIECES_COPIED) {
+        f->source = malloc(f->piece);
+        rc = f->source ? 0 : -ENOMEM;
+    }
+    if (rc == 0 && f->source)
+        memset(f->source, 2, f->piece);
     if (rc == 0)
         rc = pump(f, limit / 5);
     uint64_t had = f->completed, start = clock_ns();
@@ -125,7 +136,7 @@ static double send_all(const struct settings *st, const char *provider, const ch
 }
 
 double floor_fi_bandwidth(const struct settings *st, const char *provider, const char *host,
-                          bool one_sided, size_t bytes)
+                          enum piece_how how, size_t bytes)
 {
     int card[2], result[2];
     double rate = -1;
@@ -135,11 +146,11 @@ double floor_fi_bandwidth(const struct settings *st, const char *provider, const
     if (far == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin_far(st);
-        _exit(receive(provider, host, one_sided, bytes, card[1]));
+        _exit(receive(provider, host, how != PIECES_SENT, bytes, card[1]));
     }
     pid_t near = fork();
     if (near == 0) {
-        struct flow f = {.piece = bytes, .one_sided = one_sided};
+        struct flow f = {.piece = bytes, .how = how};
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(card[1]);
         pin_near(st);

@@ -4,7 +4,7 @@
  *
  * bench-burn does a fixed number of dependent multiplications. A kernel that waits for a clock
  * would count time in which its thread did not run as work done; this one doesn't. bench-sink looks
- * at a large argument. bench-when answers with the tick at which it was started.
+ * at a large argument, bench-source makes a large result. bench-when answers with the tick at which it was started.
  *
  * Threads: registered before workers are forked, read afterwards.
  */
@@ -33,6 +33,12 @@ uint64_t kernel_sink(const void *bytes, size_t len)
     return sum;
 }
 
+void kernel_sink_make(void *to, const void *bytes, size_t len)
+{
+    for (size_t at = 0; at + sizeof(uint64_t) <= len; at += 4096)
+        memcpy((uint8_t *)to + at, (const uint8_t *)bytes + at, sizeof(uint64_t));
+}
+
 static long burn(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res)
 {
     uint64_t n;
@@ -45,6 +51,19 @@ static long sink(struct kernel_ctx *ctx, const void *arg, size_t len, const void
     return kernel_res_u64(ctx, kernel_sink(arg, len), res);
 }
 
+/* So many bytes, the same each time: making them costs nothing here. */
+static long source(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res)
+{
+    uint64_t n;
+    int rc = kernel_arg_u64(ctx, "bench-source", arg, len, &n);
+    if (rc < 0)
+        return rc;
+    if (ctx->cap < n && kernel_buf(ctx, n))
+        memset(ctx->buf, SOURCE_BYTE, n);
+    *res = ctx->buf;
+    return ctx->cap < n ? -ENOMEM : (long)n;
+}
+
 static long when(struct kernel_ctx *ctx, const void *arg, size_t len, const void **res)
 {
     (void)arg;
@@ -55,6 +74,7 @@ static long when(struct kernel_ctx *ctx, const void *arg, size_t len, const void
 static struct kernel ours[] = {
     {.name = "bench-burn", .summary = "fixed work", .argument = "N", .run = burn},
     {.name = "bench-sink", .summary = "looks at the bytes", .argument = "BYTES", .run = sink},
+    {.name = "bench-source", .summary = "so many bytes", .argument = "N", .run = source},
     {.name = "bench-when", .summary = "the tick it starts at", .argument = "", .run = when},
 };
 

@@ -171,7 +171,9 @@ static int verbs(const struct settings *st, struct report *rep)
 /* What a full run has beyond a quick one. */
 static int curves(const struct settings *st, struct report *rep, const struct fixture *f)
 {
-    int rc = bench_scale(st, rep, f);
+    int rc = bench_one_way(st, rep, f);
+    if (rc == 0)
+        rc = bench_scale(st, rep, f);
     if (rc == 0)
         rc = bench_grain(st, rep, f, "shm");
     if (rc == 0)
@@ -199,7 +201,7 @@ int plan_run(const struct settings *st, struct report *rep)
     if (rc == 0)
         rc = bench_throughput(st, rep, &f, "shm", "shm.vyukov");
     if (rc == 0)
-        rc = bench_throughput(st, rep, &f, "tcp", NULL);
+        rc = bench_throughput(st, rep, &f, "tcp", zeromq_there(st) ? "zeromq.tcp" : NULL);
     if (rc == 0)
         rc = encrypted(st, rep, &f);
     if (rc == 0)

@@ -49,6 +49,21 @@ static int take(fab_t *f, const struct load *l, uint64_t *got)
     return rc;
 }
 
+/* The next task's argument in the fabric's own memory. 1; 0: there is none now. */
+static int make_in_place(fab_t *f, const struct job *j, struct fab_task *t)
+{
+    void *arg;
+    int rc = fab_arg_new(f, j->len, &arg, 0);
+    if (rc == -EAGAIN)
+        return 0;
+    if (rc < 0)
+        return rc;
+    kernel_sink_make(arg, j->arg, j->len);
+    t->arg = arg;
+    t->flags = FAB_IN_PLACE;
+    return 1;
+}
+
 static int produce(fab_t *f, const struct load *l, struct tally *y, unsigned me)
 {
     struct fab_task t[BATCH_MAX];
@@ -58,11 +73,15 @@ static int produce(fab_t *f, const struct load *l, struct tally *y, unsigned me)
         t[i] = job_task(&l->job);
     while (rc == 0 && !at_load_rlx(&y->stop)) { /* a one-way flag */
         while (sent - got + l->batch <= window) {
+            if (l->job.in_place && (rc = make_in_place(f, &l->job, t)) <= 0)
+                break;
             long n = fab_submit(f, t, l->batch, NULL, FAB_FOREVER);
             if (n < 0)
                 return (int)n;
             sent += (uint64_t)n;
         }
+        if (rc < 0)
+            break;
         rc = take(f, l, &got);
         at_store_rlx(&y->of[me].got, got); /* a count; nothing is read by its order */
     }

@@ -10,6 +10,7 @@
 
 static const unsigned quick_batches[] = {1, 4, 16, 64, 256},
                       all_batches[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+#define ZEROMQ "zeromq.tcp" /* a floor with a program of its own */
 #define BATCHES_MAX (sizeof all_batches / sizeof *all_batches)
 
 static double turn_rate(const struct settings *st, const struct fixture *f, const char *at,
@@ -24,7 +25,19 @@ static double turn_rate(const struct settings *st, const struct fixture *f, cons
     return measure_rate(st, f, &l);
 }
 
-/* v[0]: the floors of that turn; then the batches'. */
+/* What the rates are compared with: bare rings, or ZeroMQ. */
+static int floor_turn(const struct settings *st, const char *floor, unsigned t,
+                      double (*floors)[TURNS_MAX])
+{
+    if (strcmp(floor, ZEROMQ) == 0) {
+        floors[0][t] = zeromq_rate(st, false, st->quick ? st->seconds : st->slice);
+        return floors[0][t] < 0 ? -EIO : 0;
+    }
+    floors[0][t] = floor_vyukov(st);
+    floors[1][t] = floor_spsc(st);
+    return 0;
+}
+
 static int turn(const struct settings *st, const struct fixture *f, const char *at,
                 const unsigned *batch, size_t n, unsigned t, double (*v)[TURNS_MAX],
                 const char *floor, double (*floors)[TURNS_MAX])
@@ -35,11 +48,7 @@ static int turn(const struct settings *st, const struct fixture *f, const char *
         if (v[i][t] < 0)
             return -EIO;
     }
-    if (floor) {
-        floors[0][t] = floor_vyukov(st);
-        floors[1][t] = floor_spsc(st);
-    }
-    return 0;
+    return floor ? floor_turn(st, floor, t, floors) : 0;
 }
 
 static void to_report(const struct settings *st, struct report *rep, const char *transport,
@@ -80,7 +89,11 @@ int bench_throughput(const struct settings *st, struct report *rep, const struct
             return -EIO;
         }
     }
-    if (floor) {
+    if (floor && strcmp(floor, ZEROMQ) == 0) {
+        struct row *w = report_value(rep, ZEROMQ, "tasks/s", floors[0], st->turns, NULL);
+        w->bare = true;
+        snprintf(w->note, sizeof w->note, "PUSH/PULL with answers, its best batch; no ack");
+    } else if (floor) {
         report_value(rep, "shm.vyukov", "values/s", floors[0], st->turns, NULL)->bare = true;
         report_value(rep, "shm.spsc", "values/s", floors[1], st->turns, NULL)->bare = true;
     }

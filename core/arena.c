@@ -10,6 +10,8 @@
 #include "core/room.h"
 
 #define UNITS ARENA_CHUNK_BLOCKS
+/* Chunks given out in runs until the search begins at the start again: 1 MiB. */
+#define RUN_AGAIN 16u
 
 static uint32_t class_bytes(uint32_t class)
 {
@@ -159,12 +161,17 @@ static int alloc_run(const struct segment *s, struct arena_cache *c, uint32_t me
                      uint32_t *unit)
 {
     for (int pass = 0; pass < 3; pass++) {
+        /* Next fit walks through the whole arena, whose bytes are in no cache any more; first fit looks
+         * at all that is in use each time. So: next fit, from the start again after some bytes. */
+        if (c->run_chunks >= RUN_AGAIN)
+            c->chunk[ARENA_CLASSES] = c->run_chunks = 0;
         uint32_t start = pass == 0 ? c->chunk[ARENA_CLASSES] : 0, have = 0;
         for (uint32_t i = start; i < s->chunks; i++) {
             have = chunk_state(at_load(&s->chunk_word[i])) == CHUNK_FREE ? have + 1 : 0;
             if (have >= n && take_run(s, me, i + 1 - n, n)) {
                 *unit = (i + 1 - n) * UNITS;
                 c->chunk[ARENA_CLASSES] = i + 1 < s->chunks ? i + 1 : 0;
+                c->run_chunks += n;
                 return 0;
             }
         }
@@ -278,6 +285,19 @@ void arena_reap_chunks(const struct segment *s, uint32_t dead)
         if (lost)
             at_cas(&s->chunk_word[i], &w, free);
     }
+}
+
+uint64_t arena_held(const struct segment *s, uint32_t me, const void *at)
+{
+    uint64_t off = (uintptr_t)at - (uintptr_t)s->arena, unit = off / ARENA_BLOCK_MIN;
+    if (!at || off >= s->arena_bytes || off % ARENA_BLOCK_MIN != 0 ||
+        at_load(&s->block_word[unit]) != block_word(BLOCK_HELD, me, 0, 0))
+        return 0;
+    uint64_t chunk = unit / UNITS, w = at_load(&s->chunk_word[chunk]);
+    if (chunk_state(w) == CHUNK_CLASS && chunk_class(w) < ARENA_CLASSES)
+        return unit % class_units(chunk_class(w)) == 0 ? class_bytes(chunk_class(w)) : 0;
+    bool run = chunk_state(w) == CHUNK_RUN && unit % UNITS == 0 && chunk_run(w) <= s->chunks - chunk;
+    return run ? (uint64_t)chunk_run(w) * ARENA_CHUNK : 0;
 }
 
 void *arena_data(const struct segment *s, uint64_t unit, uint64_t len)

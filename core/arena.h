@@ -81,6 +81,7 @@ struct arena_cache {
     uint32_t hint[ARENA_CLASSES][ARENA_HINTS]; /* units freed last */
     uint32_t hints[ARENA_CLASSES];
     uint32_t chunk[ARENA_CLASSES + 1]; /* where to look next; last: for runs */
+    uint32_t run_chunks; /* given out in runs since the last look from the start */
 };
 
 /* Room for len bytes (> 0), HELD by me; *unit names it. */
@@ -93,6 +94,8 @@ void arena_attach(const struct segment *s, uint32_t unit, enum block_state as, u
  * damaged slot must not free somebody else's block). */
 void arena_free(const struct segment *s, struct arena_cache *c, uint32_t me, uint64_t unit,
                 uint32_t slot, uint32_t epoch);
+/* The length of the block that begins there and is HELD by me; 0: there is none. */
+uint64_t arena_held(const struct segment *s, uint32_t me, const void *at);
 /* The bytes of a block; NULL when unit and len do not lie within the arena and its chunk or run. */
 void *arena_data(const struct segment *s, uint64_t unit, uint64_t len);
 /* Undertaker: frees block `unit` whatever state it is in: for blocks known to be nobody's (word w).

@@ -32,8 +32,8 @@
  * Time-outs are in nanoseconds: 0 tries once, FAB_FOREVER waits without end.
  * -ETIMEDOUT says that the time ran out, -EAGAIN that a try (0) found nothing.
  *
- * Ownership: the library copies arguments before fab_submit() returns and result
- * bytes before fab_complete() returns. Memory it hands out (fab_data, fab_arg)
+ * Ownership: the library copies arguments before fab_submit() returns (but for those made in its own
+ * memory, fab_arg_new()) and result bytes before fab_complete() returns. Memory it hands out (fab_data, fab_arg)
  * has its end of validity written at the function.
  */
 #ifndef TASKFABRIC_H
@@ -129,6 +129,7 @@ FAB_API FAB_MUST int fab_queue(fab_t *f, const char *name, uint32_t *queue);
 enum fab_task_flags {
     FAB_NO_WAIT = 1, /* no outcome is wanted: the task is forgotten when it is done; when it fails
                       * for good, it becomes a dead letter (below) */
+    FAB_IN_PLACE = 2, /* arg is fab_arg_new()'s; accepted, the task has it, and the caller no more */
 };
 
 /* Terms beyond "now, once, for as long as it takes". All 0: none. Times are nanoseconds from the
@@ -157,7 +158,7 @@ struct fab_terms {
 
 struct fab_task {
     uint64_t kernel;  /* fab_kernel_id() */
-    const void *arg;  /* argument bytes; copied */
+    const void *arg;  /* argument bytes; copied, unless FAB_IN_PLACE */
     uint32_t len;     /* <= FAB_ARG_MAX, and <= the segment's arena */
     uint16_t flags;   /* enum fab_task_flags */
     uint8_t queue;    /* fab_queue(); 0 is the first queue of the configuration */
@@ -221,6 +222,16 @@ static inline const void *fab_data(const struct fab_outcome *o)
  * accepted; -EPIPE: the fabric is gone. */
 FAB_API FAB_MUST long fab_submit(fab_t *f, const struct fab_task *tasks, size_t n, fab_id *ids,
                                  int64_t timeout_ns);
+
+/* Memory for an argument of up to len bytes that the caller makes in place, so that it is not copied:
+ * worth it from some 64 KiB on. 64-byte aligned, not zeroed. Local handles: it lies in the segment and
+ * counts towards this producer's share (segment.producer_share); -EAGAIN, -ETIMEDOUT, -EDEADLK,
+ * -EMSGSIZE as fab_submit(). Remote handles: -ENOMEM. Submitted with FAB_IN_PLACE (len may be less) it
+ * is the task's once it is accepted, and must not be touched any more. Else it is the caller's until
+ * fab_arg_drop() or fab_close(). */
+FAB_API FAB_MUST int fab_arg_new(fab_t *f, uint32_t len, void **arg, int64_t timeout_ns);
+/* Gives it back, not submitted. NULL is allowed. */
+FAB_API void fab_arg_drop(fab_t *f, void *arg);
 
 /* Waits for one task's outcome and takes it. -ENOENT: no such task outstanding (already taken?). */
 FAB_API FAB_MUST int fab_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);

@@ -36,6 +36,20 @@ FAB_API int fab_queue(fab_t *f, const char *name, uint32_t *queue)
     return f->ops->queue(f, name, queue);
 }
 
+FAB_API int fab_arg_new(fab_t *f, uint32_t len, void **arg, int64_t timeout_ns)
+{
+    *arg = NULL;
+    if (len > FAB_ARG_MAX)
+        return err_set(-EMSGSIZE, "an argument of %u bytes is over the limit of %u", len, FAB_ARG_MAX);
+    return f->ops->arg_new(f, len, arg, timeout_ns);
+}
+
+FAB_API void fab_arg_drop(fab_t *f, void *arg)
+{
+    if (arg)
+        f->ops->arg_drop(f, arg);
+}
+
 FAB_API long fab_submit(fab_t *f, const struct fab_task *tasks, size_t n, fab_id *ids,
                         int64_t timeout_ns)
 {

@@ -16,6 +16,8 @@ struct admin_reply;
 struct fab_ops {
     void (*close)(fab_t *f);
     int (*queue)(fab_t *f, const char *name, uint32_t *queue);
+    int (*arg_new)(fab_t *f, uint32_t len, void **arg, int64_t timeout_ns);
+    void (*arg_drop)(fab_t *f, void *arg);
     long (*submit)(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
     int (*wait)(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
     long (*wait_any)(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);

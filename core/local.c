@@ -15,6 +15,7 @@
 #include "core/admin.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
+#include "core/inplace.h"
 #include "core/local.h"
 #include "core/pages.h"
 #include "core/participant.h"
@@ -166,7 +167,9 @@ static int local_admin(fab_t *f, const struct admin_request *q, struct admin_rep
 const struct fab_ops local_ops = {
     .close = local_close,
     .queue = local_queue,
-    .submit = local_submit,
+    .arg_new = local_arg_new,
+    .arg_drop = local_arg_drop,
+    .submit = local_submit_any,
     .wait = local_wait,
     .wait_any = local_wait_any,
     .cancel = local_cancel,

@@ -85,7 +85,10 @@ static uint32_t announce(struct big_queue *q, struct lane *lane)
     return sum;
 }
 
-/* Writes a piece of the first transfer, and says so. Its bytes; 0: not now; < 0. */
+/* Bytes that are told of at once: a message of its own costs as much as copying 16 KiB. */
+#define TOLD_BYTES (1u << 20)
+
+/* Writes a piece of the first transfer, and says so now and then. Its bytes; 0: not now; < 0. */
 static long write_part(struct big_queue *q, struct lane *lane)
 {
     struct big_out *b = q->first;
@@ -96,22 +99,27 @@ static long write_part(struct big_queue *q, struct lane *lane)
         pop(q);
         return 1;
     }
-    uint8_t *p = lane_tx_room(lane, REC_HEAD);
-    if (!p)
+    uint32_t len = left < piece ? left : piece;
+    bool tell = len == left || b->off + len - b->told >= TOLD_BYTES;
+    uint8_t *p = tell ? lane_tx_room(lane, REC_HEAD) : NULL;
+    if (tell && !p)
         return 0;
+    int rc = lane_write(lane, b->data + b->off, len, &b->to, b->off);
+    if (rc < 0)
+        return rc == -EAGAIN ? 0 : rc;
+    b->off += len;
+    if (!tell)
+        return len;
     struct record r = {.type = REC_DATA,
                        .flags = REC_BIG,
                        .priority = b->head.type,
-                       .len = left < piece ? left : piece,
+                       .len = b->off - b->told,
                        .ref = b->head.ref};
-    int rc = lane_write(lane, b->data + b->off, r.len, &b->to, b->off);
-    if (rc < 0)
-        return rc == -EAGAIN ? 0 : rc;
     rec_put(p, &r);
     lane_tx_add(lane, rec_size(&r));
-    b->off += r.len;
-    rc = lane_tx_flush(lane); /* a batch a piece: its credit says that the piece is there */
-    return rc < 0 && rc != -EAGAIN ? rc : (long)r.len;
+    b->told = b->off;
+    rc = lane_tx_flush(lane); /* behind the writes */
+    return rc < 0 && rc != -EAGAIN ? rc : (long)len;
 }
 
 /* Something of the first transfer. Its bytes; 0: no room now; < 0. */

@@ -29,6 +29,7 @@ struct big_out {
     const uint8_t *data;
     void *owned; /* freed at the end; NULL: the caller's */
     uint32_t off;
+    uint32_t told; /* DIRECT: of these bytes the handle was told that they are there */
     bool announced;
     enum { BIG_RECORDS, BIG_WAITS, BIG_DIRECT } how; /* WAITS: for CLEAR */
     struct tr_remote to;

@@ -20,6 +20,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/clock.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/pages.h"
@@ -30,9 +31,8 @@
 #define HEAD  ((uint32_t)sizeof(struct lane_head))
 #define NO_RX UINT32_MAX
 #define ALONE (HEAD + SEAL_TAG) /* most of a head without a batch */
-/* lane_write()s open at once, and how many cells' bytes each has at most. */
-#define WRITES_MAX   4u
-#define DIRECT_CELLS 4u
+/* lane_write()s open at once. */
+#define WRITES_MAX 2u
 
 struct cell_ref { /* an operation's context */
     uint8_t kind;
@@ -59,6 +59,10 @@ struct lane {
     struct cell_ref last_ref, write_ref;
     bool direct;
     uint32_t writes; /* lane_write()s that are open */
+    uint32_t write_len[WRITES_MAX], write_first;
+    uint64_t write_since; /* ticks: the last was done, or the first posted */
+    uint64_t direct_ticks;
+    uint32_t piece;
     uint32_t nrefs, receives;
     uint32_t *again, again_n; /* receives that are still to be posted */
     uint32_t inject_max;
@@ -131,6 +135,8 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->dom = dom;
     l->p = *p;
     l->inject_max = caps.inject_max;
+    l->direct_ticks = clock_ticks_hz() / (1000000000u / LANE_DIRECT_NS);
+    l->piece = LANE_DIRECT_MIN * p->cell;
     l->direct = caps.one_sided && caps.by_copy && !p->tx_seal.on; /* what is written is not sealed */
     l->write_ref.kind = REF_WRITE;
     l->receives = p->cells + NOTES;
@@ -323,6 +329,19 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
     return rc < 0 ? rc : post_receive(l, i);
 }
 
+/* The oldest open write is done: how many bytes go in the time that a piece may take? */
+static void on_written(struct lane *l)
+{
+    uint64_t now = clock_ticks(), took = now > l->write_since ? now - l->write_since : 1;
+    uint64_t least = LANE_DIRECT_MIN * l->p.cell, most = LANE_DIRECT_MAX * l->p.cell;
+    uint64_t fits = l->write_len[l->write_first] * l->direct_ticks / took;
+    fits = fits < least ? least : fits < most ? fits : most;
+    l->piece = (uint32_t)((3ull * l->piece + fits + 3) / 4) & ~63u;
+    l->write_first = (l->write_first + 1) % WRITES_MAX;
+    l->write_since = now;
+    l->writes--;
+}
+
 int lane_on_event(struct lane *l, const struct tr_event *ev)
 {
     const struct cell_ref *ref = ev->ctx;
@@ -336,8 +355,8 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
     case TR_SENT:
         if (ref->kind == REF_TX)
             l->tx_free[l->tx_free_n++] = ref->index;
-        else if (ref->kind == REF_WRITE)
-            l->writes--;
+        else if (ref->kind == REF_WRITE && l->writes > 0)
+            on_written(l);
         l->in_flight--;
         break;
     case TR_RECV:
@@ -551,7 +570,7 @@ int lane_tx_settle(struct lane *l)
 
 uint32_t lane_direct(const struct lane *l)
 {
-    return l->direct ? DIRECT_CELLS * l->p.cell : 0;
+    return l->direct ? l->piece : 0;
 }
 
 int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_remote *to,
@@ -564,7 +583,9 @@ int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_re
     int rc = l->tr->post_write(l->ep, buf, len, NULL, to, offset, &l->write_ref);
     if (rc < 0)
         return rc == -EAGAIN ? rc : close_lane(l, rc);
-    l->writes++;
+    if (l->writes == 0)
+        l->write_since = clock_ticks();
+    l->write_len[(l->write_first + l->writes++) % WRITES_MAX] = len;
     l->in_flight++;
     return 0;
 }

@@ -494,7 +494,7 @@ static int read_cq(struct tr_domain *d, struct fid_cq *cq, struct tr_event *ev, 
             break;
         for (ssize_t i = 0; i < got; i++)
             n += to_event(d, e[i].op_context, e[i].len, 0, &ev[n]);
-        if (got < 16)
+        if (got < 16) /* most likely it is empty */
             break;
     }
     return n;

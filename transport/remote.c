@@ -14,6 +14,8 @@
 
 #define EVENTS      32
 #define SPIN_MAX_NS 100000
+/* Spins in a row while a large payload is on its way. */
+#define COMING_SPINS 10u
 /* How long a closing handle waits for its last bytes to leave, and for the word that tasks nobody
  * waits for have been taken in (a full fabric takes its time). */
 #define CLOSE_NS          200000000u
@@ -21,6 +23,8 @@
 /* Results over this take a millisecond or more to send. */
 #define GIVE_BACK_MIN (4u << 20)
 #define OPEN_NS       10000000000ll
+/* A worker's results are sent after so long at the latest, while it has tasks at hand: remote_claim.c. */
+#define FLUSH_NS 50000u
 
 int remote_broken(struct remote *r, int why)
 {
@@ -224,10 +228,26 @@ static int sleep_down(struct remote *r, uint64_t deadline)
 int remote_wait(struct remote *r, uint64_t deadline)
 {
     int rc = remote_progress(r);
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
+    if (rc > 0) {
+        /* Something has come, if not yet what is waited for: a part of a large argument, say. The spin
+         * is for what comes next; counted from the beginning it ended in a sleep and a wake-up in the
+         * middle of each. */
+        if (r->spin.round > 0)
+            spin_hit(&r->spin);
+        spin_start(&r->spin);
+        return 0;
+    }
+    if (rc < 0)
+        return rc;
     if (r->link == LINK_DOWN || r->link == LINK_JOINING)
         return sleep_down(r, deadline);
+    /* What is being written to us comes for sure, and no event tells of it before a part is whole. Spins that
+     * end in sleeps would make the sender wake us for each of the wire's pieces, and what is on its way
+     * would pile up in the kernel, out of every cache. */
+    if (remote_big_coming(r))
+        r->spin.ticks = COMING_SPINS * r->spin.ticks_max;
+    else if (r->spin.ticks > r->spin.ticks_max)
+        r->spin.ticks = r->spin.ticks_max;
     if (spin_on(&r->spin))
         return 0;
     uint64_t now = clock_ns();
@@ -419,6 +439,9 @@ void remote_close(fab_t *f)
     free(r->mark);
     free(r->list);
     free(r->tell);
+    while (r->lent_n > 0)
+        free(r->lent[--r->lent_n].at);
+    free(r->lent);
     free(r->lease);
     free(r->handed_ref);
     free((char *)r->opts.key_file);
@@ -495,6 +518,7 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     guard_init(&r->guard);
     guard_enter(&r->guard);
     r->ticks_hz = clock_ticks_hz();
+    r->flush_ticks = r->ticks_hz / (1000000000u / FLUSH_NS);
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */
         r->spin.ticks = r->spin.ticks_max = r->ticks_hz / (1000000000 / SPIN_MAX_NS);

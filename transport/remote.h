@@ -110,6 +110,11 @@ struct remote {
     uint64_t *tell;                /* refs that were untold when they were put here; window of them */
     uint32_t tell_n;
     uint64_t retained;              /* bytes of large arguments */
+    struct remote_lent {            /* fab_arg_new()'s memory that the caller has */
+        void *at;
+        uint32_t len;
+    } * lent;
+    uint32_t lent_n, lent_cap;
     uint32_t *list; /* of task numbers: to be named (EXCHANGE), then to be submitted again (UP) */
     uint32_t list_n, list_at, list_arrived; /* from there on the named ones have arrived */
     bool named;       /* all of the list has been sent */
@@ -144,7 +149,7 @@ struct remote {
     struct rmark *mark; /* by the lease's number: what was said about it */
     uint32_t cancels, attended; /* CANCELs that came, and as of the last fab_attend() */
     uint64_t looked_at;         /* fab_cancelled(): ticks */
-    uint64_t flushed_at;
+    uint64_t flushed_at, flush_ticks;
     uint64_t ticks_hz;
 };
 
@@ -246,6 +251,12 @@ int remote_flush_op(fab_t *f);
 int remote_status(fab_t *f, char **text, int64_t timeout_ns);
 int remote_admin(fab_t *f, const struct admin_request *q, struct admin_reply *reply,
                  int64_t timeout_ns);
+int remote_arg_new(fab_t *f, uint32_t len, void **arg, int64_t timeout_ns);
+void remote_arg_drop(fab_t *f, void *arg);
+/* Whether arg is fab_arg_new()'s with room for len bytes. */
+bool remote_is_lent(const struct remote *r, const void *arg, uint32_t len);
+/* It is the caller's no more; the memory goes on. */
+void remote_lent_over(struct remote *r, const void *arg);
 long remote_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
 int remote_wait_one(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 long remote_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
@@ -262,6 +273,8 @@ void remote_big_open(struct remote *r);
  * the caller's (free() or remote_spare()); 0; < 0: the link is to end. */
 int remote_on_big(struct remote *r, const struct record *rec, struct record *whole, uint8_t **data)
     __attribute__((warn_unused_result));
+/* fabricd is writing one, or will soon. */
+bool remote_big_coming(const struct remote *r);
 /* Says CLEAR where it is due and there is room; how often. */
 int remote_big_clear(struct remote *r);
 /* Drops what has not come whole. Before the link's domain is closed. */

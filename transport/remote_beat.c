@@ -75,6 +75,8 @@ static void close_op(fab_t *f)
     }
 
 GUARDED(int, queue, (fab_t * f, const char *name, uint32_t *queue), f, name, queue)
+GUARDED(int, arg_new, (fab_t * f, uint32_t len, void **arg, int64_t timeout_ns), f, len, arg,
+        timeout_ns)
 GUARDED(long, submit,
         (fab_t * f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns), f, t, n,
         ids, timeout_ns)
@@ -104,9 +106,18 @@ GUARDED(int, admin,
         (fab_t * f, const struct admin_request *q, struct admin_reply *reply, int64_t timeout_ns),
         f, q, reply, timeout_ns)
 
+static void arg_drop_op(fab_t *f, void *arg)
+{
+    struct remote *r = enter(f);
+    remote_arg_drop(f, arg);
+    remote_leave(r);
+}
+
 const struct fab_ops remote_guarded = {
     .close = close_op,
     .queue = queue_op,
+    .arg_new = arg_new_op,
+    .arg_drop = arg_drop_op,
     .submit = submit_op,
     .wait = wait_one_op,
     .wait_any = wait_any_op,

@@ -74,6 +74,14 @@ static void expose(struct remote *r, struct remote_big *b)
     b->in.exposed = b->mr != NULL;
 }
 
+bool remote_big_coming(const struct remote *r)
+{
+    for (uint32_t i = 0; i < REMOTE_BIG; i++)
+        if (r->big[i].in.exposed)
+            return true;
+    return false;
+}
+
 int remote_big_clear(struct remote *r)
 {
     int n = 0;

@@ -8,7 +8,7 @@
  * While the thread sleeps for an outcome or for room, it has none at hand: remote_give_back().
  *
  * Completions gather in the lane's batch and go out when it is full, when no more leases are at
- * hand, or after FLUSH_NS of further work.
+ * hand, or after 50 us of further work (flush_ticks).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,8 +17,6 @@
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "transport/remote.h"
-
-#define FLUSH_NS    50000.0
 
 int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
 {
@@ -57,9 +55,8 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
 }
 
 /* Smoothed time per task, from the time the caller took for the leases it was given last. */
-static void measure(struct remote *r)
+static void measure(struct remote *r, uint64_t now)
 {
-    uint64_t now = clock_ticks();
     if (r->handed) {
         double per = (double)(now - r->handed_at) / r->handed;
         r->task_ticks = r->task_ticks == 0 ? per : r->task_ticks * 0.75 + per * 0.25;
@@ -80,7 +77,7 @@ void remote_drop_leases(struct remote *r)
     r->recalled = r->recall_said = false;
 }
 
-static long hand_over(struct remote *r, struct fab_lease *l, size_t max)
+static long hand_over(struct remote *r, struct fab_lease *l, size_t max, uint64_t now)
 {
     size_t n = 0;
     while (n < max && r->lease_n > 0) {
@@ -95,7 +92,7 @@ static long hand_over(struct remote *r, struct fab_lease *l, size_t max)
     }
     r->leased += (uint32_t)n;
     r->handed = (uint32_t)n;
-    r->handed_at = clock_ticks();
+    r->handed_at = now;
     remote_hand(r, l, n);
     return (long)n;
 }
@@ -112,15 +109,19 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
     if (queue >= r->info.queues)
         return err_set(-EINVAL, "queue %u: the fabric has %u", queue,
                        r->info.queues);
-    measure(r);
+    uint64_t now = clock_ticks();
+    measure(r, now);
+    /* a task out of many at hand: all else can wait a moment */
+    bool due = now - r->flushed_at > r->flush_ticks;
+    if (!due && r->lease_n > 0 && r->want > 0 && r->want_queue == queue)
+        return hand_over(r, l, max, now);
     if (remote_is_up(r)) {
         rc = remote_tell_want(r, queue, max);
         if (rc < 0 && rc != -ESTALE)
             return rc;
     }
     if (r->lease_n > 0) {
-        uint64_t now = clock_ticks();
-        if ((double)(now - r->flushed_at) * 1e9 > FLUSH_NS * (double)r->ticks_hz) {
+        if (due) {
             r->flushed_at = now;
             remote_echo(r, now);
             (void)remote_flush(r);
@@ -129,7 +130,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
                 return rc;
         }
         if (r->lease_n > 0)
-            return hand_over(r, l, max);
+            return hand_over(r, l, max, clock_ticks());
     }
     remote_echo(r, clock_ticks());
     (void)remote_flush(r);
@@ -152,7 +153,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
             return rc;
     }
     spin_hit(&r->spin);
-    return hand_over(r, l, max);
+    return hand_over(r, l, max, clock_ticks());
 }
 
 /* The end of a lease: its large argument's memory is freed whatever happens. */

@@ -245,8 +245,12 @@ static int check_task(const struct remote *r, const struct fab_task *t)
                        r->info.queues);
     if (t->priority >= FAB_PRIORITIES)
         return err_set(-EINVAL, "priority %u: use 0 to %d", t->priority, FAB_PRIORITIES - 1);
-    if (t->flags & ~(unsigned)FAB_NO_WAIT)
+    if (t->flags & ~(unsigned)(FAB_NO_WAIT | FAB_IN_PLACE))
         return err_set(-EINVAL, "unknown task flags %#x", t->flags);
+    if (t->flags & FAB_IN_PLACE && !remote_is_lent(r, t->arg, t->len))
+        return err_set(-EINVAL, "an argument in place of %u bytes in memory that is not fab_arg_new()'s, or "
+                                "has less than that",
+                       t->len);
     if (t->len > FAB_ARG_MAX)
         return err_set(-EMSGSIZE, "an argument of %u bytes is over the limit of %u", t->len,
                        FAB_ARG_MAX);
@@ -306,9 +310,10 @@ static void not_accepted(struct remote *r, uint32_t i, uint64_t ref)
 /* Copies t into its place: what it takes to submit it, now and again. */
 static int retain(struct remote *r, struct rtask *own, const struct fab_task *t)
 {
-    uint8_t *data = NULL;
+    bool in_place = t->len > 8 && t->flags & FAB_IN_PLACE;
+    uint8_t *data = in_place ? (uint8_t *)(uintptr_t)t->arg : NULL;
     struct fab_terms *terms = NULL;
-    if (t->len > 8 && !(data = malloc(REC_PAD(t->len))))
+    if (t->len > 8 && !in_place && !(data = malloc(REC_PAD(t->len))))
         goto no_memory;
     if (t->terms && !(terms = malloc(sizeof *terms)))
         goto no_memory;
@@ -328,14 +333,27 @@ static int retain(struct remote *r, struct rtask *own, const struct fab_task *t)
                           .terms = terms};
     if (terms)
         *terms = *t->terms;
-    if (t->len)
+    if (t->len && !in_place)
         memcpy(data ? (void *)data : &own->small, t->arg, t->len);
     r->retained += t->len > REC_PLACED_MIN ? t->len : 0;
     r->unwaited += own->unwaited;
     return 0;
 no_memory:
-    free(data);
+    if (!in_place)
+        free(data);
     return err_set(-ENOMEM, "no memory to keep an argument of %u bytes", t->len);
+}
+
+/* The task is not accepted: its argument in place stays the caller's, unless it has gone with the link. */
+static void keep_lent(struct remote *r, uint64_t ref, const void *arg)
+{
+    struct rtask *t = remote_task(r, ref);
+    if (!t || t->arrived)
+        remote_lent_over(r, arg); /* lost: freed */
+    else if (t->data == arg) {
+        r->retained -= t->len > REC_PLACED_MIN ? t->len : 0;
+        t->data = NULL;
+    }
 }
 
 /* Whether a task of len bytes can be submitted now. */
@@ -367,8 +385,15 @@ static int submit_one(struct remote *r, const struct fab_task *t, fab_id *id)
     while (rc >= 0 && r->big_out.first && r->links == links)
         rc = remote_wait(r, UINT64_MAX);
     if (rc < 0) {
+        if (t->flags & FAB_IN_PLACE)
+            keep_lent(r, ref, t->arg);
         not_accepted(r, i, ref);
         return rc;
+    }
+    if (t->flags & FAB_IN_PLACE) {
+        remote_lent_over(r, t->arg);
+        if (t->len <= 8) /* its place has the bytes */
+            free((void *)(uintptr_t)t->arg);
     }
     if (id)
         *id = ref;

@@ -17,6 +17,8 @@
 
 /* Batches read in one go, so that one busy peer does not hold up the others. */
 #define RX_BATCHES 8
+/* Records that are looked at before their turn. */
+#define LOOK_AHEAD 12
 
 /* ---- putting records into the lane ---- */
 
@@ -48,7 +50,7 @@ int link_put_any(struct link *k, struct record *r, const void *data)
         r->payload = data;
         return link_put(k, r);
     }
-    k->big_out.direct = lane_direct(k->lane) / 4;
+    k->big_out.direct = lane_direct(k->lane) > 0 ? small_max(k) : 0;
     int rc = big_send(&k->big_out, r, data, NULL);
     return rc < 0 ? rc : 1;
 }
@@ -149,26 +151,55 @@ static int on_record(struct link *k, const struct record *r)
     }
 }
 
-static long read_batches(struct link *k)
-{
-    uint32_t len, records;
+/* A batch whose first records are being read. Results far ahead of the reader have their slots fetched: each
+ * was last written by another core, and a trip there takes longer than all else that a result costs. */
+struct reader {
     const uint8_t *batch;
+    uint32_t len, at, ahead;
+};
+
+static void look_ahead(const struct link *k, struct reader *b)
+{
+    struct record r;
+    if (rec_next(b->batch, b->len, &b->ahead, &r) != 1)
+        b->ahead = b->len; /* the end; or what makes no sense, which the reader will find */
+    else if (r.type == REC_DONE)
+        worker_prefetch(k, r.ref);
+}
+
+static long read_batch(struct link *k, struct reader *b)
+{
+    struct record r;
     long n = 0;
     int rc;
-    for (int i = 0; i < RX_BATCHES && k->pending_bytes < LINK_PENDING_BYTES_MAX; i++) {
-        struct record r;
-        uint32_t at = 0;
-        batch = lane_rx_next(k->lane, &len, &records);
-        if (!batch)
-            break;
-        while ((rc = rec_next(batch, len, &at, &r)) == 1) {
-            rc = on_record(k, &r);
-            if (rc < 0)
-                return rc;
-            n++;
-        }
+    for (int i = 0; i < LOOK_AHEAD && b->ahead < b->len; i++)
+        look_ahead(k, b);
+    while ((rc = rec_next(b->batch, b->len, &b->at, &r)) == 1) {
+        if (b->ahead < b->len)
+            look_ahead(k, b);
+        rc = on_record(k, &r);
         if (rc < 0)
             return rc;
+        n++;
+    }
+    return rc < 0 ? rc : n;
+}
+
+static long read_batches(struct link *k)
+{
+    uint32_t records;
+    long n = 0;
+    for (int i = 0; i < RX_BATCHES && k->pending_bytes < LINK_PENDING_BYTES_MAX; i++) {
+        struct reader b = {0};
+        b.batch = lane_rx_next(k->lane, &b.len, &records);
+        if (!b.batch)
+            break;
+        if (!k->claimed) /* it is no worker, or has nothing yet */
+            b.ahead = b.len;
+        long got = read_batch(k, &b);
+        if (got < 0)
+            return got;
+        n += got;
         lane_rx_release(k->lane);
     }
     if (k->pending_bytes >= LINK_PENDING_BYTES_MAX && k->big_in.data) {

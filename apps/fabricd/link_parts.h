@@ -62,6 +62,8 @@ long resume_send(struct link *k) __attribute__((warn_unused_result));
 int worker_on_want(struct link *k, const struct record *r) __attribute__((warn_unused_result));
 int worker_on_done(struct link *k, const struct record *r, const void *data)
     __attribute__((warn_unused_result));
+/* The end of the lease ref will be read soon. */
+void worker_prefetch(const struct link *k, uint64_t ref);
 /* Claims and sends as much as is wanted; returns how many. */
 long worker_send(struct link *k) __attribute__((warn_unused_result));
 /* More may be claimed: it is wanted, no recall and no lone lease is out, and not too many large ones are on their way.

@@ -31,6 +31,13 @@ static struct link_lease *lease_of(struct link *k, uint64_t ref)
     return &k->lease[i];
 }
 
+void worker_prefetch(const struct link *k, uint64_t ref)
+{
+    uint32_t i = (uint32_t)ref;
+    if (i < k->lease_window && k->lease[i].ref[0] < k->seg->slots)
+        cpu_prefetch_write(&k->seg->slot[k->lease[i].ref[0]]);
+}
+
 static int make_leases(struct link *k)
 {
     k->lease = pages_new(k->lease_window * sizeof *k->lease);

@@ -9,6 +9,8 @@
 #include <zmq.h>
 #include "bench/peers/peer.h"
 
+#define PEER_WINDOW 4096 /* within what its sockets are told to keep before they block */
+
 struct zmq {
     void *ctx, *out, *in;
 };
@@ -17,11 +19,13 @@ static void *socket_at(struct zmq *z, int type, const char *address, const char 
                        size_t cap, bool bind)
 {
     char where[200];
-    int linger = 0;
+    int linger = 0, high = 2 * PEER_WINDOW;
     void *s = zmq_socket(z->ctx, type);
     if (!s)
         peer_die("zmq_socket: %s", zmq_strerror(zmq_errno()));
     zmq_setsockopt(s, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(s, ZMQ_SNDHWM, &high, sizeof high);
+    zmq_setsockopt(s, ZMQ_RCVHWM, &high, sizeof high);
     if (!bind) {
         if (zmq_connect(s, at) < 0)
             peer_die("%s: %s", at, zmq_strerror(zmq_errno()));
@@ -101,8 +105,8 @@ static void z_put(void *p, const uint64_t *answer, unsigned n)
 
 static const struct peer_ops *choose(const char *mode)
 {
-    /* the library keeps 1,000 messages a side before it blocks: a window within that */
-    static const struct peer_step steps[] = {{1, 64}, {16, 64}, {64, 256}, {256, 1024}, {0, 0}};
+    static const struct peer_step steps[] = {{1, 64},     {16, 64},           {64, 256},
+                                             {256, 1024}, {256, PEER_WINDOW}, {0, 0}};
     static const struct peer_step all[] = {{64, 1}, {0, 0}};
     static const struct peer_ops both = {.open = z_open,
                                          .close = z_close,

@@ -112,6 +112,41 @@ Test(conform, payloads_of_every_size_come_back_whole, .timeout = 60)
     fabric_end();
 }
 
+Test(conform, arguments_made_in_place_come_back_whole, .timeout = 60)
+{
+    static const uint32_t sizes[] = {0, 8, 9, 64, 65, 4096, 4097, 100000, 1u << 20, 3000001};
+    fabric_begin("");
+    pid_t w = worker(false, 4);
+    fab_t *f = open_as(FAB_PRODUCER, address);
+    for (size_t i = 0; i < 3 * sizeof sizes / sizeof *sizes; i++) {
+        uint32_t len = sizes[i / 3];
+        struct fab_outcome o;
+        fab_id id;
+        void *arg, *spare;
+        cr_assert_eq(fab_arg_new(f, len, &arg, SECOND), 0, "%u bytes: %s", len, fab_errmsg());
+        cr_assert_eq(fab_arg_new(f, len, &spare, SECOND), 0, "%u bytes: %s", len, fab_errmsg());
+        for (uint32_t k = 0; k < len; k++)
+            ((uint8_t *)arg)[k] = (uint8_t)((k + i) * 2654435761u >> 24);
+        struct fab_task t = task("echo", arg, len);
+        t.flags = FAB_IN_PLACE;
+        cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), 1, "%u bytes: %s", len, fab_errmsg());
+        cr_assert_eq(fab_submit(f, &t, 1, &id, SECOND), -EINVAL, "it is the caller's no more");
+        cr_assert_eq(fab_wait(f, id, &o, 10 * SECOND), 0, "%u bytes: %s", len, fab_errmsg());
+        cr_assert_eq(o.status, FAB_COMPLETED, "%u bytes", len);
+        cr_assert_eq(o.len, len);
+        for (uint32_t k = 0; k < len; k++)
+            cr_assert_eq(((const uint8_t *)fab_data(&o))[k], (uint8_t)((k + i) * 2654435761u >> 24),
+                         "byte %u of %u", k, len);
+        fab_arg_drop(f, spare);
+    }
+    void *left; /* the handle's end frees it */
+    cr_assert_eq(fab_arg_new(f, 100000, &left, SECOND), 0, "%s", fab_errmsg());
+    fab_close(f);
+    await_empty();
+    worker_stop(w);
+    fabric_end();
+}
+
 Test(conform, what_can_not_be_run_fails_alone, .timeout = 30)
 {
     fabric_begin("");

@@ -152,6 +152,24 @@ static struct fab_terms terms_for(const struct stage *st, uint32_t n)
                               .expire_ns = HAS_EXPIRY(n) ? 3000000 : 0};
 }
 
+/* Some arguments lie where they are to be before they are submitted. */
+static void place_some(struct producer *p, struct fab_task *t)
+{
+    void *own;
+    if (roll(&p->dice) % 4 || fab_arg_new(p->f, t->len, &own, 0) < 0)
+        return;
+    memcpy(own, t->arg, t->len);
+    t->arg = own;
+    t->flags |= FAB_IN_PLACE;
+}
+
+static void drop_rest(struct producer *p, const struct fab_task *t, uint32_t from, uint32_t n)
+{
+    for (uint32_t i = from; i < n; i++)
+        if (t[i].flags & FAB_IN_PLACE)
+            fab_arg_drop(p->f, (void *)(uintptr_t)t[i].arg);
+}
+
 static bool submit_some(struct producer *p)
 {
     static uint8_t arg[8][LARGE_MAX];
@@ -173,8 +191,10 @@ static bool submit_some(struct producer *p)
                                  .tag = n,
                                  .terms = HAS_TERMS(n) || HAS_KEY(n) ? &terms[i] : NULL,
                                  .flags = roll(&p->dice) % 16 == 0 ? FAB_NO_WAIT : 0};
+        place_some(p, &t[i]);
     }
     long k = fab_submit(p->f, t, want, id, 20 * SECOND);
+    drop_rest(p, t, k < 0 ? 0 : (uint32_t)k, want);
     if (k < 0) {
         stage_trouble(p->st, "submit: %s", fab_errmsg());
         return false;

@@ -182,8 +182,17 @@ static bool submit_some(struct producer *p)
                                  .tag = n,
                                  .terms = R_TERMS(n) || R_KEY(n) ? &terms[k] : NULL,
                                  .flags = R_NO_WAIT(n) ? FAB_NO_WAIT : 0};
+        void *own;
+        if (roll(&p->dice) % 4 == 0 && fab_arg_new(p->f, len, &own, 0) == 0) {
+            memcpy(own, arg[k], len);
+            t[k].arg = own;
+            t[k].flags |= FAB_IN_PLACE;
+        }
     }
     long k = fab_submit(p->f, t, want, id, 30 * SECOND);
+    for (uint32_t i = k < 0 ? 0 : (uint32_t)k; i < want; i++)
+        if (t[i].flags & FAB_IN_PLACE)
+            fab_arg_drop(p->f, (void *)(uintptr_t)t[i].arg);
     if (k < 0) {
         remote_trouble(st, "actor %u: submit: %s", p->i, fab_errmsg());
         return false;

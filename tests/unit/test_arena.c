@@ -337,6 +337,25 @@ struct user {
     _Atomic uint32_t *errors;
 };
 
+Test(arena, memory_that_was_used_is_used_again)
+{
+    /* what walks through all of it is never in a cache */
+    struct segment s;
+    struct arena_cache c = {0};
+    uint32_t most = 0, unit[2];
+    arena(&s, 256);
+    unit[0] = must(&s, &c, 4 * ARENA_CHUNK);
+    for (int i = 1; i < 200; i++) { /* two at a time */
+        unit[i & 1] = must(&s, &c, 4 * ARENA_CHUNK);
+        most = unit[i & 1] > most ? unit[i & 1] : most;
+        arena_free(&s, &c, ME, unit[~i & 1], 0, 0);
+    }
+    cr_assert_leq(most, 32 * ARENA_CHUNK_BLOCKS, "it got as far as unit %u", most);
+    arena_free(&s, &c, ME, unit[1], 0, 0);
+    all_free(&s);
+    segment_unmap(&s);
+}
+
 static void *user_thread(void *arg)
 {
     struct user *u = arg;

@@ -66,6 +66,59 @@ Test(local, a_full_arena_is_a_full_fabric)
     pair_end(&t);
 }
 
+Test(local, an_argument_made_in_place_is_its_task_s_once_it_is_accepted)
+{
+    struct pair t;
+    void *arg, *small;
+    fab_id id[4];
+    struct fab_lease l;
+    pair_make(&t, MIB);
+    cr_assert_eq(fab_arg_new(t.p, 300000, &arg, 0), 0, "%s", fab_errmsg());
+    unit_fill(arg, 300000, 1);
+    struct fab_task task = task_of(arg, 300000);
+    task.flags = FAB_IN_PLACE;
+    id[0] = submit(t.p, &task);
+    cr_assert_eq(fab_submit(t.p, &task, 1, &id[1], 0), -EINVAL, "it is the caller's no more");
+    fab_arg_drop(t.p, arg); /* nor can it be taken away */
+    cr_assert_eq(fab_claim(t.w, 0, &l, 1, 0), 1);
+    cr_assert_eq(fab_arg(&l), arg, "copied");
+    cr_assert(unit_filled(fab_arg(&l), l.len, 1));
+    cr_assert_eq(fab_complete(t.w, &l, NULL, 0), 0);
+    cr_assert_eq(outcome(t.p, id[0]).status, FAB_COMPLETED);
+    /* memory that is not ours, or too short, or begins elsewhere */
+    cr_assert_eq(fab_arg_new(t.w, 1000, &arg, 0), 0);
+    task.arg = arg;
+    task.len = 1000;
+    cr_assert_eq(fab_submit(t.p, &task, 1, &id[0], 0), -EINVAL);
+    fab_arg_drop(t.w, arg);
+    cr_assert_eq(fab_arg_new(t.p, 1000, &arg, 0), 0);
+    task.len = 1025;
+    cr_assert_eq(fab_submit(t.p, &task, 1, &id[0], 0), -EINVAL);
+    task.arg = (uint8_t *)arg + 8;
+    task.len = 8;
+    cr_assert_eq(fab_submit(t.p, &task, 1, &id[0], 0), -EINVAL);
+    /* among others, less than there is room for, as small as a slot's */
+    cr_assert_eq(fab_arg_new(t.p, 0, &small, 0), 0);
+    memset(small, 7, 40);
+    struct fab_task many[4] = {task_of("12345678", 8), task_of(arg, 900), task_of(small, 40),
+                               task_of("87654321", 8)};
+    many[1].flags = many[2].flags = FAB_IN_PLACE;
+    for (size_t done = 0; done < 4;) {
+        long n = fab_submit(t.p, many + done, 4 - done, id + done, 0);
+        cr_assert_gt(n, 0, "%s", fab_errmsg());
+        done += (size_t)n;
+    }
+    for (int i = 0; i < 4; i++) {
+        cr_assert_eq(fab_claim(t.w, 0, &l, 1, 0), 1);
+        cr_assert_eq(l.len, many[i].len);
+        cr_assert(i != 2 || ((const uint8_t *)fab_arg(&l))[39] == 7);
+        cr_assert_eq(fab_complete(t.w, &l, NULL, 0), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        cr_assert_eq(outcome(t.p, id[i]).status, FAB_COMPLETED);
+    pair_end(&t);
+}
+
 struct later {
     struct pair *t;
     uint32_t n;

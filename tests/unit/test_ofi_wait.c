@@ -174,5 +174,18 @@ Test(ofi_wait, who_has_closed_its_last_endpoint_can_sleep)
         for (int i = 0; i < EPS; i++)
             tr_ofi.ep_free(server.ep[i]);
         quiet(&server);
+    }}
+
+/* What is still in a completion queue of no endpoints is nobody's, and must not keep anybody awake. */
+Test(ofi_wait, when_the_last_endpoint_has_ended_it_can_be_slept_on)
+{
+    connect_all();
+    quiet(&server);
+    for (int i = 0; i < EPS; i++) {
+        for (int n = 0; n < 4; n++)
+            send_to(&client[i], 0);
+        tr_ofi.ep_shutdown(server.ep[i]); /* its receives come back, and nobody looks */
+        tr_ofi.ep_free(server.ep[i]);
     }
+    quiet(&server);
 }

@@ -180,6 +180,45 @@ Test(quota, large_arguments_keep_to_the_share_of_the_arena)
     cr_assert_eq(fab_submit(hog, &whole, 1, id, 0), 1, "%s", fab_errmsg());
 }
 
+Test(quota, arguments_in_place_keep_to_the_share_of_the_arena)
+{
+    void *arg[16], *one;
+    fab_id id;
+    int n = 0;
+    make(SHARE);
+    while (fab_arg_new(hog, ARENA_CHUNK, &arg[n], 0) == 0)
+        n++;
+    cr_assert_eq(n, 12);
+    cr_assert_null(arg[n]);
+    cr_assert(strstr(fab_errmsg(), "share of segment.arena"), "%s", fab_errmsg());
+    cr_assert_eq(fab_arg_new(hog, ARENA_CHUNK, &one, FAB_FOREVER), -EDEADLK);
+    cr_assert_eq(fab_arg_new(hog, ARENA_CHUNK, &one, 5 * MS), -ETIMEDOUT);
+    cr_assert_eq(fab_arg_new(hog, 17 * ARENA_CHUNK, &one, 0), -EMSGSIZE);
+    cr_assert_eq(fab_arg_new(other, 4 * ARENA_CHUNK, &one, 0), 0, "%s", fab_errmsg());
+    cr_assert_eq(fab_arg_new(other, ARENA_CHUNK, &arg[n], 0), -EAGAIN);
+    cr_assert(strstr(fab_errmsg(), "(segment.arena) is full"), "%s", fab_errmsg());
+    fab_arg_drop(other, one);
+    fab_arg_drop(hog, arg[0]);
+    cr_assert_eq(fab_arg_new(hog, ARENA_CHUNK, &arg[0], 0), 0, "%s", fab_errmsg());
+    /* submitted they count once */
+    for (int i = 0; i < n; i++) {
+        struct fab_task t = {.kernel = 1, .arg = arg[i], .len = ARENA_CHUNK, .flags = FAB_IN_PLACE};
+        cr_assert_eq(fab_submit(hog, &t, 1, &id, 0), 1, "%s", fab_errmsg());
+        cr_assert_eq(fab_arg_new(hog, ARENA_CHUNK, &one, 0), -EAGAIN);
+    }
+    for (int i = 0; i < n; i++) {
+        struct fab_lease l;
+        struct fab_outcome o;
+        cr_assert_eq(fab_claim(w, 0, &l, 1, 0), 1);
+        cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
+        cr_assert_eq(fab_wait_any(hog, &o, 1, 0), 1);
+    }
+    cr_assert_eq(fab_wait_any(hog, &(struct fab_outcome){0}, 1, 0), -ENOENT);
+    cr_assert_eq(fab_arg_new(hog, ARENA_CHUNK, &one, 0), 0, "%s", fab_errmsg());
+    fab_arg_drop(hog, one);
+    cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes);
+}
+
 /* ---- waiting for room ---- */
 
 static uint64_t given_back;
