@@ -348,11 +348,13 @@ static bool stay_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
     if (l->streak == 0 || l->streak >= HOT_STREAK)
         return false;
+    patience_wait(l->hot_patience);
     for (uint32_t i = 0; i < HOT_ROUNDS; i++) {
         /* The time before the look stands for the time of the claim, so that reading the clock is
          * no part of what the producer waits for. */
         l->claimed_at = clock_ticks();
         if (claim_hot(l, queue, lease)) {
+            patience_learn(&l->hot_patience, i + 1);
             l->streak++;
             return true;
         }

@@ -67,6 +67,7 @@ struct local {
     uint32_t hot;      /* slot completed last: its producer is likely to use it next (claim.c) */
     uint64_t hot_word, hot_meta;      /* its lease's word and its meta, from which the next one's follow */
     uint32_t claims;                  /* looks at the rings, for the guard against starvation */
+    uint32_t hot_patience, wait_patience; /* wake.h */
     uint32_t streak;                  /* claims in a row that found their task there */
     bool woken;                       /* the last claim slept */
     bool alone;                       /* it ended at a task that goes alone (META_SUSPECT) */

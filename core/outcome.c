@@ -465,7 +465,10 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
         return err_set(-ENOENT, "no such task is outstanding");
     spin_start(&l->spin);
-    while (!(w = outcome_of(l, slot))) {
+    uint32_t looks = 1;
+    if (timeout_ns != 0)
+        patience_wait(l->wait_patience);
+    for (; !(w = outcome_of(l, slot)); looks++) {
         if (timeout_ns == 0)
             return deadline_error(0, "the task is not done");
         if (spin_on(&l->spin))
@@ -490,8 +493,10 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
         spin_miss(&l->spin);
         spin_start(&l->spin);
     }
-    if (deadline == 0)
+    if (deadline == 0) {
         spin_hit(&l->spin);
+        patience_learn(&l->wait_patience, looks);
+    }
     unpark(l);
     l->taken_at = clock_ticks();
     if (slot_state(w) == SLOT_DONE && is_plain_handle(l) &&

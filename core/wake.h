@@ -97,6 +97,24 @@ static inline bool spin_on(struct spin *sp)
         sp->until = clock_ticks() + sp->ticks;
     return (++sp->round & 15) || clock_ticks() < sp->until;
 }
+/* How long to wait before the first look at a line that somebody else is about to write. A look that
+ * comes too early takes the line away from him, and costs both a trip between their cores. In rounds of
+ * cpu_relax(); learnt from how many looks it took: one may have come late, a third was too early by
+ * one, and many say nothing about it. */
+#define PATIENCE_MAX 24u
+static inline void patience_wait(uint32_t patience)
+{
+    while (patience-- > 0)
+        cpu_relax();
+}
+static inline void patience_learn(uint32_t *patience, uint32_t looks)
+{
+    if (looks == 1 && *patience > 0)
+        --*patience;
+    else if (looks > 2 && looks <= 32 && *patience < PATIENCE_MAX)
+        ++*patience;
+}
+
 void spin_hit(struct spin *sp);  /* the wait ended while spinning */
 void spin_miss(struct spin *sp); /* the wait ended in sleep */
 
