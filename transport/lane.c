@@ -80,6 +80,7 @@ struct lane {
     struct ready *ready; /* ring of cells entries */
     uint32_t ready_head, ready_n;
     uint32_t owed; /* credits to give back */
+    uint32_t sent, arrived; /* messages, bare credits among them */
     struct lane_stats st;
 };
 
@@ -311,6 +312,7 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
     CRASH_POINT("lane.received");
     if (rc < 0)
         return rc;
+    l->arrived++;
     if (h.len == 0) /* credits alone */
         return post_receive(l, i);
     if (send || len > HEAD) {
@@ -432,6 +434,7 @@ static void head_sent(struct lane *l, uint32_t credits, bool injected)
 {
     l->owed -= credits;
     l->injected = injected;
+    l->sent++;
     seal_sent(&l->p.tx_seal);
 }
 
@@ -572,6 +575,12 @@ int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_re
 uint32_t lane_writes(const struct lane *l)
 {
     return l->writes;
+}
+
+void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived)
+{
+    *sent = l->sent;
+    *arrived = l->arrived;
 }
 
 void lane_stats(const struct lane *l, struct lane_stats *out)

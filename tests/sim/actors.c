@@ -312,7 +312,7 @@ bool actor_kill(uint32_t i)
     if (a->killed || a->done)
         return false;
     for (struct line *l = world.lines; l; l = l->next) {
-        if (l->client != a || !l->client_dom)
+        if (l->client != a || !l->client_dom) /* it may have two: one that is dead, and the next */
             continue;
         sim_trace("kill %s, link %u", a->name, l->number);
         net_kill(l->client_dom);
@@ -321,9 +321,8 @@ bool actor_kill(uint32_t i)
         sim_wake(world.host, l->client_end_due);
         a->killed = true;
         sim_wake(a, sim_now());
-        return true;
     }
-    return false;
+    return a->killed;
 }
 
 void actor_stop(uint32_t i, uint64_t ns)

@@ -40,6 +40,8 @@ struct peer {
     struct lane *lane;
     struct tr_ep *ep;
     struct pulse pulse;
+    uint32_t roles;
+    uint8_t instance[CTL_INSTANCE];
 };
 
 static struct {
@@ -79,8 +81,9 @@ static void peer_close(struct peer *p, bool bye)
     }
     if (p->lane)
         lane_free(p->lane);
-    world.crashes += !bye;
-    link_close(p->link, &world.out, world.me, !bye, keep_until(p->link->participant, bye));
+    world.crashes += !bye && p->link;
+    if (p->link)
+        link_close(p->link, &world.out, world.me, !bye, keep_until(p->link->participant, bye));
     free(p);
 }
 
@@ -111,6 +114,7 @@ static int find_session(const struct session_self *self, const char *client, str
         if (!same || !self->resume || !before)
             return err_set(-EBUSY, "in use");
         sim_trace("a handle comes back before its link has ended");
+        world.came_back++;
         peer_close(before, false);
         id = kept_find(&world.seg, who);
     }
@@ -121,6 +125,34 @@ static int find_session(const struct session_self *self, const char *client, str
     lp->session = self->resume ? LINK_RESUMED : LINK_TAKEN_UP;
     lp->kept = (uint32_t)id;
     return 0;
+}
+
+/* As worker_before() and take_link() in peer.c. */
+static bool take_link(struct peer *p, const struct session_self *self, const struct link_params *lp)
+{
+    if (!self->resume || lp->roles != FAB_WORKER)
+        return false;
+    for (struct peer *q = world.peers; q; q = q->next) {
+        if (!q->link || q->roles != FAB_WORKER ||
+            memcmp(q->instance, self->instance, sizeof q->instance) != 0)
+            continue;
+        sim_trace("link %u goes over to another connection", q->line->number);
+        p->link = q->link;
+        q->link = NULL;
+        link_move(p->link, lp);
+        peer_close(q, false);
+        world.moved++;
+        return true;
+    }
+    return false;
+}
+
+bool host_counts(const struct line *line, struct ctl_pong *out)
+{
+    if (!line->peer || !line->peer->lane)
+        return false;
+    lane_counts(line->peer->lane, &out->sent, &out->arrived);
+    return true;
 }
 
 /* Time is over, or with `all` everything is. */
@@ -233,8 +265,13 @@ int host_join(uint32_t roles, const struct session_self *self, const char *clien
                              .lease_window = world.lease_window,
                              .submit_window = world.submit_window,
                              .pid = (uint32_t)getpid()};
-    int rc = find_session(self, client, &lp, &who);
-    if (rc == 0)
+    p->roles = roles;
+    memcpy(p->instance, self->instance, sizeof p->instance);
+    bool taken = take_link(p, self, &lp);
+    int rc = taken ? 0 : find_session(self, client, &lp, &who);
+    if (taken)
+        lp.session = LINK_RESUMED;
+    else if (rc == 0)
         rc = link_open(&p->link, &lp);
     if (rc < 0) {
         free(p);
