@@ -71,6 +71,7 @@ static int take_record(struct remote *r, const struct record *rec)
         return 0;
     case REC_ECHO:
         r->wire.echoing = false;
+        r->wire.echoed = true;
         remote_on_echo(r, rec);
         return 0;
     default:

@@ -104,7 +104,7 @@ struct remote_wire {
     uint64_t probed_at;    /* since then */
     uint64_t probe_at;     /* no other before */
     uint64_t answered_at;  /* the probe was answered; 0: not yet */
-    bool echoing;          /* an ECHO is out */
+    bool echoing, echoed;  /* an ECHO is out; one has come back since it was asked */
     bool full;             /* fabricd is well, and has nothing to say or does not read */
     uint64_t glanced;      /* ticks */
     uint32_t spent;        /* links given up for dead, one less each CALM_NS */

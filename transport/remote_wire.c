@@ -46,6 +46,7 @@
 #define WARM_NS     (5000000000ull / SCALE)
 #define WARM_EVERY  (100000000u / SCALE)
 #define COLD_PART   50u
+#define COLD_NS     (50000000000ull / SCALE)
 #define COLD_EVERY  (10000000000ull / SCALE)
 
 static uint64_t rtt_ns(const struct remote *r)
@@ -63,9 +64,11 @@ void remote_wire_begin(struct remote *r)
 {
     struct remote_wire *w = &r->wire;
     uint64_t now = clock_ns();
-    w->worked = false;
+    w->worked = w->echoed = false;
     w->arrived = 0;
-    w->worked_at = w->heard_at = now;
+    w->heard_at = now;
+    if (r->links == 1) /* it has had no work yet */
+        w->worked_at = now > COLD_NS ? now - COLD_NS : 0;
     w->asked_at = r->link == LINK_EXCHANGE ? now : 0;
     w->pinged_at = w->answered_at = w->probe_at = 0;
     w->echoing = false;
@@ -99,6 +102,18 @@ static uint64_t pace(const struct remote_wire *w, uint64_t now)
     return idle / COLD_PART < COLD_EVERY ? idle / COLD_PART : COLD_EVERY;
 }
 
+/* Puts one into the lane. Without room, or with one that waits there already, something else is to
+ * come back. */
+static void echo(struct remote *r)
+{
+    struct record rec = {.type = REC_ECHO, .ref = clock_ticks()};
+    if (r->wire.echoing || r->link != LINK_UP || !remote_try_put(r, &rec))
+        return;
+    r->echo_at = rec.ref;
+    r->wire.echoing = true;
+    (void)remote_flush(r);
+}
+
 static void ask(struct remote *r, uint64_t now, uint64_t *until)
 {
     struct remote_wire *w = &r->wire;
@@ -107,26 +122,57 @@ static void ask(struct remote *r, uint64_t now, uint64_t *until)
         until_then(until, due);
         return;
     }
-    struct record rec = {.type = REC_ECHO, .ref = clock_ticks()};
-    /* without room, or with one that waits there already, something else is to come back */
-    if (!w->echoing && r->link == LINK_UP && remote_try_put(r, &rec)) {
-        r->echo_at = rec.ref;
-        w->echoing = true;
-        (void)remote_flush(r);
-    }
+    echo(r);
+    w->echoed = false;
     w->asked_at = now;
     until_then(until, now + w->doubt_ns + 4 * rtt_ns(r));
 }
 
 /* ---- doubt ---- */
 
-/* Something has come. */
+static void ping(struct remote *r, uint64_t now)
+{
+    r->wire.pinged_at = now;
+    int rc = session_ping(r->session);
+    if (rc < 0)
+        remote_hang_up(r, rc);
+}
+
+/* Something has come. That is enough, unless there is doubt: the connection may live in one
+ * direction only, until the kernel repeats what it has to say in the other. */
 static void heard(struct remote *r, uint64_t now)
 {
     struct remote_wire *w = &r->wire;
     if (w->worked)
         w->worked_at = now;
     w->worked = w->full = false;
+    w->heard_at = now;
+    if (!w->pinged_at) {
+        w->asked_at = 0;
+        return;
+    }
+    w->echoing = false; /* fabricd drops one when it has no room */
+    echo(r);
+    if (w->answered_at)
+        w->answered_at = now;
+}
+
+/* The answer to a PING says that nothing is missing on either side. */
+static bool is_calm(struct remote *r)
+{
+    struct ctl_pong p;
+    uint32_t sent, arrived;
+    if (!session_pong(r->session, &p))
+        return false;
+    lane_counts(r->lane, &sent, &arrived);
+    r->wire.full = p.sent == arrived && p.arrived == sent;
+    return r->wire.full;
+}
+
+/* There is no doubt any more. */
+static void relieved(struct remote *r, uint64_t now)
+{
+    struct remote_wire *w = &r->wire;
     w->heard_at = now;
     w->asked_at = w->pinged_at = 0;
     if (w->probe) {
@@ -139,31 +185,6 @@ static void heard(struct remote *r, uint64_t now)
         w->doubt_ns = w->doubt_ns / 2 > DOUBT_NS ? w->doubt_ns / 2 : DOUBT_NS;
         w->alarm_at = now;
     }
-}
-
-/* The answer to a PING says that nothing is missing on either side. */
-static bool is_calm(struct remote *r)
-{
-    struct ctl_pong p;
-    uint32_t sent, arrived;
-    if (!session_pong(r->session, &p))
-        return false;
-    lane_counts(r->lane, &sent, &arrived);
-    return p.sent == arrived && p.arrived == sent;
-}
-
-static void calm(struct remote *r, uint64_t now)
-{
-    heard(r, now);
-    r->wire.full = true;
-}
-
-static void ping(struct remote *r, uint64_t now)
-{
-    r->wire.pinged_at = now;
-    int rc = session_ping(r->session);
-    if (rc < 0)
-        remote_hang_up(r, rc);
 }
 
 /* ---- probe ---- */
@@ -259,8 +280,8 @@ int remote_wire_look(struct remote *r, uint64_t now, uint64_t *until)
     if (arrived != w->arrived) /* credits alone, too */
         heard(r, now);
     w->arrived = arrived;
-    if (w->asked_at && is_calm(r))
-        calm(r, now);
+    if (w->pinged_at && (w->echoed || is_calm(r)))
+        relieved(r, now);
     if (!w->asked_at) {
         ask(r, now, until);
         return 0;
@@ -272,11 +293,13 @@ int remote_wire_look(struct remote *r, uint64_t now, uint64_t *until)
         if (now >= w->asked_at + patience)
             ping(r, now);
         until_then(until, (w->pinged_at ? now : w->asked_at) + patience);
-    } else if (now >= w->pinged_at + patience) {
-        begin_probe(r, now, until);
-    } else {
-        until_then(until, w->pinged_at + patience);
+        return 0;
     }
+    uint64_t last = w->heard_at > w->pinged_at ? w->heard_at : w->pinged_at;
+    if (now >= last + patience)
+        begin_probe(r, now, until);
+    else
+        until_then(until, last + patience);
     return 0;
 }
 

@@ -6,7 +6,7 @@
  * the wire does not answer: the kernel repeats a SYN only after a second, two, four, so that a wire
  * that is there again would not be noticed for as long. A fresh SYN finds it at once.
  *
- *   the first 10 s   every 40 ms, and twice the round trip; by a quarter more or less
+ *   the first 10 s   every 30 ms, and twice the round trip; by a quarter more or less
  *   two minutes      every 250 ms
  *   later            every second
  *
@@ -29,7 +29,7 @@
 #include "core/error.h"
 #include "transport/session_parts.h"
 
-#define REDIAL_NS    40000000u
+#define REDIAL_NS    30000000u
 #define QUICK_NS     10000000000u
 #define SLOW_NS      120000000000u
 #define UNHEARD_NS   150000000ull
