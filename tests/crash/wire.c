@@ -94,16 +94,14 @@ static void pause_for(uint64_t ns)
 
 /* ---- processes ---- */
 
-static pid_t start(enum wire_host h, const char *program, char *const argv[])
+static pid_t start(enum wire_host h, const char *program, char *const argv[], int err)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/apps/%s", t.build, program);
     pid_t pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        int null = open("/dev/null", O_WRONLY);
-        if (!getenv("WIRE_TALK"))
-            dup2(null, 2);
+        dup2(err, 2);
         if (wire_enter(h) == 0)
             execv(path, argv);
         _exit(127);
@@ -115,20 +113,40 @@ static pid_t start_worker(void)
 {
     char *argv[] = {"fabworker", "--cores",    "0",      "--server",
                     t.fx.remote, "--key-file", t.fx.key, NULL};
-    return start(WIRE_HOST_B, "fabworker", argv);
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    pid_t pid = start(WIRE_HOST_B, "fabworker", argv, null);
+    close(null);
+    return pid;
+}
+
+/* Until it says that it is ready; its later writes fail, and that is all. */
+static int await_ready(int fd)
+{
+    char text[4096] = "";
+    size_t n = 0;
+    ssize_t got;
+    while (!strstr(text, ": ready on ") && n < sizeof text - 1 &&
+           (got = read(fd, text + n, sizeof text - 1 - n)) > 0)
+        text[n += (size_t)got] = 0;
+    return strstr(text, ": ready on ") ? 0 : -EIO;
 }
 
 /* fabricd again, with what it had. */
 static int restart(void)
 {
     char conf[128];
+    int err[2];
     snprintf(conf, sizeof conf, "%s/node.toml", t.fx.dir);
     char *argv[] = {"fabricd", "-c", conf, NULL};
     kill(t.fx.pid, SIGKILL);
     waitpid(t.fx.pid, NULL, 0);
-    pause_for(100 * MS);
-    t.fx.pid = start(WIRE_HOST_A, "fabricd", argv);
-    return t.fx.pid > 0 ? 0 : -errno;
+    if (pipe2(err, O_CLOEXEC) < 0)
+        return -errno;
+    t.fx.pid = start(WIRE_HOST_A, "fabricd", argv, err[1]);
+    close(err[1]);
+    int rc = await_ready(err[0]);
+    close(err[0]);
+    return rc;
 }
 
 /* ---- the wire ---- */
@@ -144,8 +162,6 @@ static int go_and_come(unsigned i)
 {
     int rc = 0;
     pause_for(roll(2 * MS));
-    if (getenv("WIRE_TALK"))
-        fprintf(stderr, "wire: %.3f: down\n", (double)clock_ns() / 1e6);
     if (t.mode == STOPPED)
         kill(t.fx.pid, SIGSTOP);
     else
@@ -158,8 +174,6 @@ static int go_and_come(unsigned i)
     else if (rc == 0)
         rc = wire_set(true, true);
     at_store(&t.up_at, clock_ns());
-    if (getenv("WIRE_TALK"))
-        fprintf(stderr, "wire: %.3f: up\n", (double)clock_ns() / 1e6);
     return rc;
 }
 
@@ -174,6 +188,11 @@ static void *wire_main(void *arg)
         if (go_and_come(i) < 0)
             at_store(&t.failed, 1);
     }
+    /* a fabricd that this thread has started ends with it */
+    pthread_mutex_lock(&t.lock);
+    while (at_load(&t.due) <= t.times)
+        pthread_cond_wait(&t.asked, &t.lock);
+    pthread_mutex_unlock(&t.lock);
     return NULL;
 }
 
@@ -230,9 +249,6 @@ static int take(const struct fab_outcome *o)
     }
     if (t.waiting && o->tag >= t.first_after) {
         t.later[t.n++] = clock_ns() - t.back_at;
-        if (getenv("WIRE_TALK"))
-            fprintf(stderr, "wire: %u: first %.1f ms, later %.1f ms\n", t.n,
-                    (double)t.first[t.n - 1] / 1e6, (double)t.later[t.n - 1] / 1e6);
         t.waiting = false;
     }
     return 0;
@@ -327,8 +343,6 @@ static int stream(void)
     rc = run();
     if (rc == 0)
         rc = report();
-    if (rc == 0)
-        pthread_join(wire, NULL);
     fab_close(t.f);
     return rc;
 }
