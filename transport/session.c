@@ -453,8 +453,8 @@ bool session_let_in(const struct session *s)
 
 void session_at(const struct session *s, struct session_self *self)
 {
-    socklen_t len = sizeof self->at;
-    self->at_len = getpeername(s->fd, (struct sockaddr *)&self->at, &len) == 0 ? len : 0;
+    self->at_len = s->dialed->ai_addrlen;
+    memcpy(&self->at, s->dialed->ai_addr, self->at_len);
 }
 
 void session_new_instance(uint8_t instance[CTL_INSTANCE])

@@ -81,6 +81,7 @@ static int next_address(struct session *s, int rc)
     while (s->next) {
         const struct addrinfo *a = s->next;
         s->next = a->ai_next;
+        s->dialed = a;
         s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (s->fd < 0) {
             rc = -errno;

@@ -21,6 +21,7 @@ struct session {
     char host[256], port[8], provider[16];
     bool with_data;
     struct addrinfo *list, *next; /* addresses; those that are still to be tried */
+    const struct addrinfo *dialed; /* the last one that was */
     struct addrinfo known;        /* of a handle that had a link: where it was */
     struct sockaddr_storage known_addr;
     struct ctl_hello hello;

@@ -298,6 +298,14 @@ static void remote_body(struct actor *a)
     }
 }
 
+bool actors_dropped(uint32_t handle)
+{
+    for (uint32_t i = 0; i < programs; i++)
+        if (program[i].handle == handle && dropped(program[i].actor))
+            return true;
+    return false;
+}
+
 bool actors_harmed(uint32_t handle)
 {
     for (uint32_t i = 0; i < programs; i++)

@@ -158,6 +158,9 @@ bool actor_kill(uint32_t i);
 /* Stops it for a while, as SIGSTOP does. */
 void actor_stop(uint32_t i, uint64_t ns);
 uint32_t actors_remote(void);
+/* fabricd has ended a session of this handle's program. It may not have heard of it, and find another
+ * one when it comes back. */
+bool actors_dropped(uint32_t handle);
 /* A link of this handle had a fault. */
 bool actors_harmed(uint32_t handle);
 
