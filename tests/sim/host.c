@@ -115,6 +115,7 @@ static int find_session(const struct session_self *self, const char *client, str
             return err_set(-EBUSY, "in use");
         sim_trace("a handle comes back before its link has ended");
         world.came_back++;
+        before->line->harmed = true; /* what was on its way is lost, as by a cut */
         peer_close(before, false);
         id = kept_find(&world.seg, who);
     }
