@@ -12,6 +12,8 @@
  *   restart  fabricd is killed meanwhile, and started again: its host hears no end of connections
  *   hold     as both, with tasks of 20 ms, of which the worker has one at a time: it ends while the
  *            wire is away, and its result must be told afterwards, not the task be run again
+ *   slow     the wire stays; another producer and another worker on host B are stopped in the
+ * middle of their work, for 3 s: the stream must not be, though both hold what is not theirs
  *   stopped  the wire stays; fabricd is stopped (SIGSTOP) for 15 s, and must find no crowd at its
  *            gate afterwards
  *
@@ -48,12 +50,13 @@
 #define WAIT_NS  (20 * MS)
 #define LOST_NS  (60 * SECOND)
 #define HOLD_NS  (20 * MS)
+#define SLOW_NS  (500 * MS)
 #define CROWD    20 /* of two handles, in 15 s */
 #define LIMIT_NS (100 * MS)
 
-enum mode { BOTH, FROM_A, FROM_B, RESTART, HOLD, STOPPED, MODES };
-static const char *const mode_names[MODES] = {"both",    "from-a", "from-b",
-                                              "restart", "hold",   "stopped"};
+enum mode { BOTH, FROM_A, FROM_B, RESTART, HOLD, SLOW, STOPPED, MODES };
+static const char *const mode_names[MODES] = {"both", "from-a", "from-b", "restart",
+                                              "hold", "slow",   "stopped"};
 
 static struct {
     const char *build;
@@ -73,7 +76,9 @@ static struct {
     /* the stream's */
     bool waiting, progressed;
     uint64_t back_at, first_after;
-    uint64_t *first, *later; /* by time: to the first answer, and to that of a later task */
+    uint64_t answered_at, longest; /* the longest time without an answer */
+    pid_t other[2];                /* SLOW: a producer and a worker */
+    uint64_t *first, *later;       /* by time: to the first answer, and to that of a later task */
     unsigned n;
 } t = {.lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER};
 
@@ -107,6 +112,7 @@ static pid_t start(enum wire_host h, const char *program, char *const argv[], in
     pid_t pid = fork();
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dup2(err, 1);
         dup2(err, 2);
         if (wire_enter(h) == 0)
             execv(path, argv);
@@ -123,6 +129,22 @@ static pid_t start_worker(void)
     pid_t pid = start(WIRE_HOST_B, "fabworker", argv, null);
     close(null);
     return pid;
+}
+
+/* Somebody else's producer and worker, who want as much as they can get. */
+static void start_others(void)
+{
+    char *argv[] = {"fabctl",  "submit",     "--server", t.fx.remote, "--key-file", t.fx.key,
+                    "--count", "1000000000", "feb",      "48",        NULL};
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    t.other[0] = start(WIRE_HOST_B, "fabctl", argv, null);
+    t.other[1] = start_worker();
+    close(null);
+}
+
+static int signal_others(int signal)
+{
+    return kill(t.other[0], signal) < 0 || kill(t.other[1], signal) < 0 ? -errno : 0;
 }
 
 /* Until it says that it is ready; its later writes fail, and that is all. */
@@ -159,8 +181,8 @@ static int restart(void)
 
 static uint64_t outage(unsigned i)
 {
-    if (t.mode == STOPPED)
-        return 15 * SECOND;
+    if (t.mode == STOPPED || t.mode == SLOW)
+        return t.mode == SLOW ? 3 * SECOND : 15 * SECOND;
     return i % 20 == 19 ? 2 * SECOND + roll(2 * SECOND) : 50 * MS + roll(1450 * MS);
 }
 
@@ -170,6 +192,8 @@ static int go_and_come(unsigned i)
     pause_for(roll(2 * MS));
     if (t.mode == STOPPED)
         kill(t.fx.pid, SIGSTOP);
+    else if (t.mode == SLOW)
+        rc = signal_others(SIGSTOP);
     else
         rc = wire_set(t.mode == FROM_B, t.mode == FROM_A);
     if (rc == 0 && t.mode == RESTART)
@@ -177,6 +201,8 @@ static int go_and_come(unsigned i)
     pause_for(outage(i));
     if (t.mode == STOPPED)
         kill(t.fx.pid, SIGCONT);
+    else if (t.mode == SLOW)
+        rc = signal_others(SIGCONT);
     else if (rc == 0)
         rc = wire_set(true, true);
     at_store(&t.up_at, clock_ns());
@@ -220,6 +246,8 @@ static int submit_some(void)
     uint64_t window = t.waiting || at_load(&t.due) == t.n ? WINDOW : WINDOW - RESERVE;
     /* and enough for the times to come */
     uint64_t part = t.tasks / (t.times + 1), end = t.n + 2 < t.times ? (t.n + 2) * part : t.tasks;
+    if (t.mode == SLOW) /* as many as it takes */
+        end = t.n == t.times ? t.submitted : t.tasks;
     end += t.waiting && end + WINDOW < t.tasks ? WINDOW : 0;
     size_t n = 0;
     while (n < BATCH && t.submitted + n < end && t.submitted + n - t.answered < window) {
@@ -248,6 +276,9 @@ static int take(const struct fab_outcome *o)
                 (unsigned long long)o->tag, o->status, o->attempts);
         return 1;
     }
+    uint64_t now = clock_ns(), pause = t.answered ? now - t.answered_at : 0;
+    t.longest = pause > t.longest ? pause : t.longest;
+    t.answered_at = now;
     t.seen[o->tag] = 1;
     t.again += o->attempts > 1;
     t.answered++;
@@ -290,7 +321,7 @@ static int go_on(void)
 static int run(void)
 {
     uint64_t moved_at = clock_ns(), before = 0;
-    while (t.answered < t.tasks) {
+    while (t.answered < (t.mode == SLOW && t.n == t.times ? t.submitted : t.tasks)) {
         int rc = at_load(&t.failed) ? fail("the wire", wire_why()) : go_on();
         if (rc)
             return rc;
@@ -300,7 +331,7 @@ static int run(void)
         if (clock_ns() - moved_at > LOST_NS)
             return fail("nothing is answered for a minute", "");
         if (t.n < t.times && at_load(&t.due) == t.n &&
-            t.answered >= (t.n + 1) * (t.tasks / (t.times + 1)))
+            t.answered >= (t.n + 1) * (t.tasks / (t.mode == SLOW ? 100 : t.times + 1)))
             ask_for_wire(t.n + 1);
     }
     return 0;
@@ -352,6 +383,10 @@ static int report(void)
         (void)line("to that of a task submitted after it:", t.later);
     else
         over = line("to that of a task submitted after it:", t.later);
+    if (t.mode == SLOW) {
+        printf("  the longest time without an answer: %.1f ms\n", (double)t.longest / 1e6);
+        over = t.longest > SLOW_NS ? t.n : 0;
+    }
     long crowd = refused();
     printf("  %ld connections were tried and given up\n", crowd);
     if (crowd < 0 || (t.mode == STOPPED && crowd > CROWD))
@@ -381,10 +416,9 @@ static int stream(void)
 
 static int usage(void)
 {
-    fprintf(
-        stderr,
-        "usage: wire BUILD_DIR [both|from-a|from-b|restart|hold|stopped [TIMES [TASKS, at least "
-        "10 a time [SEED]]]]\n");
+    fprintf(stderr, "usage: wire BUILD_DIR [both|from-a|from-b|restart|hold|slow|stopped [TIMES "
+                    "[TASKS, at least "
+                    "10 a time [SEED]]]]\n");
     return 2;
 }
 
@@ -412,7 +446,11 @@ int main(int argc, char **argv)
     if (wire_enter(WIRE_HOST_A) < 0 || fixture_start_on(&t.fx, t.build, "tcp", WIRE_A, "") < 0)
         return fail("fabricd", fab_errmsg());
     pid_t worker = start_worker();
+    if (t.mode == SLOW)
+        start_others();
     int rc = stream();
+    child_stop(t.other[0]);
+    child_stop(t.other[1]);
     child_stop(worker);
     kill(t.fx.pid, SIGCONT);
     int status = fixture_stop(&t.fx);
