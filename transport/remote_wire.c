@@ -42,10 +42,10 @@
 #define RETRY_NS   (40000000u / SCALE)
 /* How often is asked: this long after the last work, this often. */
 #define FRESH_NS    (1000000000ull / SCALE)
-#define FRESH_EVERY (25000000u / SCALE)
-#define WARM_NS     (5000000000ull / SCALE)
+#define FRESH_EVERY (50000000u / SCALE)
+#define WARM_NS     (2000000000ull / SCALE)
 #define WARM_EVERY  (100000000u / SCALE)
-#define COLD_PART   50u
+#define COLD_PART   20u
 #define COLD_NS     (50000000000ull / SCALE)
 #define COLD_EVERY  (10000000000ull / SCALE)
 

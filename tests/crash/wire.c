@@ -142,6 +142,14 @@ static void start_others(void)
     close(null);
 }
 
+/* The producer takes back what it has asked for, so that nothing is kept for it. */
+static void end_others(void)
+{
+    if (t.other[0] > 0 && kill(t.other[0], SIGINT) == 0)
+        waitpid(t.other[0], NULL, 0);
+    child_stop(t.other[1]);
+}
+
 static int signal_others(int signal)
 {
     return kill(t.other[0], signal) < 0 || kill(t.other[1], signal) < 0 ? -errno : 0;
@@ -449,8 +457,7 @@ int main(int argc, char **argv)
     if (t.mode == SLOW)
         start_others();
     int rc = stream();
-    child_stop(t.other[0]);
-    child_stop(t.other[1]);
+    end_others();
     child_stop(worker);
     kill(t.fx.pid, SIGCONT);
     int status = fixture_stop(&t.fx);
