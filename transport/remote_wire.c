@@ -7,19 +7,25 @@
  * after its wire is back. Heartbeats are slower yet. So, in four steps, each only when the one
  * before got no answer:
  *
- *   ask     an ECHO in the lane, when nothing has come for a while; any record is an answer. Often
- * after work, seldom later: pace(). doubt   nothing for DOUBT_NS and four round trips: a PING on
- * the control connection. fabricd says what it has sent and got in the lane (struct ctl_pong). If
- * that is what this side has got and sent, fabricd just has nothing to say, or does not read while
- * the fabric is full: all is well. probe   nothing for as long again: a fresh connection
- * (session_dial.c), which has no backoff, as far as fabricd's first answer. One at a time. resume
- * the probe is answered, so wire and fabricd are there, and GRACE_NS later the old link is still
- * silent: it is given up for the probe's connection.
+ *   ask     An ECHO in the lane, when nothing has come for a while; any message is an answer.
+ *           Often after work, seldom later: pace().
+ *
+ *   doubt   Nothing for DOUBT_NS and four round trips: a PING on the control connection. fabricd
+ *           says what it has sent and got in the lane (struct ctl_pong). If that is what this side
+ *           has got and sent, fabricd has nothing to say, or does not read while the fabric is
+ *           full: all is well.
+ *
+ *   probe   Nothing for as long again: a fresh connection (session_dial.c), which has no backoff,
+ *           as far as fabricd's first answer. One at a time.
+ *
+ *   resume  The probe is answered, so wire and fabricd are there, and GRACE_NS later the old link
+ *           is still silent: it is given up for the probe's connection.
  *
  * A lost packet is repeated by the kernel before the last step; a fabricd that is stopped or busy
- * does not answer the probe, whose connection then waits like the old one. Whatever comes on the
- * old link ends the alarm, and makes the next doubt come later. Links given up cost a token each:
- * TOKENS at once, and one each CALM_NS.
+ * does not answer the probe, whose connection then waits like the old one. From the doubt on only
+ * an ECHO or a PONG that says so is an answer: anything else may be all that one direction has. A
+ * false alarm makes the next doubt come later. Links given up cost a token each: TOKENS at once,
+ * and one each CALM_NS.
  *
  * Threads: the handle's, in its waits. Failure: a probe that can't be made is tried again.
  */

@@ -444,11 +444,8 @@ void session_go_on(struct session *s, uint64_t patience_ns)
     s->hold = false;
     s->patience_ns = patience_ns;
     s->stage_at = clock_ns();
-}
-
-bool session_let_in(const struct session *s)
-{
-    return s->stage > WELCOME;
+    if (!s->answered) /* perhaps it is somewhere else by now: the next one asks for the name */
+        s->deadline = s->stage_at + SESSION_TIMEOUT_NS;
 }
 
 void session_at(const struct session *s, struct session_self *self)

@@ -67,8 +67,6 @@ int session_open(struct session **out, const char *provider, const char *host, c
 void session_hold(struct session *s);
 bool session_answered(const struct session *s);
 void session_go_on(struct session *s, uint64_t patience_ns);
-/* fabricd has let it in, and has ended the handle's link before. */
-bool session_let_in(const struct session *s);
 /* Where it is connected to, into self->at. */
 void session_at(const struct session *s, struct session_self *self);
 /* Of one that is up; they belong to the caller's thread and are freed by session_close(). */
