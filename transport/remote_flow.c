@@ -109,7 +109,8 @@ static bool recall_handed(struct remote *r)
 {
     while (r->handed_end > r->handed_first) {
         uint64_t ref = r->handed_ref[r->handed_end - 1];
-        if (!put_release(r, ref, (uint8_t)r->want_queue))
+        /* one that went to others while the link was down is not ours to give back */
+        if (remote_held_is(r, ref) && !put_release(r, ref, (uint8_t)r->want_queue))
             return false;
         r->mark[(uint32_t)ref].gone = (uint32_t)(ref >> 32);
         remote_held_drop(r, ref);
