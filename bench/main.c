@@ -226,8 +226,9 @@ int main(int argc, char **argv)
     static struct report rep;
     struct settings st;
     struct outputs to = {0};
-    if (argc == 4 && strcmp(argv[1], "--instructions-child") == 0)
-        return instructions_child(argv[3], strtoul(argv[2], NULL, 10)) < 0;
+    if (argc == 5 && strcmp(argv[1], "--instructions-child") == 0)
+        return instructions_child(argv[4], (unsigned)strtoul(argv[2], NULL, 10),
+                                  strtoul(argv[3], NULL, 10)) < 0;
     int rc = options(argc, argv, &st, &to);
     if (rc != 0)
         return rc == 1 ? 0 : rc;

@@ -50,9 +50,9 @@ static void check_header(struct job *j)
 {
     const size_t fixed = offsetof(struct seg_header, state);
     /* (the magic is the first word of it) */
-    if (memcmp(j->s->head, &j->s->original, fixed) != 0) {
+    if (memcmp(j->s->head, j->s->original, fixed) != 0) {
         found(j, &j->r->header, "the header");
-        memcpy(j->s->head, &j->s->original, fixed);
+        memcpy(j->s->head, j->s->original, fixed);
     }
     uint32_t st = at_load(&j->s->head->state);
     if (st != SEG_RUNNING && st != SEG_DRAINING) {

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <sched.h>
+#include <stddef.h>
 #include <string.h>
 #include "core/crashpoint.h"
 #include "core/dead.h"
@@ -34,11 +35,6 @@
 /* Every so many looks at the rings one starts with the lowest priority. */
 #define STARVATION_GUARD 32
 
-static void bump(_Atomic uint64_t *c, uint64_t n)
-{
-    at_store_rlx(c, at_load_rlx(c) + n); /* our own counter, read by status alone */
-}
-
 /* Copies what the worker needs of a task we hold. False: the slot's numbers make no sense. */
 static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
                       struct fab_lease *lease)
@@ -47,6 +43,7 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
     uint32_t raw = sl->arg_len, len = slot_arg_len(raw); /* read once */
     lease->ref[0] = slot;
     lease->ref[1] = w;
+    lease->ref[2] = l->claimed_at;
     lease->kernel = sl->kernel;
     lease->len = len;
     lease->arg = NULL;
@@ -70,51 +67,6 @@ static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
     if (lease->arg && len <= sizeof lease->small) /* with terms in the wide; fab_arg() looks here */
         memcpy(lease->small, lease->arg, len);
     return lease->arg != NULL;
-}
-
-/* Frees a task whose lease we hold (word w) with everything attached to it. The lease goes first: a
- * death in between must not bring back a task whose argument is gone. The FILLING slot that it
- * leaves instead is freed by the undertaker, with its blocks. */
-bool lease_free(struct local *l, uint32_t slot, uint64_t w)
-{
-    struct seg_slot *sl = &l->seg->slot[slot];
-    uint32_t epoch = slot_epoch(w);
-    if (!at_cas(&sl->state, &w, slot_word(epoch, l->me, 0, SLOT_FILLING)))
-        return false;
-    CRASH_POINT("complete.unwanted");
-    if (slot_arg_place(sl->arg_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->arg, slot, epoch);
-    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->res, slot, epoch);
-    CRASH_POINT("complete.freed");
-    /* release: what we read of the task stays before it; ours, nobody else changes it */
-    at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
-    slot_give(l->seg, &l->stock, l->me, slot);
-    slot_stock_settle(l->seg, &l->stock, l->me);
-    return true;
-}
-
-/* Our lease of {slot, epoch} was ended because it took too long. That we know it now frees the slot
- * for others: see slot.h. */
-void lease_overrun(struct local *l, uint32_t slot, uint32_t epoch)
-{
-    struct seg_slot *sl = &l->seg->slot[slot];
-    uint64_t w = at_load(&sl->state);
-    uint32_t producer = meta_producer(at_load_rlx(&sl->meta)); /* the slot's task is still ours */
-    if (slot_state(w) == SLOT_OVERRUN && slot_owner(w) == l->me && slot_epoch(w) == epoch &&
-        at_cas(&sl->state, &w, slot_word(epoch, producer, slot_attempt(w), SLOT_OVERRUN)))
-        return;
-    /* or the producer has taken the outcome meanwhile */
-    if (slot_state(w) == SLOT_ZOMBIE && slot_owner(w) == l->me && slot_epoch(w) == epoch &&
-        !dead_bury_zombie(l->seg, &l->out, l->me, slot, w, l->me))
-        (void)lease_free(l, slot, w);
-}
-
-int lease_lost(struct local *l, const struct fab_lease *lease)
-{
-    lease_overrun(l, (uint32_t)lease->ref[0], slot_epoch(lease->ref[1]));
-    at_add_rlx(&l->seg->head->late_results, 1);
-    return err_set(-ESTALE, "the lease is no longer held");
 }
 
 /* We hold the lease (word w) of a task that has terms. False: it has expired, and its outcome is
@@ -150,7 +102,7 @@ static bool start_terms(struct local *l, uint32_t slot, uint64_t w, uint64_t met
 }
 
 /* After READY -> LEASED(me), whose word is now w. */
-static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_lease *lease)
+SELDOM static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_lease *lease)
 {
     CRASH_POINT("claim.leased");
     uint64_t meta = at_load_rlx(&l->seg->slot[slot].meta); /* ours */
@@ -174,8 +126,96 @@ static bool take_lease(struct local *l, uint32_t slot, uint64_t w, struct fab_le
  * die, too, it is known of which. */
 enum won { WON_NOT, WON, WON_ALONE, TO_GO_ALONE };
 
+/* Slots out of a ring, not yet looked at. */
+struct hints {
+    const uint32_t *slot;
+    uint32_t n;
+};
+
+/* In meta: queue and priority, and the marks of tasks that win() must look at more closely. */
+#define META_WIN_MASK                                                                              \
+    (0xffffull << 32 | (uint64_t)(META_TERMS | META_CANCEL | META_SUSPECT) << 16)
+
+static_assert(offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
+              "win_run() writes len, attempt, queue and priority as one number");
+
+/* What all of a ring's plain tasks have in common. */
+struct plain {
+    uint64_t low;    /* the lower half of their leases' words */
+    uint64_t wanted; /* of their meta, under META_WIN_MASK */
+    uint64_t rest;   /* of their leases from len on, but for len */
+    uint64_t claimed;
+};
+
+static inline struct plain plain_of(const struct local *l, uint32_t queue, uint32_t priority)
+{
+    return (struct plain){.low = l->lease_low | 1u << 8,
+                          .wanted = slot_meta(0, queue, priority, 0),
+                          .rest = 1ull << 32 | (uint64_t)queue << 48 | (uint64_t)priority << 56,
+                          .claimed = l->claimed_at};
+}
+
+/* The lease of a plain task, whose word is now w. False: its argument needs a block after all. */
+static inline bool lease_plain(struct local *l, uint32_t slot, uint64_t w, const struct plain *p,
+                               struct fab_lease *lease)
+{
+    const struct seg_slot *sl = &l->seg->slot[slot];
+    uint32_t len = sl->arg_len; /* read once */
+    if (__builtin_expect(len > 64, 0))
+        return false;
+    lease->ref[0] = slot;
+    lease->ref[1] = w;
+    lease->ref[2] = p->claimed;
+    lease->kernel = sl->kernel;
+    lease->small[0] = sl->arg;
+    if (__builtin_expect(len > 8, 0))
+        memcpy(lease->small, l->seg->wide[slot].bytes, sizeof lease->small);
+    lease->arg = NULL;
+    lease->due_ns = 0;
+    memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
+    return true;
+}
+
+/* The same as win() for the first attempt of a plain task (submit.c) of the ring's queue and priority.
+ * WON_NOT: it is not that, win() tells. WON_ALONE: we had it, and it came to nothing. */
+static inline enum won win_plain(struct local *l, uint32_t slot, const struct plain *p,
+                                 struct fab_lease *lease)
+{
+    struct seg_slot *sl = &l->seg->slot[slot];
+    /* acquire: pairs with the producer's release of READY (submit.c) */
+    uint64_t w = at_load_acq(&sl->state);
+    uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
+    uint64_t mine = (w & ~0xffffffffull) | p->low;
+    if ((w & (SLOT_ATTEMPT_MASK | 0x7f)) != SLOT_READY || (meta & META_WIN_MASK) != p->wanted ||
+        !at_cas(&sl->state, &w, mine))
+        return WON_NOT;
+    CRASH_POINT("claim.leased");
+    if (lease_plain(l, slot, mine, p, lease))
+        return WON;
+    return take_lease(l, slot, mine, lease) ? WON : WON_ALONE;
+}
+
+/* win_plain() for as long as it meets such tasks. Returns how many were won. *hints: the first one and
+ * how many; afterwards those that are left, of which the first leads to something else. */
+LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_t priority,
+                                        struct hints *hints, struct fab_lease *lease)
+{
+    const struct plain p = plain_of(l, queue, priority);
+    const uint32_t *hint = hints->slot, *end = hint + hints->n;
+    struct fab_lease *next = lease;
+    for (; hint < end; hint++) {
+        enum won how = win_plain(l, *hint, &p, next);
+        if (how == WON_NOT)
+            break;
+        next += how == WON;
+    }
+    hints->n = (uint32_t)(end - hint);
+    hints->slot = hint;
+    return (uint32_t)(next - lease);
+}
+
 /* READY -> LEASED(me). first: the batch is empty so far. */
-static enum won win(struct local *l, uint32_t slot, uint32_t queue, bool first,
+SELDOM static enum won win(struct local *l, uint32_t slot, uint32_t queue, bool first,
                     struct fab_lease *lease)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
@@ -214,16 +254,17 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
     struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
     while (won < max && !l->alone && ring_ready(l->seg, r)) {
         uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
-        uint32_t n = ring_take(l->seg, r, hint, want);
-        if (n > 1)
-            for (uint32_t i = 0; i < n; i++)
-                cpu_prefetch_write(&l->seg->slot[hint[i]]);
-        for (uint32_t i = 0; i < n; i++) {
-            enum won how = win(l, hint[i], queue, batch_n + won == 0, &lease[won]);
+        struct hints left = {hint, ring_take(l->seg, r, hint, want)};
+        for (uint32_t i = 1; i < left.n; i++)
+            cpu_prefetch_write(&l->seg->slot[hint[i]]);
+        l->claimed_at = clock_ticks();
+        while ((won += win_run(l, queue, priority, &left, lease + won), left.n > 0)) {
+            enum won how = win(l, *left.slot, queue, batch_n + won == 0, &lease[won]);
             won += how == WON || how == WON_ALONE;
+            if (how != TO_GO_ALONE)
+                left = (struct hints){left.slot + 1, left.n - 1};
             if (__builtin_expect(how >= WON_ALONE, 0)) { /* the rest is not for this batch */
-                uint32_t from = how == TO_GO_ALONE ? i : i + 1;
-                put_back(l, queue, r, hint + from, n - from);
+                put_back(l, queue, r, left.slot, left.n);
                 l->alone = true;
                 break;
             }
@@ -242,19 +283,24 @@ static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *l
     if (__builtin_expect(l->alone, 0)) /* there may be more of its kind: don't put back many */
         max = 1;
     l->alone = false;
+    uint32_t used = queue_priorities(l->seg, queue);
     if (++l->claims % STARVATION_GUARD == 0)
         for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
-            won = claim_ring(l, queue, pr, lease, 0, 1);
+            if (used >> pr & 1)
+                won = claim_ring(l, queue, pr, lease, 0, 1);
     for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
-        won += claim_ring(l, queue, pr, lease + won, won, max - won);
+        if (used >> pr & 1)
+            won += claim_ring(l, queue, pr, lease + won, won, max - won);
     return won;
 }
 
 static bool rings_empty(const struct local *l, uint32_t queue)
 {
     for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
-        if (ring_depth(segment_ready_ring(l->seg, queue, pr)))
+        if (ring_depth(segment_ready_ring(l->seg, queue, pr))) {
+            queue_use(l->seg, queue, pr); /* or the claim would not look there */
             return false;
+        }
     return true;
 }
 
@@ -278,18 +324,21 @@ static bool rings_ready(const struct local *l, uint32_t queue)
  * with cores 260 ns apart: 312 ns a round trip by loads, 237 by CAS). */
 static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
 {
-    uint64_t ready = l->hot_word, w = ready;
-    if (l->hot >= l->seg->slots || l->hot_queue != queue || queue_paused(l->seg, queue))
+    if (l->hot >= l->seg->slots || meta_queue(l->hot_meta) != queue || queue_paused(l->seg, queue))
         return false;
+    uint64_t ready = local_hot_word(l), w = ready;
     struct seg_slot *sl = &l->seg->slot[l->hot];
-    uint64_t mine = slot_word(slot_epoch(ready), l->me, 1, SLOT_LEASED);
+    uint64_t mine = (ready & ~0xffffffffull) | l->lease_low | 1u << 8;
     if (!at_cas(&sl->state, &w, mine)) {
         /* Neither the outcome we left nor the stock's word: the slot has gone other ways. */
         if (slot_next_epoch(w) != slot_epoch(ready) || slot_owner(w) != slot_owner(ready))
             l->hot = l->seg->slots;
         return false;
     }
-    return take_lease(l, l->hot, mine, lease);
+    CRASH_POINT("claim.leased");
+    /* SOLO: a first attempt without terms */
+    struct plain p = plain_of(l, queue, meta_priority(at_load_rlx(&sl->meta)));
+    return lease_plain(l, l->hot, mine, &p, lease) || take_lease(l, l->hot, mine, lease);
 }
 
 /* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at
@@ -302,10 +351,8 @@ static bool stay_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
     for (uint32_t i = 0; i < HOT_ROUNDS; i++) {
         /* The time before the look stands for the time of the claim, so that reading the clock is
          * no part of what the producer waits for. */
-        uint64_t now = clock_ticks();
+        l->claimed_at = clock_ticks();
         if (claim_hot(l, queue, lease)) {
-            l->claimed_at = now;
-            l->measure_mask = 0;
             l->streak++;
             return true;
         }
@@ -367,9 +414,6 @@ static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t n
 static long claimed(struct local *l, uint32_t queue, uint32_t n)
 {
     struct seg_queue *q = &l->seg->queue[queue];
-    l->claimed_at = clock_ticks();
-    /* one by one every task is timed, in a batch every eighth: see measure() */
-    l->measure_mask = n == 1 ? 0 : 7;
     if (at_load_rlx(&l->self->queue) != queue)
         at_store_rlx(&l->self->queue, queue); /* for status */
     /* Whoever woke us may have had more tasks than sleepers he woke: the next sleeper is ours to
@@ -400,6 +444,7 @@ long local_claim(fab_t *f, uint32_t queue, struct fab_lease *lease, size_t max, 
     spin_start(&l->spin);
     for (;;) {
         if (claim_hot(l, queue, lease)) {
+            l->claimed_at = lease->ref[2] = clock_ticks();
             l->streak = 1;
             return claimed(l, queue, 1);
         }
@@ -432,166 +477,4 @@ bool local_arm_queue(struct local *l, uint32_t queue)
         return true;
     at_or(&l->seg->queue[queue].parked, QUEUE_PARKED_DAEMON); /* S1 */
     return no_work(l, queue);                                 /* S2 */
-}
-
-/* ---- the ends of a lease ---- */
-
-/* Puts result bytes where their length says; the slot is ours. */
-int lease_put_result(struct local *l, uint32_t slot, uint64_t w, const void *res, uint32_t len)
-{
-    struct seg_slot *sl = &l->seg->slot[slot];
-    uint32_t unit, arg_len = sl->arg_len;
-    int rc;
-    switch (slot_res_place(arg_len, len)) {
-    case PLACE_SLOT:
-        if (len == 8)
-            memcpy(&sl->res, res, 8); /* the common case, one move */
-        else if (len)
-            memcpy(&sl->res, res, len);
-        break;
-    case PLACE_WIDE:
-        memcpy(l->seg->wide[slot].bytes, res, len);
-        break;
-    case PLACE_BLOCK:
-        if (l->given && l->given == res) {
-            unit = (uint32_t)(((uintptr_t)l->given - (uintptr_t)l->seg->arena) / ARENA_BLOCK_MIN);
-            l->given = NULL;
-        } else {
-            rc = arena_alloc(l->seg, &l->arena, l->me, len, &unit);
-            if (rc < 0)
-                return rc;
-            memcpy(l->seg->arena + (uint64_t)unit * ARENA_BLOCK_MIN, res, len);
-        }
-        arena_attach(l->seg, unit, BLOCK_RES, l->me, slot, slot_epoch(w));
-        sl->res = unit;
-        break;
-    }
-    sl->res_len = len;
-    return 0;
-}
-
-/* Adds a finished task's latencies to this worker's histograms. A task of a batch starts when the
- * one before it ended. Stands behind the publication of the outcome, off the path of whoever waits
- * for it. */
-static void measure(struct local *l, uint64_t stamp)
-{
-    uint64_t now, start;
-    struct seg_latency *h = &l->self->latency;
-    if (stamp == 0 || l->measured++ & l->measure_mask)
-        return;
-    now = clock_ticks();
-    start = l->finished_at > l->claimed_at ? l->finished_at : l->claimed_at;
-    l->finished_at = l->measure_mask ? 0 : now;
-    /* ticks of another core may be a little behind */
-    if (stamp > start)
-        stamp = start;
-    hist_add(&h->wait, segment_ticks_to_ns(l->seg, start - stamp));
-    hist_add(&h->run, segment_ticks_to_ns(l->seg, now - start));
-    hist_add(&h->total, segment_ticks_to_ns(l->seg, now - stamp));
-}
-
-/* After an error: another attempt, now or after a pause, if the terms allow one. */
-static bool try_again(struct local *l, uint32_t slot, uint64_t w, uint64_t meta)
-{
-    struct seg_slot *sl = &l->seg->slot[slot];
-    struct seg_terms *t = terms_of(l->seg, slot);
-    uint32_t q = meta_queue(meta), pr = meta_priority(meta);
-    if (t->failures >= t->retries || q >= l->seg->queues || pr >= SEG_PRIORITIES)
-        return false;
-    if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
-        arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
-    t->failures++;
-    t->not_before_ns = terms_pause_end(t, t->failures);
-    /* -ESTALE: the caller's CAS fails, too, and tells */
-    return lease_back(l, slot, w, t->backoff_ns ? SLOT_DELAYED : SLOT_READY) >= 0;
-}
-
-/* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody
- * wants it. */
-static int finish(struct local *l, const struct fab_lease *lease, enum slot_state as,
-                  const void *res, uint32_t len)
-{
-    uint64_t w = lease->ref[1], expect = w;
-    if (lease->ref[0] >= l->seg->slots)
-        return err_set(-EINVAL, "not a lease of this handle");
-    uint32_t slot = (uint32_t)lease->ref[0];
-    struct seg_slot *sl = &l->seg->slot[slot];
-    /* relaxed: a first look; the CAS below decides */
-    if (slot_state(w) != SLOT_LEASED || slot_owner(w) != l->me || at_load_rlx(&sl->state) != w) {
-        return lease_lost(l, lease);
-    }
-    uint64_t meta = at_load_rlx(&sl->meta), stamp = sl->stamp;
-    uint32_t producer = meta_producer(meta);
-    int rc = lease_put_result(l, slot, w, res, len);
-    CRASH_POINT("complete.result");
-    if (rc < 0)
-        return rc;
-    if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
-        goto counted;
-    if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
-        if (as == SLOT_FAILED && dead_bury(l->seg, slot, w, l->me, DEAD_FAILED))
-            goto counted;
-        if (!lease_free(l, slot, w))
-            return lease_lost(l, lease);
-        goto counted;
-    }
-    uint64_t done = slot_word(slot_epoch(w), producer, slot_attempt(w), as);
-    /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
-    if (!at_cas(&sl->state, &expect, done)) {
-        if (slot_res_place(sl->arg_len, len) == PLACE_BLOCK)
-            arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
-        return lease_lost(l, lease);
-    }
-    CRASH_POINT("complete.done");
-    /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it
-     * looks at their states, we look at the mark after we changed the state; one of us frees it. */
-    if (__builtin_expect((meta_flags(at_load(&sl->meta)) & META_ORPHAN) != 0, 0)) {
-        (void)lease_free(l, slot, done); /* not by way of the lease: its time limit could end that once more */
-    } else if (producer < l->seg->participants) {
-        bell_ring(l->seg, &l->seg->participant[producer], &l->out);
-    }
-    l->hot = slot;
-    l->hot_queue = meta_queue(meta);
-    l->hot_word = slot_word(slot_epoch_after(slot_epoch(w)), producer, 0, SLOT_READY) | SLOT_SOLO;
-counted:
-    bump(as == SLOT_DONE ? &l->self->counts[lease->queue % SEG_QUEUES_MAX].completed
-                         : &l->self->counts[lease->queue % SEG_QUEUES_MAX].failed,
-         1);
-    measure(l, stamp);
-    return 0;
-}
-
-int local_complete(fab_t *f, const struct fab_lease *lease, const void *res, uint32_t len)
-{
-    return finish((struct local *)f, lease, SLOT_DONE, res, len);
-}
-
-int local_fail(fab_t *f, const struct fab_lease *lease, const char *message)
-{
-    struct local *l = (struct local *)f;
-    size_t len = strnlen(message, 255);
-    int rc = lease_check(l, lease);
-    if (rc < 0)
-        return rc;
-    if (local_cancelled(f, lease))
-        return lease_cancel(l, lease);
-    rc = finish(l, lease, SLOT_FAILED, message, (uint32_t)len);
-    if (rc == -ENOSPC || rc == -EMSGSIZE) /* no room for the sentence: the first word of it is
-                                             better than no outcome */
-        rc = finish(l, lease, SLOT_FAILED, message, len < 8 ? (uint32_t)len : 8);
-    return rc;
-}
-
-int local_release(fab_t *f, const struct fab_lease *lease)
-{
-    struct local *l = (struct local *)f;
-    int rc = lease_check(l, lease);
-    if (rc < 0)
-        return rc;
-    rc = lease_back(l, (uint32_t)lease->ref[0], lease->ref[1], SLOT_READY);
-    if (rc == -ESTALE)
-        return lease_lost(l, lease);
-    if (rc == 0)
-        bump(&l->self->counts[lease->queue % SEG_QUEUES_MAX].released, 1);
-    return rc < 0 ? rc : 0;
 }

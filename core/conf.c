@@ -132,32 +132,67 @@ static bool has_control(const char *s)
     return false;
 }
 
+static bool text_fits(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    size_t len = strlen(e->string);
+    if (has_control(e->string))
+        complain(w, e->line, "%s.%s: has a control character; leave it out", k->table, k->name);
+    else if (len >= k->cap)
+        complain(w, e->line, "%s.%s: has %zu bytes; shorten it to %zu at most", k->table, k->name,
+                 len, k->cap - 1);
+    else
+        return true;
+    return false;
+}
+
 static void take_text(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
 {
     char *at = (char *)w->c + k->offset;
-    size_t len = strlen(e->string);
-    if (has_control(e->string)) {
-        complain(w, e->line, "%s.%s: has a control character; leave it out", k->table, k->name);
-    } else if (len >= k->cap) {
-        complain(w, e->line, "%s.%s: has %zu bytes; shorten it to %zu at most", k->table, k->name,
-                 len, k->cap - 1);
-    } else {
-        memset(at, 0, k->cap); /* equal files make equal structs, byte for byte */
-        memcpy(at, e->string, len);
-    }
+    if (!text_fits(w, k, e))
+        return;
+    memset(at, 0, k->cap); /* equal files make equal structs, byte for byte */
+    memcpy(at, e->string, strlen(e->string));
 }
 
-static void take_address(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+/* One more address, e->string. */
+static void add_address(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
 {
+    struct conf *c = w->c;
     struct fab_address a;
     char show[SHOW_MAX];
-    if (e->string[0] && address_split(e->string, true, &a) < 0)
-        complain(
-            w, e->line,
-            "%s.%s: \"%s\" is no address; write \"HOST:PORT\", \"[IPV6]:PORT\", or \"\" for none",
-            k->table, k->name, shown(show, e->string));
-    else
-        take_text(w, k, e);
+    if (address_split(e->string, true, &a) < 0) {
+        complain(w, e->line, "%s.%s: \"%s\" is no address; write \"HOST:PORT\", \"[IPV6]:PORT\"%s",
+                 k->table, k->name, shown(show, e->string),
+                 e->element < 0 ? ", or \"\" for none" : "");
+        return;
+    }
+    if (!text_fits(w, k, e))
+        return;
+    for (uint32_t i = 0; i < c->addresses; i++) {
+        if (strcmp(c->address[i], e->string) == 0) {
+            complain(w, e->line, "%s.%s: \"%s\" is there already; remove it", k->table, k->name,
+                     shown(show, e->string));
+            return;
+        }
+    }
+    if (c->addresses < CONF_ADDRESSES_MAX)
+        strcpy(c->address[c->addresses++], e->string);
+    else if (e->element == CONF_ADDRESSES_MAX)
+        complain(w, e->line, "%s.%s: more than %d addresses; remove the others", k->table, k->name,
+                 CONF_ADDRESSES_MAX);
+}
+
+/* A string, or a list whose elements come next. */
+static void take_address(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    /* equal files make equal structs, byte for byte */
+    memset(w->c->address, 0, sizeof w->c->address);
+    w->c->addresses = 0;
+    if (e->type == TOML_ARRAY && e->integer == 0)
+        complain(w, e->line, "%s.%s: an empty list; write \"\" for no remote peers", k->table,
+                 k->name);
+    else if (e->type != TOML_ARRAY && e->string[0])
+        add_address(w, k, e);
 }
 
 static void take_word(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
@@ -212,18 +247,36 @@ static void take_share(struct walk *w, const struct conf_key *k, const struct to
         store(w->c, k, -v);
 }
 
+static const char *const type_names[] = {"a string", "an integer", "a float", "a boolean",
+                                         "a date",   "an array",   "a table"};
+
+/* An element of a list; other keys than addresses have none, and that has been said. */
+static void take_element(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
+{
+    if (k->type != T_ADDRESS)
+        return;
+    if (e->type != TOML_STRING)
+        complain(w, e->line, "%s.%s: the list must have strings, not %s; write \"HOST:PORT\"",
+                 k->table, k->name, type_names[e->type]);
+    else if (!e->string[0])
+        complain(w, e->line,
+                 "%s.%s: \"\" stands in a list; remove it (alone it means no remote peers)",
+                 k->table, k->name);
+    else
+        add_address(w, k, e);
+}
+
 static void wrong_type(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
 {
-    static const char *const is[] = {"a string", "an integer", "a float", "a boolean",
-                                     "a date",   "an array",   "a table"};
     bool bare = strcmp(k->fallback, "\"\"") == 0;
     complain(w, e->line, "%s.%s: must be %s, not %s; write %s = %s", k->table, k->name,
-             k->type <= T_MODE       ? "a string"
+             k->type == T_ADDRESS    ? "a string or a list of strings"
+             : k->type <= T_MODE     ? "a string"
              : k->type == T_SIZE     ? "a size"
              : k->type == T_DURATION ? "a duration"
              : k->type == T_SHARE    ? "a share"
                                      : "an integer",
-             is[e->type], k->name, bare ? "\"...\"" : k->fallback);
+             type_names[e->type], k->name, bare ? "\"...\"" : k->fallback);
 }
 
 static void take_integer(struct walk *w, const struct conf_key *k, const struct toml_entry *e)
@@ -243,6 +296,8 @@ static void take_value(struct walk *w, const struct conf_key *k, const struct to
 {
     if (e->type == TOML_INTEGER)
         take_integer(w, k, e);
+    else if (e->type == TOML_ARRAY && k->type == T_ADDRESS)
+        take_address(w, k, e);
     else if (e->type != TOML_STRING)
         wrong_type(w, k, e);
     else if (k->type == T_STRING)
@@ -263,78 +318,9 @@ static void take_value(struct walk *w, const struct conf_key *k, const struct to
 
 /* ---- names ---- */
 
-/* Levenshtein's distance: letters to change, add or leave out. */
-static size_t distance(const char *a, const char *b)
-{
-    size_t row[32], n = strlen(b);
-    if (strlen(a) >= 32 || n >= 32)
-        return SIZE_MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < n; j++) {
-            size_t best = diagonal + (a[i] != b[j]);
-            diagonal = row[j + 1];
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (diagonal + 1 < best)
-                best = diagonal + 1;
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
-/* Beyond this distance a likeness is chance. */
-static size_t likeness(const char *word)
-{
-    return strlen(word) / 3 + 1;
-}
-
-static const char *like_table(const char *word)
-{
-    size_t least = likeness(word) + 1;
-    const char *best = NULL;
-    for (size_t i = 0; i < conf_tables_n; i++) {
-        size_t d = distance(word, conf_tables[i]);
-        if (d < least) {
-            least = d;
-            best = conf_tables[i];
-        }
-    }
-    return best;
-}
-
-static bool is_table(const char *word)
-{
-    for (size_t i = 0; i < conf_tables_n; i++)
-        if (strcmp(conf_tables[i], word) == 0)
-            return true;
-    return false;
-}
-
-/* The known key most like e's, first of all in its own table. */
-static const struct conf_key *like_key(const struct toml_entry *e)
-{
-    const struct conf_key *best = NULL;
-    size_t least = likeness(e->key) + 1;
-    for (int own = 1; own >= 0 && !best; own--) {
-        for (size_t i = 0; i < conf_keys_n; i++) {
-            size_t d = distance(e->key, conf_keys[i].name);
-            if ((strcmp(conf_keys[i].table, e->table) == 0) == own && d < least) {
-                least = d;
-                best = &conf_keys[i];
-            }
-        }
-    }
-    return best;
-}
-
 static void unknown_key(struct walk *w, const struct toml_entry *e)
 {
-    const struct conf_key *like = like_key(e);
+    const struct conf_key *like = conf_like_key(e);
     char show[SHOW_MAX], list[200] = "";
     const char *dot = e->table[0] ? "." : "";
     size_t n = 0;
@@ -357,7 +343,7 @@ static void unknown_key(struct walk *w, const struct toml_entry *e)
 
 static void unknown_table(struct walk *w, const struct toml_entry *e)
 {
-    const char *like = like_table(e->table);
+    const char *like = conf_like_table(e->table);
     char show[SHOW_MAX];
     shown(show, e->table);
     if (like)
@@ -397,7 +383,7 @@ static void queue_key(struct walk *w, const struct toml_entry *e)
     char show[SHOW_MAX];
     if (strcmp(e->key, "name") != 0) {
         complain(w, e->line, "queue.%s: unknown key; %s", shown(show, e->key),
-                 distance(e->key, "name") <= likeness(e->key)
+                 conf_is_like(e->key, "name")
                      ? "did you mean queue.name?"
                      : "remove it (a queue has a name only)");
         return;
@@ -453,33 +439,42 @@ static void see_table(struct walk *w, const struct toml_entry *e)
         queue_header(w, e);
     else if (e->index > 0)
         return; /* the first one of an array has said it */
-    else if (!is_table(e->table))
+    else if (!conf_is_table(e->table))
         unknown_table(w, e);
     else if (e->index == 0)
         complain(w, e->line, "[[%s]]: there is one of it only; write [%s]", e->table, e->table);
 }
 
+static const struct conf_key *key_of(const struct toml_entry *e)
+{
+    for (size_t i = 0; i < conf_keys_n; i++)
+        if (strcmp(conf_keys[i].table, e->table) == 0 && strcmp(conf_keys[i].name, e->key) == 0)
+            return &conf_keys[i];
+    return NULL;
+}
+
 static void see(void *arg, const struct toml_entry *e)
 {
     struct walk *w = arg;
-    if (e->table[0] && !e->key[0] && e->type == TOML_TABLE) {
+    const struct conf_key *k = key_of(e);
+    if (e->element >= 0) {
+        if (k) /* what is wrong with other arrays has been said */
+            take_element(w, k, e);
+    } else if (e->table[0] && !e->key[0] && e->type == TOML_TABLE) {
         see_table(w, e);
     } else if (strcmp(e->table, "queue") == 0) {
         queue_key(w, e);
-    } else if (!e->table[0] && is_table(e->key)) {
+    } else if (!e->table[0] && conf_is_table(e->key)) {
         complain(w, e->line, "%s: must be a table; write %s", e->key,
                  strcmp(e->key, "queue") == 0 ? "[[queue]]" : "it in brackets, and its keys below");
-    } else if (!e->table[0] || is_table(e->table)) {
-        for (size_t i = 0; i < conf_keys_n; i++) {
-            if (strcmp(conf_keys[i].table, e->table) == 0 &&
-                strcmp(conf_keys[i].name, e->key) == 0) {
-                take_value(w, &conf_keys[i], e);
-                if (strcmp(e->key, "lane") == 0)
-                    w->lane_line = e->line;
-                return;
-            }
+    } else if (!e->table[0] || conf_is_table(e->table)) {
+        if (!k) {
+            unknown_key(w, e);
+            return;
         }
-        unknown_key(w, e);
+        take_value(w, k, e);
+        if (strcmp(e->key, "lane") == 0)
+            w->lane_line = e->line;
     } /* the keys of an unknown table need no word more */
 }
 
@@ -490,7 +485,8 @@ void conf_defaults(struct conf *c)
     memset(c, 0, sizeof *c);
     for (size_t i = 0; i < conf_keys_n; i++) {
         const char *text = conf_keys[i].fallback;
-        struct toml_entry e = {.table = conf_keys[i].table, .index = -1, .key = conf_keys[i].name};
+        struct toml_entry e = {
+            .table = conf_keys[i].table, .index = -1, .element = -1, .key = conf_keys[i].name};
         char string[64];
         if (text[0] == '"') {
             snprintf(string, sizeof string, "%.*s", (int)strlen(text) - 2, text + 1);

@@ -20,6 +20,7 @@
 #define CONF_QUEUES_MAX 64
 #define CONF_NAME_MAX   32 /* of a queue, with the NUL */
 #define CONF_ERRORS_MAX 64
+#define CONF_ADDRESSES_MAX 8
 #define CONF_LINE_MAX   512
 
 enum conf_huge { CONF_HUGE_AUTO, CONF_HUGE_NEVER, CONF_HUGE_REQUIRE };
@@ -46,7 +47,9 @@ struct conf {
     uint32_t queues;
     char queue[CONF_QUEUES_MAX][CONF_NAME_MAX];
     /* [listen] */
-    char socket[108], address[256];
+    char socket[108];
+    uint32_t addresses; /* 0: no remote peers */
+    char address[CONF_ADDRESSES_MAX][256];
     uint32_t socket_mode, data_port;
     /* [auth] */
     char key_file[256];

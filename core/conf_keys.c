@@ -75,14 +75,16 @@ const struct conf_key conf_keys[] = {
     {"segment", "keep_results", NUMBER(T_DURATION, keep_results_ns, 0, 86400 * SECOND),
      DEFAULT(
          "\"60s\"",
-         "How long the tasks and results of a producer that has vanished are kept for one with the\n"
+         "How long the tasks and results of a producer that has vanished are kept for one with "
+         "the\n"
          "same client id, and those of a remote producer for its new link (\"0s\" to \"86400s\").\n"
          "\"0s\": they are not.")},
 
     {"segment", "producer_share", NUMBER(T_SHARE, producer_share, 1, 16777216),
      DEFAULT(
          "\"75%\"",
-         "The part of the slots (\"1%\" to \"100%\", or a number of slots) that one producer's tasks\n"
+         "The part of the slots (\"1%\" to \"100%\", or a number of slots) that one producer's "
+         "tasks\n"
          "may take, from submit until their outcomes are taken, and the part of the arena that\n"
          "their arguments may. So one that floods the fabric leaves the others room.")},
     {"segment", "dedup_keys", NUMBER(T_U32, dedup_keys, 0, 16777216),
@@ -90,10 +92,11 @@ const struct conf_key conf_keys[] = {
              "Deduplication keys that can be remembered at once (64 to 16777216, rounded up to a\n"
              "power of two; 24 bytes each). 0: tasks with a key are refused.")},
     {"segment", "dead_letters", NUMBER(T_U32, dead_letters, 0, 8388607),
-     DEFAULT("1024",
-             "Tasks that ended badly and that nobody saw to are kept in their slots, to be looked at\n"
-             "and started again (fabctl dead): at most so many (0 to 8388607, and always less than\n"
-             "half of the slots). 0: none are kept.")},
+     DEFAULT(
+         "1024",
+         "Tasks that ended badly and that nobody saw to are kept in their slots, to be looked at\n"
+         "and started again (fabctl dead): at most so many (0 to 8388607, and always less than\n"
+         "half of the slots). 0: none are kept.")},
 
     {"listen", "socket", STRING(socket),
      DEFAULT("\"\"",
@@ -101,27 +104,31 @@ const struct conf_key conf_keys[] = {
     {"listen", "socket_mode", T_MODE, AT(socket_mode), .max = 0777,
      DEFAULT("\"0600\"",
              "Its permissions, octal. Who may write to it may submit, run and see every task.")},
-    {"listen", "address", T_ADDRESS, TEXT(address),
+    {"listen", "address", T_ADDRESS, AT(address), .cap = sizeof(((struct conf *)0)->address[0]),
      DEFAULT(
          "\"127.0.0.1:50000\"",
          "Where remote peers connect: \"HOST:PORT\", or \"[ADDRESS]:PORT\" for IPv6; "
          "\"0.0.0.0:50000\"\n"
-         "is every IPv4 address of this host, \"[::]:50000\" every address of both families, and port\n"
-         "0 any free port. \"\": no remote peers.")},
+         "is every IPv4 address of this host, \"[::]:50000\" every address of both families, and "
+         "port\n"
+         "0 any free port. A name is all addresses that it has. Several addresses, up to 8, are a\n"
+         "list: [\"10.0.0.1:50000\", \"[fd00::1]:50000\"]. \"\": no remote peers.")},
     {"listen", "data_port", NUMBER(T_U32, data_port, 0, 65535),
-     DEFAULT("0",
-             "The port of their data connections, for firewalls (1 to 65535). 0: any free port.")},
+     DEFAULT("0", "The port of their data connections, for firewalls (1 to 65535), at each of the "
+                  "addresses.\n"
+                  "0: any free port, one an address.")},
 
     {"auth", "key_file", STRING(key_file),
      DEFAULT("\"\"",
              "The key that remote peers must know; made on the first start. \"\": authkey in\n"
              "node.state_dir. Copy it to the hosts that may join.")},
     {"auth", "security", ENUM(security, securities),
-     DEFAULT("\"authenticated\"",
-             "What remote peers must do beyond proving the key: \"authenticated\" (nothing: who can\n"
-             "listen on the wire reads tasks and results, who can change what is on it can change\n"
-             "them) or \"encrypted\" (all that follows the proof, both ways; fabric.lane must not be\n"
-             "\"write\"). A client may ask for it in either case: FABRIC_SECURITY=encrypted.")},
+     DEFAULT(
+         "\"authenticated\"",
+         "What remote peers must do beyond proving the key: \"authenticated\" (nothing: who can\n"
+         "listen on the wire reads tasks and results, who can change what is on it can change\n"
+         "them) or \"encrypted\" (all that follows the proof, both ways; fabric.lane must not be\n"
+         "\"write\"). A client may ask for it in either case: FABRIC_SECURITY=encrypted.")},
     {"auth", "handshake_timeout",
      NUMBER(T_DURATION, handshake_timeout_ns, SECOND / 10, 60 * SECOND),
      DEFAULT("\"5s\"",
@@ -132,14 +139,17 @@ const struct conf_key conf_keys[] = {
                          "\"auto\": tcp, and verbs\n"
                          "where there is a device.")},
     {"fabric", "domain", STRING(domain),
-     DEFAULT("\"\"",
-             "libfabric's domain, as fi_info shows it: the RDMA device (\"mlx5_0\", \"rxe0\"); with provider\n"
-             "\"tcp\" the network interface. \"\": the one that has listen.address, which is also what\n"
-             "chooses a device's port and GID.")},
+     DEFAULT("\"\"", "libfabric's domain, as fi_info shows it: the RDMA device (\"mlx5_0\", "
+                     "\"rxe0\"); with provider\n"
+                     "\"tcp\" the network interface. \"\": the one that has listen.address, which "
+                     "is also what\n"
+                     "chooses a device's port and GID.")},
     {"fabric", "inline", NUMBER(T_SIZE, inline_bytes, 0, 4096),
-     DEFAULT("0", "Bytes of a batch that verbs may copy into the request itself (16 to 4096; for peers:\n"
-                  "$FI_VERBS_INLINE_SIZE). Such batches need no completion. 0: libfabric's choice, 256, or\n"
-                  "what the device can.")},
+     DEFAULT(
+         "0",
+         "Bytes of a batch that verbs may copy into the request itself (16 to 4096; for peers:\n"
+         "$FI_VERBS_INLINE_SIZE). Such batches need no completion. 0: libfabric's choice, 256, or\n"
+         "what the device can.")},
     {"fabric", "lane", ENUM(lane, lanes),
      DEFAULT(
          "\"auto\"",
@@ -172,14 +182,15 @@ const struct conf_key conf_keys[] = {
      DEFAULT(
          "\"adaptive\"",
          "How fabricd waits while links are up: \"adaptive\" spins while that pays, then sleeps;\n"
-         "\"busy\" never sleeps; \"event\" never spins. Workers have the same by fabworker --poll.")},
+         "\"busy\" never sleeps; \"event\" never spins. Workers have the same by fabworker "
+         "--poll.")},
     {"poll", "spin", NUMBER(T_DURATION, spin_ns, 0, SECOND / 100),
      DEFAULT("\"50us\"", "The longest spin (\"0us\" to \"10ms\").")},
 
     {"limits", "handshakes", NUMBER(T_U32, handshakes, 1, 4096),
-     DEFAULT("64",
-             "Most connections at once that have not proved the key yet (1 to 4096). One more takes the\n"
-             "place of the oldest of them from its own host, or else of the oldest of all.")},
+     DEFAULT("64", "Most connections at once that have not proved the key yet (1 to 4096). One "
+                   "more takes the\n"
+                   "place of the oldest of them from its own host, or else of the oldest of all.")},
 };
 const size_t conf_keys_n = sizeof conf_keys / sizeof *conf_keys;
 

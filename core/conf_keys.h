@@ -7,6 +7,7 @@
 #ifndef FABRIC_CONF_KEYS_H
 #define FABRIC_CONF_KEYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,5 +36,14 @@ int64_t conf_with_unit(const char *text, enum key_type type);
 
 /* The way back: v as a file would write it for k. Returns buf. */
 const char *conf_written(char buf[32], const struct conf_key *k, int64_t v);
+
+/* conf_names.c */
+struct toml_entry;
+bool conf_is_table(const char *word);
+bool conf_is_like(const char *word, const char *name);
+/* The table most like word; the key most like the entry's, first of all in its own table. NULL: none is
+ * near enough for more than chance. */
+const char *conf_like_table(const char *word);
+const struct conf_key *conf_like_key(const struct toml_entry *e);
 
 #endif

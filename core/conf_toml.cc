@@ -94,10 +94,11 @@ struct walker {
     see_fn see;
     void *arg;
 
-    void emit(const std::string &table, int index, const std::string &key,
-              const toml::node &node) const
+    void emit(const std::string &table, int index, const std::string &key, const toml::node &node,
+              int element = -1) const
     {
         toml_entry e{};
+        e.element = element;
         e.table = table.c_str();
         e.index = index;
         e.key = key.c_str();
@@ -112,7 +113,15 @@ struct walker {
         } else if (const auto *b = node.as_boolean()) {
             e.integer = b->get();
         }
+        const auto *array = element < 0 ? node.as_array() : nullptr;
+        if (array)
+            e.integer = static_cast<int64_t>(array->size());
         see(arg, &e);
+        if (array) {
+            int i = 0;
+            for (const auto &item : *array)
+                emit(table, index, key, item, i++);
+        }
     }
 
     void table(const std::string &name, int index, const toml::table &t) const

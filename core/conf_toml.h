@@ -26,10 +26,13 @@ enum toml_type {
 };
 
 /* Strings hold no NUL inside and are valid during the call only. Values are told for strings,
- * integers and booleans; what is inside an array, or a table below the first level, is not. */
+ * integers and booleans, and for arrays how many elements they have; the elements come next, each
+ * an entry of its own. What is inside an array in an array, or a table below the first level, is
+ * not told. */
 struct toml_entry {
     const char *table; /* "" at the top level */
     int index;         /* which element, if the table stands in an array of tables; else -1 */
+    int element;       /* which one of the array of this key, told just before; else -1 */
     const char *key;   /* "" for the table itself (then type is TOML_TABLE), told before its keys */
     enum toml_type type;
     const char *string;

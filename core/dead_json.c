@@ -79,7 +79,7 @@ static json_t *error_of(const struct segment *s, uint32_t slot, uint64_t w, uint
     return p ? text_of(p, len) : json_string("");
 }
 
-/* When it was submitted, as far as that was measured (submit.c), else null. */
+/* When it was submitted. */
 static json_t *submitted_of(const struct segment *s, uint64_t stamp)
 {
     struct timespec now;

@@ -194,7 +194,22 @@ struct fab_outcome {
     uint32_t len;
     uint16_t status;   /* enum fab_status */
     uint16_t attempts; /* leases it took */
+    uint64_t taken;    /* for fab_times() */
 };
+
+/* Where a task's time went, in nanoseconds; the first five add up to the last. */
+struct fab_times {
+    uint64_t room_ns;  /* fab_submit() called -> there was room, it was published */
+    uint64_t wait_ns;  /* -> a worker claimed it */
+    uint64_t held_ns;  /* -> the worker, who may have claimed several at once, turned to it */
+    uint64_t run_ns;   /* -> finished. A remote worker's: held and run are one, with the way there and back */
+    uint64_t fetch_ns; /* -> this producer saw the outcome */
+    uint64_t total_ns;
+};
+
+/* Of the last attempt of a task whose outcome this handle took since its last fab_submit().
+ * -ENODATA: nothing is known of it (it was cancelled, say, or the handle is remote). */
+FAB_API FAB_MUST int fab_times(const fab_t *f, const struct fab_outcome *o, struct fab_times *t);
 
 /* The outcome's bytes. Valid until the next fab_wait*(), or fab_close() on the handle (for len <=
  * 8, as long as *o itself). 8-byte aligned. */

@@ -56,6 +56,12 @@ FAB_API long fab_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t
     return f->ops->wait_any(f, out, max, timeout_ns);
 }
 
+FAB_API int fab_times(const fab_t *f, const struct fab_outcome *o, struct fab_times *t)
+{
+    return f->ops->times ? f->ops->times(f, o, t)
+                         : err_set(-ENODATA, "a remote handle measures no stages");
+}
+
 FAB_API int fab_cancel(fab_t *f, fab_id id)
 {
     return f->ops->cancel(f, id);

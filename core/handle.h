@@ -21,6 +21,7 @@ struct fab_ops {
     long (*wait_any)(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
     int (*cancel)(fab_t *f, fab_id id);
     int (*withdraw)(fab_t *f, fab_id id);
+    int (*times)(const fab_t *f, const struct fab_outcome *o, struct fab_times *t); /* NULL: -ENODATA */
     size_t (*outstanding)(const fab_t *f);
     long (*claim)(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
     int (*begin)(fab_t *f, const struct fab_lease *l); /* NULL: nothing is to be said */

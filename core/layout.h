@@ -11,7 +11,7 @@
  * Words that different cores write have HOT_LINE (128) bytes to themselves.
  *
  *   header | queues | participants | free ring | timer ring | ready rings (queue-major, priority-minor) |
- *   slots | wides | keys | refs | graves | chunk words | block words | arena
+ *   slots | wides | keys | refs | times | graves | chunk words | block words | arena
  *
  * A change of any struct here is a change of SEG_LAYOUT.
  */
@@ -20,11 +20,12 @@
 
 #include <assert.h>
 #include "core/atomic.h"
+#include "core/compiler.h"
 #include "core/fabric.h"
 #include "core/hist.h"
 
 #define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
-#define SEG_LAYOUT 3u
+#define SEG_LAYOUT 4u
 
 #define SEG_QUEUES_MAX       64
 #define SEG_PRIORITIES       4
@@ -61,6 +62,15 @@ enum seg_refusal {
     SEG_REFUSALS
 };
 
+/* A host that was refused; host "": none. Written by fabricd alone. */
+#define SEG_SOURCES     32u
+#define SEG_SOURCE_HOST 48u
+struct seg_source {
+    char host[SEG_SOURCE_HOST];
+    _Atomic uint32_t count[SEG_REFUSALS];
+    _Atomic uint64_t last_ns; /* clock_ns() */
+};
+
 struct seg_header {
     uint64_t magic; /* written last by the creator */
     uint32_t layout;
@@ -76,7 +86,7 @@ struct seg_header {
     uint32_t producer_share; /* most slots that one producer may hold (quota.h), 1 to slots */
     uint32_t dead_letters_max; /* dead.h; 0: none are kept, and there are no graves */
     uint64_t off_queues, off_participants, off_free_ring, off_timer_ring, off_ready_rings, off_slots, off_wides,
-        off_dedup, off_refs, off_graves, off_chunk_words, off_block_words, off_arena;
+        off_dedup, off_refs, off_times, off_graves, off_chunk_words, off_block_words, off_arena;
     uint64_t ticks_hz; /* of clock_ticks() on this host */
     uint64_t created_unix_ns;
     char name[64];
@@ -107,16 +117,26 @@ struct seg_header {
     _Atomic uint64_t dead_dropped; /* tasks that would have been letters, but for the limit */
     _Atomic uint64_t damage; /* words found that no program of ours writes, repaired or not */
     _Atomic uint64_t refused[SEG_REFUSALS]; /* remote peers that were not let in, by enum seg_refusal */
+    struct seg_source source[SEG_SOURCES];  /* the same by whom, those of this fabricd */
     _Atomic uint32_t keys_used; /* a key was entered once: the table is worth looking at */
     struct seg_room room[ROOMS];
 };
 
-/* Latency of tasks, written by one thread: a participant's own, or the daemon's sums of those that
- * left. */
+/* Where the time of tasks goes, stage by stage (stages.h), written by one thread: a participant's
+ * own, or the daemon's sums of those that left. */
+enum seg_span {
+    SPAN_WAIT,  /* submitted -> claimed, by the worker, as the next three */
+    SPAN_HELD,  /* claimed -> started: behind the others of its batch */
+    SPAN_RUN,   /* started -> finished */
+    SPAN_TOTAL, /* submitted -> finished */
+    SPAN_ROOM,  /* submitted -> published, by the producer, as the rest: of WAIT, for a free slot */
+    SPAN_FETCH, /* finished -> taken */
+    SPAN_ROUND, /* submitted -> taken */
+    SPANS
+};
+
 struct seg_latency {
-    struct hist wait;  /* submitted -> claimed, by the worker */
-    struct hist run;   /* claimed -> completed, by the worker */
-    struct hist total; /* submitted -> completed, by the worker */
+    struct hist span[SPANS]; /* by enum seg_span */
 };
 
 struct seg_counts {
@@ -129,6 +149,7 @@ struct seg_queue {
     _Alignas(HOT_LINE) _Atomic uint32_t parked; /* QUEUE_PARKED_* bits: who may be asleep */
     _Atomic uint32_t seq;                       /* futex */
     _Atomic uint32_t control;                   /* enum queue_control: queue.h */
+    _Atomic uint32_t priorities;                /* those that were used, 1 << priority: queue.h */
     /* Sums of participants that left; written by the daemon only. */
     _Alignas(HOT_LINE) struct seg_counts past;
     struct seg_latency past_latency;
@@ -154,6 +175,9 @@ struct seg_link {
     _Atomic uint32_t window;    /* most leases (worker) or tasks (producer) it may hold */
     _Atomic uint32_t in_flight; /* leases or tasks it holds */
     _Atomic uint64_t tx_batches, tx_records, rx_batches, rx_records;
+    _Atomic uint64_t rtt_p50_ns, rtt_p99_ns; /* round trips to the peer; 0: none measured yet */
+    _Atomic uint32_t rtt_samples;            /* ever; the quantiles are of the last ones */
+    _Atomic uint32_t reconnects; /* how often the peer has come back after its link had broken */
 };
 
 /* Who may take a participant's tasks up (kept.h). Written by fabricd alone. */
@@ -176,7 +200,8 @@ struct seg_participant {
     uint64_t start_ticks;   /* of the process, /proc/PID/stat field 22: tells a reused pid */
     uint32_t roles;         /* enum fab_role bits */
     uint32_t remote;        /* 1: a link of fabricd's, `link` is filled in */
-    _Atomic uint32_t queue; /* the queue it last claimed from: where its latency belongs */
+    _Atomic uint32_t queue;      /* the queue it last claimed from: where a worker's spans belong */
+    _Atomic uint32_t submits_to; /* the queue it last submitted to: where a producer's spans belong */
     char name[SEG_NAME];
     struct seg_identity identity;
     struct seg_link link;
@@ -209,6 +234,14 @@ struct seg_slot {
 /* A slot's second line: an argument of 9..64 bytes, or else a result of that size. */
 struct seg_wide {
     uint8_t bytes[64];
+};
+
+/* When the last attempt of the task in a slot passed its stages (stages.h): clock_ticks(), written by its
+ * worker before the outcome. */
+struct seg_times {
+    uint64_t claimed, started, finished;
+    uint32_t epoch; /* of the task */
+    uint32_t pad;
 };
 
 /* A task with terms (ARG_TERMS in arg_len) has them in its wide; times are clock_ns(). */
@@ -245,6 +278,7 @@ struct seg_grave {
 static_assert(sizeof(struct seg_grave) == 2 * CACHE_LINE, "a grave is two lines");
 static_assert(sizeof(struct seg_terms) <= sizeof(struct seg_wide), "terms fit a wide");
 static_assert(sizeof(struct seg_slot) == CACHE_LINE, "a slot is one line");
+static_assert(sizeof(struct seg_times) == CACHE_LINE / 2, "times are half a line");
 static_assert(sizeof(struct seg_wide) == CACHE_LINE, "a wide is one line");
 static_assert(sizeof(struct seg_header) <= 4096, "the header is one page");
 static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2,

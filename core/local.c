@@ -33,6 +33,7 @@ static void local_close(fab_t *f)
     CRASH_POINT("detach.left");
     slot_stock_free(&l->stock);
     pages_free(l->tasks.at, ((size_t)l->seg->slots + 1) * sizeof *l->tasks.at);
+    pages_free(l->tasks.tag, (size_t)l->seg->slots * sizeof *l->tasks.tag);
     free(l->held);
     if (l->own.base)
         segment_unmap(&l->own);
@@ -75,10 +76,14 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
     l->own.fd = -1;
     l->hot = seg->slots;
     l->arena.out = &l->out;
+    l->follow_mask = UINT64_MAX;
+    l->finished.apart = l->taken.apart = seg->ticks_hz / 1000;
+    l->lease_low = (uint32_t)slot_word(0, me, 0, SLOT_LEASED);
     spin_init(&l->spin, seg->ticks_hz, spin_ns);
     l->tasks.at = pages_new(((size_t)seg->slots + 1) * sizeof *l->tasks.at);
+    l->tasks.tag = pages_new((size_t)seg->slots * sizeof *l->tasks.tag);
     l->held = calloc(LOCAL_HELD_MAX, sizeof *l->held);
-    if (!l->tasks.at || !l->held || slot_stock_init(&l->stock, stock) < 0) {
+    if (!l->tasks.at || !l->tasks.tag || !l->held || slot_stock_init(&l->stock, stock) < 0) {
         local_close(&l->base);
         return err_set(-ENOMEM, "no memory for a handle on %u slots", seg->slots);
     }
@@ -166,6 +171,7 @@ const struct fab_ops local_ops = {
     .wait_any = local_wait_any,
     .cancel = local_cancel,
     .withdraw = local_withdraw,
+    .times = local_times,
     .outstanding = local_outstanding,
     .claim = local_claim,
     .complete = local_complete,

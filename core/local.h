@@ -19,11 +19,12 @@
 
 /* A producer's outstanding tasks: a list through the slots' numbers, oldest first. */
 struct outstanding {
-    struct {
+    struct outstanding_task {
         uint32_t prev, next; /* slot numbers; slots (= the number of slots) is the list's head */
         uint32_t epoch;      /* of our task there; 0: none */
-        uint64_t tag;
+        uint32_t room;       /* how long it waited for room (stages.h) */
     } * at;
+    uint64_t *tag; /* of our task in each slot, should somebody write over it */
     uint32_t n;
     uint32_t cursor; /* where the last partial look ended */
 };
@@ -44,6 +45,7 @@ struct local {
     const struct segment *seg;
     struct segment own; /* when this handle mapped it itself */
     uint32_t me, generation;
+    uint32_t lease_low; /* the lower half of the words of our leases, but for the attempt */
     struct seg_participant *self;
     struct wake_out out;
     int sock; /* to fabricd: its closing tells of our end; -1 inside fabricd */
@@ -63,15 +65,21 @@ struct local {
     bool parked;       /* bell_parked is, or may still be, set by us */
     uint32_t attended; /* bell_seq as of the last fab_attend() */
     uint32_t hot;      /* slot completed last: its producer is likely to use it next (claim.c) */
-    uint32_t hot_queue;
-    uint64_t hot_word;                /* the state word that such a task will have */
+    uint64_t hot_word, hot_meta;      /* its lease's word and its meta, from which the next one's follow */
     uint32_t claims;                  /* looks at the rings, for the guard against starvation */
     uint32_t streak;                  /* claims in a row that found their task there */
     bool woken;                       /* the last claim slept */
     bool alone;                       /* it ended at a task that goes alone (META_SUSPECT) */
-    uint64_t claimed_at, finished_at; /* ticks, for the latency histograms */
-    uint32_t measured, measure_mask;
-    uint32_t stamped;
+    uint64_t claimed_at, finished_at; /* ticks: the last claim, the last end of a lease (stages.h) */
+    /* When the worker turned to its next task at the earliest: when it finished the one before. 0, as
+     * follow_mask is, for a link: its leases' tasks are run elsewhere, side by side. */
+    uint64_t free_at, follow_mask;
+    uint64_t taken_at; /* ticks, of the last look that found an outcome */
+    /* Of the tasks that it finished, and that it took: how many are in no histogram yet (stages.h). */
+    struct span_pace {
+        uint32_t n, turn;
+        uint64_t apart; /* ticks */
+    } finished, taken;
     struct quota quota;
     const void *given; /* the local_block() that the next argument, or result, lies in; NULL: it is
                           copied */
@@ -91,22 +99,35 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
 extern const struct fab_ops local_ops;
 
 /* Puts a task of ours behind the outstanding ones. */
-static inline void local_tasks_add(struct local *l, uint32_t slot, uint32_t epoch, uint64_t tag)
+static inline void local_tasks_add(struct local *l, uint32_t slot, uint32_t epoch, uint64_t tag,
+                                   uint32_t room)
 {
     uint32_t head = l->seg->slots, last = l->tasks.at[head].prev;
-    l->tasks.at[slot].prev = last;
-    l->tasks.at[slot].next = head;
-    l->tasks.at[slot].epoch = epoch;
-    l->tasks.at[slot].tag = tag;
+    l->tasks.at[slot] = (struct outstanding_task){last, head, epoch, room};
+    l->tasks.tag[slot] = tag;
     l->tasks.at[last].next = slot;
     l->tasks.at[head].prev = slot;
     l->tasks.n++;
 }
 
+/* The state word that the slot a worker completed last has when its producer uses it for its next task. */
+static inline uint64_t local_hot_word(const struct local *l)
+{
+    return slot_word(slot_epoch_after(slot_epoch(l->hot_word)), meta_producer(l->hot_meta), 0,
+                     SLOT_READY) |
+           SLOT_SOLO;
+}
+
+/* submit_wait.c: one step of waiting after a try that took nothing. *deadline, *armed: 0 and -1 at
+ * first, kept from step to step. 0: try again; < 0: the wait is over. */
+int submit_wait(struct local *l, int64_t timeout_ns, uint64_t *deadline, int *armed)
+    __attribute__((warn_unused_result));
+
 /* ---- the operations, also called by fabricd's links ---- */
 long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns);
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns);
 long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns);
+int local_times(const fab_t *f, const struct fab_outcome *o, struct fab_times *t);
 int local_cancel(fab_t *f, fab_id id);
 int local_withdraw(fab_t *f, fab_id id);
 int local_cancelled(fab_t *f, const struct fab_lease *l);

@@ -9,6 +9,7 @@
  * move the cursor of who reads it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -42,6 +43,16 @@ static bool stderr_is_journal(void)
     text = end + 1;
     unsigned long long inode = strtoull(text, &end, 10);
     return end != text && *end == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+void log_hold_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        /* open() takes the lowest that is free. The wrong way round: who reads or writes is told.
+         */
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(126); /* no /dev/null, and no stderr to say so */
 }
 
 void log_open(const char *name, enum log_level most)

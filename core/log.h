@@ -19,6 +19,10 @@
 
 enum log_level { LOG_ERR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
+/* For the first line of main(): takes descriptors 0 to 2 where a launcher closed them, so that none
+ * of them becomes a socket or a segment that lines are then written into. Using them still fails.
+ */
+void log_hold_descriptors(void);
 /* program: the name put in front of each line; kept by reference. */
 void log_open(const char *program, enum log_level most);
 /* "error", "warning", "info", "debug" -> level; -EINVAL otherwise. */

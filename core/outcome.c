@@ -11,12 +11,13 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 #include "core/crashpoint.h"
 #include "core/dead.h"
 #include "core/error.h"
 #include "core/local.h"
-#include "core/ring.h"
+#include "core/stages.h"
 #include "core/terms.h"
 
 /* How many unfinished tasks a partial look passes before it gives up: completions come mostly in
@@ -53,7 +54,6 @@ static void bury(struct local *l, uint32_t slot)
     /* release: what we read of the task stays before it; ours, nobody else changes it */
     at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
     slot_give(l->seg, &l->stock, l->me, slot);
-    slot_stock_settle(l->seg, &l->stock, l->me);
 }
 
 /* Slots whose bytes the caller could read until now go back to the stock. */
@@ -102,7 +102,7 @@ static bool part_with_zombie(const struct local *l, uint32_t slot, uint64_t w)
 
 /* Reads the outcome of our task in this slot, whose state word w is one, and takes it off the list
  * of outstanding ones. Returns its arg_len as it was read. */
-static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
+SELDOM static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
 {
     static const uint16_t status[SLOT_STATES] = {[SLOT_DONE] = FAB_COMPLETED,
                                                  [SLOT_FAILED] = FAB_FAILED,
@@ -125,6 +125,7 @@ static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w, struct 
     o->attempts = (uint16_t)slot_attempt(w);
     o->len = res_len;
     o->data = NULL;
+    o->taken = l->taken_at;
     if (res_len <= 8) {
         o->small = sl->res;
     } else {
@@ -146,7 +147,7 @@ static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w, struct 
 }
 
 /* Takes the outcome of our task in this slot, whose state word w is one. */
-static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
+SELDOM static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint32_t arg_len = read_outcome(l, slot, w, o);
@@ -171,7 +172,7 @@ static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome 
     } else {
         slot_give(l->seg, &l->stock, l->me, slot);
         if (l->named)
-            slot_stock_settle(l->seg, &l->stock, l->me);
+            slot_settle_top(l->seg, &l->stock, l->me);
     }
     CRASH_POINT("take.given");
 }
@@ -210,7 +211,7 @@ bool local_drop(struct local *l, fab_id id)
         arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
     CRASH_POINT("drop.freed");
     slot_give(l->seg, &l->stock, l->me, slot);
-    slot_stock_settle(l->seg, &l->stock, l->me);
+    slot_settle_top(l->seg, &l->stock, l->me);
     CRASH_POINT("drop.given");
     return true;
 }
@@ -227,7 +228,7 @@ void local_take_up(struct local *l)
             slot_epoch(w) == 0 || slot_epoch(at_load(&s->slot[i].state)) != slot_epoch(w))
             continue;
         uint32_t arg_len = s->slot[i].arg_len; /* read once */
-        local_tasks_add(l, i, slot_epoch(w), s->slot[i].tag);
+        local_tasks_add(l, i, slot_epoch(w), s->slot[i].tag, 0);
         if (slot_arg_place(arg_len) == PLACE_BLOCK)
             quota_arena_add(l, slot_arg_len(arg_len));
     }
@@ -272,7 +273,7 @@ static bool damaged(const struct local *l, uint32_t slot)
 static void take_lost(struct local *l, uint32_t slot, struct fab_outcome *o)
 {
     *o = (struct fab_outcome){.id = (fab_id)l->tasks.at[slot].epoch << 32 | slot,
-                              .tag = l->tasks.at[slot].tag,
+                              .tag = l->tasks.tag[slot],
                               .status = FAB_LOST};
     tasks_remove(l, slot);
     at_add(&l->seg->head->damage, 1);
@@ -291,6 +292,136 @@ static size_t take_damaged(struct local *l, struct fab_outcome *out, size_t max)
     return n;
 }
 
+/* ---- where the time went ---- */
+
+int local_times(const fab_t *f, const struct fab_outcome *o, struct fab_times *out)
+{
+    const struct local *l = (const struct local *)f;
+    const struct segment *s = l->seg;
+    uint32_t slot = (uint32_t)o->id;
+    if (slot >= s->slots)
+        return err_set(-EINVAL, "not an outcome of this handle");
+    struct seg_times t = s->times[slot]; /* read once */
+    uint64_t submitted = s->slot[slot].stamp;
+    uint64_t published = submitted + ((uint64_t)l->tasks.at[slot].room << ROOM_UNIT_SHIFT);
+    /* the slot may be in use again, or the task never have been started */
+    if (slot_epoch(at_load(&s->slot[slot].state)) - (uint32_t)(o->id >> 32) > 1 ||
+        l->tasks.at[slot].epoch != 0 || t.epoch != (uint32_t)(o->id >> 32) || submitted == 0)
+        return err_set(-ENODATA, "nothing is known of this task's times (any more)");
+    *out = (struct fab_times){
+        .room_ns = segment_ticks_to_ns(s, published - submitted),
+        .wait_ns = segment_ticks_to_ns(s, span_between(published, t.claimed)),
+        .held_ns = segment_ticks_to_ns(s, span_between(t.claimed, t.started)),
+        .run_ns = segment_ticks_to_ns(s, span_between(t.started, t.finished)),
+        .fetch_ns = segment_ticks_to_ns(s, span_between(t.finished, o->taken)),
+        .total_ns = segment_ticks_to_ns(s, span_between(submitted, o->taken))};
+    return 0;
+}
+
+/* One of n outcomes that were taken at once, in turn the first, the last and what is between, goes
+ * into this producer's histograms. gap: ticks since the take before. */
+SELDOM static void measure(struct local *l, const struct fab_outcome *out, size_t n, uint64_t gap)
+{
+    const struct fab_outcome *o = &out[(l->taken.turn += 7) % n];
+    const struct segment *s = l->seg;
+    uint32_t slot = (uint32_t)o->id, weight = span_weight(&l->taken, (uint32_t)n, gap);
+    if (o->status != FAB_COMPLETED || l->linked || s->times[slot].epoch != (uint32_t)(o->id >> 32))
+        return;
+    span_add(l, SPAN_ROOM, (uint64_t)l->tasks.at[slot].room << ROOM_UNIT_SHIFT, weight);
+    span_add(l, SPAN_FETCH, span_between(s->times[slot].finished, o->taken), weight);
+    span_add(l, SPAN_ROUND, span_between(s->slot[slot].stamp, o->taken), weight);
+}
+
+/* n outcomes were taken, the take before was at `before`. */
+static inline void taken(struct local *l, const struct fab_outcome *out, size_t n, uint64_t before)
+{
+    if (n > 0 && span_due(&l->taken, (uint32_t)n, l->taken_at - before))
+        measure(l, out, n, l->taken_at - before);
+}
+
+static_assert(offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_outcome, len) == 8,
+              "take_plain() writes len, status and attempts as one number");
+
+/* The common outcome: completed, with an argument and a result that need no block, of a handle of the
+ * plain kind; w is its word. The task stays in the list: the caller takes it out, with its
+ * neighbours. False: nothing has happened, take() has to look. */
+static inline bool take_plain(const struct seg_slot *sl, uint32_t slot, uint64_t w, uint64_t now,
+                              struct fab_outcome *o)
+{
+    uint64_t lens, rest; /* read once */
+    memcpy(&lens, &sl->arg_len, sizeof lens);
+    rest = lens >> 32;
+    if (rest > 8 || (uint32_t)lens > 64)
+        return false;
+    rest |= (uint64_t)FAB_COMPLETED << 32 | (w & SLOT_ATTEMPT_MASK) << (48 - 8);
+    o->id = (w & ~0xffffffffull) | slot;
+    o->tag = sl->tag;
+    o->kernel = sl->kernel;
+    o->small = sl->res;
+    o->data = NULL;
+    memcpy(&o->len, &rest, sizeof rest);
+    o->taken = now;
+    CRASH_POINT("take.read");
+    return true;
+}
+
+static inline bool is_plain_handle(const struct local *l)
+{
+    return !l->linked && !l->named;
+}
+
+/* The list goes on from `before` with `slot`: what stood between was taken. */
+static void join(struct local *l, uint32_t before, uint32_t slot)
+{
+    l->tasks.at[before].next = slot;
+    l->tasks.at[slot].prev = before;
+    if (l->tasks.cursor != l->seg->slots && l->tasks.at[l->tasks.cursor].epoch == 0)
+        l->tasks.cursor = slot;
+}
+
+/* The same as look() for as long as it meets common outcomes, from `slot` on. Stops at the first task
+ * that is something else, which *stopped_at gets. */
+LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct fab_outcome *out, size_t max,
+                         uint32_t *stopped_at)
+{
+    const struct segment *s = l->seg;
+    struct outstanding_task *const list = l->tasks.at;
+    struct seg_slot *const slots = s->slot;
+    const uint64_t done = slot_word(0, l->me, 0, SLOT_DONE);
+    const uint32_t head = s->slots, before = list[slot].prev, room = l->stock.cap - l->stock.n;
+    uint32_t *stock = l->stock.slot + l->stock.n;
+    uint64_t now = 0;
+    size_t n = 0;
+    if (max > room)
+        max = room;
+    for (; slot != head && n < max; n++) {
+        /* acquire: pairs with the worker's CAS to DONE. A miss is looked at again, by outcome_of(),
+         * which is S2 of wake.h where that is needed. */
+        uint64_t w = at_load_acq(&slots[slot].state);
+        if ((w & ~(uint64_t)SLOT_ATTEMPT_MASK) != (done | (uint64_t)list[slot].epoch << 32))
+            break;
+        if (n == 0)
+            now = clock_ticks();
+        if (!take_plain(&slots[slot], slot, w, now, &out[n]))
+            break;
+        list[slot].epoch = 0;
+        *stock++ = slot;
+        CRASH_POINT("take.given");
+        slot = list[slot].next;
+    }
+    *stopped_at = slot;
+    if (n == 0)
+        return 0;
+    join(l, before, slot);
+    l->taken_at = now;
+    l->tasks.n -= (uint32_t)n;
+    l->stock.n += (uint32_t)n;
+    l->stock.lazy = true;
+    return n;
+}
+
+/* ---- waiting ---- */
+
 static int fabricd_gone(void)
 {
     return err_set(-EPIPE, "fabricd is gone, and nobody runs the task");
@@ -308,11 +439,12 @@ static void unpark(struct local *l)
 
 /* Before a wait sleeps: the time-out is looked at, and starts when it is looked at first, so that a
  * short wait reads no clock. *net gets how long to sleep at most. miss: what the time-out says. */
-static int may_sleep(const struct local *l, int64_t timeout_ns, uint64_t *deadline, uint64_t *net,
+static int may_sleep(struct local *l, int64_t timeout_ns, uint64_t *deadline, uint64_t *net,
                      const char *miss)
 {
     if (*deadline == 0)
         *deadline = deadline_of(timeout_ns);
+    slot_stock_settle(l->seg, &l->stock, l->me); /* for who looks at the segment meanwhile */
     uint64_t now = clock_ns();
     if (now >= *deadline)
         return deadline_error(timeout_ns, miss);
@@ -327,6 +459,7 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     struct local *l = (struct local *)f;
     uint32_t slot = (uint32_t)id;
     uint64_t deadline = 0, net = 0, w;
+    uint64_t before = l->taken_at;
     free_held(l);
     if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
         l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
@@ -360,7 +493,16 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     if (deadline == 0)
         spin_hit(&l->spin);
     unpark(l);
-    take(l, slot, w, out);
+    l->taken_at = clock_ticks();
+    if (slot_state(w) == SLOT_DONE && is_plain_handle(l) &&
+        take_plain(&l->seg->slot[slot], slot, w, l->taken_at, out)) {
+        tasks_remove(l, slot);
+        slot_give(l->seg, &l->stock, l->me, slot);
+        CRASH_POINT("take.given");
+    } else {
+        take(l, slot, w, out);
+    }
+    taken(l, out, 1, before);
     return 0;
 }
 
@@ -369,11 +511,18 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
 static size_t look(struct local *l, uint32_t slot, uint32_t misses, struct fab_outcome *out,
                    size_t max, uint32_t *stopped_at)
 {
-    uint32_t head = l->seg->slots;
+    const uint32_t head = l->seg->slots;
+    const bool plain = is_plain_handle(l);
     size_t n = 0;
     while (slot != head && misses > 0 && n < max && l->held_n < LOCAL_HELD_MAX) {
+        size_t k = plain ? look_plain(l, slot, out + n, max - n, &slot) : 0;
+        n += k;
+        if (k > 0)
+            continue;
         uint32_t next = l->tasks.at[slot].next;
         uint64_t w = outcome_of(l, slot);
+        if (w && n == 0)
+            l->taken_at = clock_ticks();
         if (!w)
             misses--;
         else if (l->linked)
@@ -403,11 +552,16 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
 {
     struct local *l = (struct local *)f;
     uint32_t head = l->seg->slots, end;
-    uint64_t deadline = 0, net = 0;
+    uint64_t deadline = 0, net = 0, before = l->taken_at;
     size_t n;
     free_held(l);
     if (l->tasks.n == 0)
         return err_set(-ENOENT, "no task is outstanding");
+    n = look(l, l->tasks.at[head].next, 1, out, max, &end);
+    if (n > 0) { /* no need to wait */
+        taken(l, out, n, before);
+        return (long)n;
+    }
     spin_start(&l->spin);
     l->spin.round = timeout_ns == 0; /* a try looks further, too */
     while ((n = look_around(l, out, max)) == 0) {
@@ -440,6 +594,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
     if (deadline == 0)
         spin_hit(&l->spin);
     unpark(l);
+    taken(l, out, n, before);
     return (long)n;
 }
 

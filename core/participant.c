@@ -53,6 +53,7 @@ static void put_owner(struct seg_participant *p, const struct participant_info *
     snprintf(p->name, sizeof p->name, "%s", info->name);
     memset(&p->link, 0, sizeof p->link);
     at_store(&p->queue, 0);
+    at_store(&p->submits_to, 0);
     at_store(&p->bell_parked, 0);
     at_store(&p->bell_kind, info->remote ? BELL_DAEMON : BELL_FUTEX);
     put_identity(p, info->identity);
@@ -157,13 +158,13 @@ void participant_remove(const struct segment *s, uint32_t id)
 {
     struct seg_participant *p = &s->participant[id];
     uint64_t w = at_load(&p->life);
-    uint32_t q = at_load_rlx(&p->queue);
+    uint32_t q;
     for (uint32_t i = 0; i < s->queues; i++)
         add_counts(&s->queue[i].past, &p->counts[i]);
-    if (q < s->queues) {
-        hist_merge(&s->queue[q].past_latency.wait, &p->latency.wait);
-        hist_merge(&s->queue[q].past_latency.run, &p->latency.run);
-        hist_merge(&s->queue[q].past_latency.total, &p->latency.total);
+    for (int i = 0; i < SPANS; i++) {
+        q = participant_span_queue(p, i);
+        if (q < s->queues)
+            hist_merge(&s->queue[q].past_latency.span[i], &p->latency.span[i]);
     }
     if (s->living)
         s->living[id] = LIVING_NOT;

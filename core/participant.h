@@ -69,6 +69,13 @@ void participant_keep(const struct segment *s, uint32_t id);
 void participant_dead(const struct segment *s, uint32_t id);
 /* DEAD -> FREE, its counts and latencies added to its queues' past. */
 void participant_remove(const struct segment *s, uint32_t id);
+/* The queue whose tasks this histogram of p's is of: as far as one participant deals with one queue. The
+ * number is to be checked. */
+static inline uint32_t participant_span_queue(const struct seg_participant *p, enum seg_span span)
+{
+    /* relaxed: for status */
+    return at_load_rlx(span < SPAN_ROOM ? &p->queue : &p->submits_to);
+}
 /* Start time of a process in clock ticks since boot, 0 when it is gone or /proc does not tell. */
 uint64_t participant_start_ticks(uint32_t pid);
 

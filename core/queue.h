@@ -22,6 +22,19 @@
 
 #include "core/admin.h"
 
+/* Which priorities have ever had a task, so that claimers look at no more rings than there is use for.
+ * Set before a task's publication, never taken back. A claimer that does not see a bit yet, or not any
+ * more (damage), looks at all rings before it sleeps (claim.c), and sets it. Relaxed: a hint. */
+static inline void queue_use(const struct segment *s, uint32_t queue, uint32_t priority)
+{
+    if (__builtin_expect(!(at_load_rlx(&s->queue[queue].priorities) >> priority & 1), 0))
+        at_or(&s->queue[queue].priorities, 1u << priority);
+}
+static inline uint32_t queue_priorities(const struct segment *s, uint32_t queue)
+{
+    return at_load_rlx(&s->queue[queue].priorities);
+}
+
 /* For who is about to claim. Relaxed: a look, see above. */
 static inline bool queue_paused(const struct segment *s, uint32_t queue)
 {

@@ -40,6 +40,7 @@ static bool count(struct local *l)
     uint32_t n = 0;
     if (start < l->quota.count_again)
         return false;
+    slot_stock_settle(l->seg, &l->stock, l->me); /* or they would be counted twice */
     for (uint32_t i = 0; i < l->seg->slots; i++) {
         const struct seg_slot *sl = &l->seg->slot[i];
         /* relaxed: numbers of nearly one moment; a slot that changes now is counted or not */

@@ -15,7 +15,7 @@ static inline uint32_t lap_of(const struct segment *s, uint64_t pos)
 }
 
 /* P2. False: somebody closed the position. */
-static bool publish(const struct segment *s, struct seg_ring *r, uint64_t pos, uint32_t value)
+SELDOM static bool publish(const struct segment *s, struct seg_ring *r, uint64_t pos, uint32_t value)
 {
     _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)];
     uint32_t lap = lap_of(s, pos);
@@ -38,10 +38,51 @@ static bool has_room(const struct segment *s, struct seg_ring *r, uint64_t *know
     return tail + n <= *known_head + s->ring_cells / 2;
 }
 
+/* P2 for n positions from pos on, all in one lap. Returns how many of the slots are in: a position
+ * closed under us is skipped, its slot takes the next. */
+static inline uint32_t publish_run(const struct segment *s, struct seg_ring *r, uint64_t pos,
+                                   const uint32_t *slot, uint32_t n)
+{
+    const uint32_t lap = lap_of(s, pos);
+    const uint64_t high = ring_cell_word(lap, 0);
+    _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)], *end = cell + n;
+    const uint32_t *next = slot;
+    for (; cell < end; cell++) {
+        uint64_t old = at_load_rlx(cell); /* a guess for the CAS, which checks it */
+        /* the common case: the cell has nothing newer; seq_cst as in publish() */
+        if ((int32_t)((uint32_t)(old >> 32) - lap) < 0 && at_cas(cell, &old, high | *next))
+            next++;
+        else
+            next += publish(s, r, pos + (uint64_t)(n - (end - cell)), *next);
+        CRASH_POINT("ring.p2");
+    }
+    return (uint32_t)(next - slot);
+}
+
+/* One of one, if all goes well. */
+static inline bool put_one(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
+                           uint32_t slot)
+{
+    if (!has_room(s, r, known_head, at_load_rlx(&r->tail), 1))
+        return false;
+    uint64_t pos = at_add(&r->tail, 1); /* P1 */
+    CRASH_POINT("ring.p1");
+    _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)];
+    uint64_t old = at_load_rlx(cell); /* a guess for the CAS, which checks it */
+    uint32_t lap = lap_of(s, pos);
+    /* seq_cst as in publish() */
+    bool in = (int32_t)((uint32_t)(old >> 32) - lap) < 0 &&
+              at_cas(cell, &old, ring_cell_word(lap, slot));
+    CRASH_POINT("ring.p2");
+    return in || publish(s, r, pos, slot);
+}
+
 uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
                        const uint32_t *slot, uint32_t n)
 {
     uint32_t done = 0;
+    if (n == 1 && put_one(s, r, known_head, *slot))
+        return 1;
     for (uint32_t tries = 0; done < n && tries < TRIES_MAX; tries++) {
         uint32_t k = n - done;
         uint64_t tail = at_load_rlx(&r->tail);
@@ -52,13 +93,11 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *kn
         }
         uint64_t pos = at_add(&r->tail, k); /* P1 for k at once */
         CRASH_POINT("ring.p1");
-        /* A position closed under us is skipped: the slot takes the next one, the last slots come
-         * round again. */
-        for (uint32_t i = 0; i < k; i++)
-            if (publish(s, r, pos + i, slot[done])) {
-                done++;
-                CRASH_POINT("ring.p2");
-            }
+        uint32_t before_lap = s->ring_cells - (uint32_t)(pos & (s->ring_cells - 1));
+        uint32_t first = k < before_lap ? k : before_lap;
+        done += publish_run(s, r, pos, slot + done, first);
+        if (first < k) /* what was skipped stays for the next round */
+            done += publish_run(s, r, pos + first, slot + done, k - first);
     }
     return done;
 }
@@ -71,18 +110,18 @@ bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot)
 
 uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, uint32_t max)
 {
-    uint32_t mask = s->ring_cells - 1;
+    const uint32_t mask = s->ring_cells - 1, slots = s->slots;
     for (;;) {
         uint64_t head = at_load_acq(&r->head); /* pairs with T2 of other consumers */
-        uint32_t seen = 0, n = 0;
-        while (seen < max) {
+        uint32_t at = (uint32_t)head & mask, lap = lap_of(s, head), n = 0;
+        uint32_t most = max < mask + 1 - at ? max : mask + 1 - at, seen = 0; /* within the lap */
+        for (const _Atomic uint64_t *c = &r->cell[at]; seen < most; seen++) {
             /* acquire: T1, synchronises with P2: the slot's content is visible */
-            uint64_t cell = at_load_acq(&r->cell[(head + seen) & mask]);
-            if ((uint32_t)(cell >> 32) != lap_of(s, head + seen))
+            uint64_t cell = at_load_acq(&c[seen]);
+            if ((uint32_t)(cell >> 32) != lap)
                 break;
-            seen++;
-            if ((uint32_t)cell < s->slots) /* else a tombstone, or damage */
-                slot[n++] = (uint32_t)cell;
+            slot[n] = (uint32_t)cell;
+            n += (uint32_t)cell < slots; /* else a tombstone, or damage */
         }
         if (seen == 0)
             return 0;

@@ -67,6 +67,8 @@ static void place(struct seg_header *h)
     at = align_up(at + (uint64_t)h->dedup_keys * sizeof(struct seg_key), 4096);
     h->off_refs = at;
     at = align_up(at + (uint64_t)h->slots * sizeof(uint64_t), 4096);
+    h->off_times = at;
+    at = align_up(at + (uint64_t)h->slots * sizeof(struct seg_times), 4096);
     h->off_graves = at;
     at = align_up(at + (h->dead_letters_max ? (uint64_t)h->slots * sizeof(struct seg_grave) : 0), 4096);
     h->off_chunk_words = at;
@@ -104,13 +106,14 @@ static void view(struct segment *s, const struct seg_header *h)
     s->dedup_keys = h->dedup_keys;
     s->producer_share = h->producer_share;
     s->ref = (uint64_t *)(s->base + h->off_refs);
+    s->times = (struct seg_times *)(s->base + h->off_times);
     s->grave = (struct seg_grave *)(s->base + h->off_graves);
     s->dead_letters = h->dead_letters_max;
     s->chunk_word = (_Atomic uint64_t *)(s->base + h->off_chunk_words);
     s->block_word = (_Atomic uint64_t *)(s->base + h->off_block_words);
     s->arena = s->base + h->off_arena;
     s->arena_bytes = (uint64_t)h->chunks * ARENA_CHUNK;
-    memcpy(&s->original, h, offsetof(struct seg_header, state));
+    memcpy(s->original, h, sizeof s->original);
 }
 
 /* Names are read once, too. */
@@ -196,6 +199,7 @@ static void fill(struct segment *s, const struct segment_params *p)
 
 int segment_create(struct segment *out, const struct segment_params *p)
 {
+    const uint64_t magic = SEG_MAGIC; /* the header's first word */
     struct seg_header h = {.layout = SEG_LAYOUT,
                            .header_bytes = sizeof h,
                            .slots = round_pow2(p->slots < SEG_SLOTS_MIN ? SEG_SLOTS_MIN : p->slots),
@@ -251,7 +255,7 @@ int segment_create(struct segment *out, const struct segment_params *p)
     rc = segment_host(out);
     if (rc < 0)
         goto fail;
-    out->original.magic = SEG_MAGIC;
+    memcpy(out->original, &magic, sizeof magic);
     fill(out, p);
     copy_names(out);
     at_store(&out->head->state, SEG_RUNNING);

@@ -57,14 +57,15 @@ struct segment {
     struct seg_key *key; /* dedup_keys of them */
     uint32_t dedup_keys, producer_share;
     uint64_t *ref; /* of each slot whose task came over a link: the remote handle's number for it */
+    struct seg_times *times;
     struct seg_grave *grave; /* one a slot; there are none when dead_letters is 0 */
     uint32_t dead_letters;   /* the limit */
     _Atomic uint64_t *chunk_word;
     _Atomic uint64_t *block_word;
     uint8_t *arena;
     uint64_t arena_bytes;
-    /* What never changes, as it was when it was checked: check.h restores it. */
-    struct seg_header original;
+    /* What never changes of the header, as it was when it was checked: check.h restores it. */
+    uint8_t original[offsetof(struct seg_header, state)];
     char queue_name[SEG_QUEUES_MAX][SEG_NAME];
     /* fabricd's own record of which entries of the participant table are in use, enum living
      * (participant.c); NULL in everybody else. */

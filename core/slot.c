@@ -41,7 +41,6 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
     uint32_t hint[BATCH];
     if (want > st->cap)
         want = st->cap;
-    slot_stock_settle(s, st, me);
     while (st->n < want) {
         uint32_t n = want - st->n < BATCH ? want - st->n : BATCH;
         n = ring_take(s, s->free_ring, hint, n);
@@ -101,35 +100,40 @@ bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
     return free_slot(s, slot, w, NULL);
 }
 
+static void settle(const struct segment *s, uint32_t me, uint32_t slot)
+{
+    _Atomic uint64_t *state = &s->slot[slot].state;
+    uint64_t w = at_load_rlx(state); /* ours, only we change it */
+    /* release: pairs with whoever claims the next task in this slot; what we read of the old task
+     * stays before it */
+    if (slot_owner(w) == me && (slot_is_outcome(w) || slot_state(w) == SLOT_ZOMBIE))
+        at_store_rel(state, slot_word(slot_next_epoch(w), me, 0, SLOT_FILLING));
+}
+
+void slot_settle_top(const struct segment *s, const struct slot_stock *st, uint32_t me)
+{
+    if (st->n > 0)
+        settle(s, me, st->slot[st->n - 1]);
+}
+
 void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me)
 {
     if (!st->lazy)
         return;
     st->lazy = false;
-    _Atomic uint64_t *state = &s->slot[st->slot[st->n - 1]].state;
-    /* relaxed: ours, only we change it. release: pairs with whoever claims the next task in this
-     * slot; what we read of the old task stays before it */
-    at_store_rel(state, slot_word(slot_next_epoch(at_load_rlx(state)), me, 0, SLOT_FILLING));
+    for (uint32_t i = 0; i < st->n; i++)
+        settle(s, me, st->slot[i]);
 }
 
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep)
 {
-    slot_stock_settle(s, st, me);
     while (st->n > keep) {
         uint32_t slot = st->slot[--st->n];
+        settle(s, me, slot);
         uint64_t w = at_load(&s->slot[slot].state);
         if (slot_state(w) == SLOT_FILLING && slot_owner(w) == me)
             (void)free_slot(s, slot, w, st->out);
     }
-}
-
-void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot)
-{
-    slot_stock_settle(s, st, me);
-    if (st->n == st->cap)
-        slot_stock_shrink(s, st, me, st->cap / 2);
-    st->slot[st->n++] = slot;
-    st->lazy = true;
 }
 
 void slot_renew_free_ring(const struct segment *s)

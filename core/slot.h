@@ -73,6 +73,7 @@ static inline uint64_t slot_word(uint32_t epoch, uint32_t owner, uint32_t attemp
  * outstanding, to the queue of the slot's task before it. So whoever completed that one may take
  * this one without the ring, and overtakes nothing (claim.c). */
 #define SLOT_SOLO 0x80u
+#define SLOT_ATTEMPT_MASK 0xff00u
 static inline uint32_t slot_epoch(uint64_t w)
 {
     return (uint32_t)(w >> 32);
@@ -177,7 +178,7 @@ struct wake_out; /* wake.h */
 struct slot_stock {
     uint32_t *slot;
     uint32_t n, cap;
-    bool lazy; /* the last one still has the state word of its former task: see slot_give() */
+    bool lazy; /* some may still have the state words of their former tasks: see slot_give() */
     const struct wake_out *out; /* to ring fabricd when slots are given back; NULL: no need */
 };
 
@@ -202,11 +203,20 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep);
 /* Gives one slot, which me owns in any state, back: to the stock, or half of a full stock to the
  * free ring. The slot's blocks have been freed before. The state word is not written until the slot
- * is used again or another is given: a worker may be watching its line, and the next task's READY
- * is then the only write that takes the line away from it. Until then the slot looks like an
- * outcome that was not taken; a recovery treats both alike. */
-void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t slot);
-/* Writes what slot_give() put off. */
+ * is used again: a worker may be watching its line, and the next task's READY is then the only
+ * write that takes the line away from it. Until then the slot looks like an outcome that was not
+ * taken; a recovery treats both alike. */
+static inline void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me,
+                             uint32_t slot)
+{
+    if (__builtin_expect(st->n == st->cap, 0))
+        slot_stock_shrink(s, st, me, st->cap / 2);
+    st->slot[st->n++] = slot;
+    st->lazy = true;
+}
+/* Writes what slot_give() put off: for the slot at the top of the stock, for all. Before others are
+ * to tell from the slots what was taken, and before a sleep. */
+void slot_settle_top(const struct segment *s, const struct slot_stock *st, uint32_t me);
 void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me);
 /* FILLING or an outcome with word w -> FREE and into the free ring. False when the word was no
  * longer w. */

@@ -84,13 +84,6 @@ static void add_counts(struct queue_sum *q, const struct seg_counts *c)
     q->duplicates += at_load_rlx(&c->duplicates);
 }
 
-static void add_latency(struct seg_latency *to, const struct seg_latency *from)
-{
-    hist_merge(&to->wait, &from->wait);
-    hist_merge(&to->run, &from->run);
-    hist_merge(&to->total, &from->total);
-}
-
 static bool is_live(const struct segment *s, uint32_t i)
 {
     return participant_life(at_load(&s->participant[i].life)) == LIFE_LIVE;
@@ -112,7 +105,8 @@ static void count_participants(const struct segment *s, struct tally *t)
 {
     for (uint32_t q = 0; q < s->queues; q++) {
         add_counts(&t->queue[q], &s->queue[q].past);
-        add_latency(&t->queue[q].latency, &s->queue[q].past_latency);
+        for (int i = 0; i < SPANS; i++)
+            hist_merge(&t->queue[q].latency.span[i], &s->queue[q].past_latency.span[i]);
     }
     for (uint32_t i = 0; i < s->participants; i++) {
         if (!is_live(s, i) && !is_kept(s, i))
@@ -120,20 +114,62 @@ static void count_participants(const struct segment *s, struct tally *t)
         const struct seg_participant *p = &s->participant[i];
         for (uint32_t q = 0; q < s->queues; q++)
             add_counts(&t->queue[q], &p->counts[q]);
-        uint32_t q = at_load_rlx(&p->queue);
-        if (q < s->queues)
-            add_latency(&t->queue[q].latency, &p->latency);
+        for (int k = 0; k < SPANS; k++) {
+            uint32_t q = participant_span_queue(p, k);
+            if (q < s->queues)
+                hist_merge(&t->queue[q].latency.span[k], &p->latency.span[k]);
+        }
     }
 }
+
+static const char *const refusals[SEG_REFUSALS] = {"key",   "protocol", "slow",
+                                                   "crowd", "ticket",   "other"};
 
 /* Remote peers that were not let in. */
 static json_t *refused_json(const struct segment *s)
 {
-    static const char *const why[SEG_REFUSALS] = {"key", "protocol", "slow", "crowd", "ticket", "other"};
     json_t *j = json_object();
     for (int i = 0; j && i < SEG_REFUSALS; i++)
-        json_object_set_new(j, why[i], json_integer((json_int_t)at_load_rlx(&s->head->refused[i])));
+        json_object_set_new(j, refusals[i],
+                            json_integer((json_int_t)at_load_rlx(&s->head->refused[i])));
     return j;
+}
+
+static uint64_t source_count(const struct seg_source *from)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < SEG_REFUSALS; i++)
+        n += at_load_rlx(&from->count[i]);
+    return n;
+}
+
+static json_t *source_json(const struct seg_source *from)
+{
+    uint64_t last = at_load_rlx(&from->last_ns), now = clock_ns();
+    json_t *why = json_object();
+    for (int i = 0; why && i < SEG_REFUSALS; i++)
+        if (at_load_rlx(&from->count[i]))
+            json_object_set_new(why, refusals[i],
+                                json_integer((json_int_t)at_load_rlx(&from->count[i])));
+    return json_pack("{s:o, s:I, s:o, s:f}", "source", text_of(from->host, sizeof from->host),
+                     "count", (json_int_t)source_count(from), "reasons", why, "last_s",
+                     last && now > last ? (double)(now - last) / 1e9 : 0.0);
+}
+
+/* How often the host of a link's peer was refused. */
+static uint64_t refused_of(const struct segment *s, const struct seg_link *l)
+{
+    char text[sizeof l->peer];
+    memcpy(text, l->peer, sizeof text); /* a copy: anybody may write there meanwhile */
+    text[sizeof text - 1] = 0;
+    const char *colon = strrchr(text, ':');
+    size_t n = colon ? (size_t)(colon - text) : 0;
+    for (uint32_t i = 0; n > 0 && n < SEG_SOURCE_HOST && i < SEG_SOURCES; i++) {
+        const struct seg_source *from = &s->head->source[i];
+        if (strncmp(from->host, text, n) == 0 && from->host[n] == 0)
+            return source_count(from);
+    }
+    return 0;
 }
 
 static json_t *fabric_json(const struct segment *s, const struct tally *t)
@@ -175,20 +211,43 @@ static void put_quantiles(json_t *j, const char *name, const struct hist *h)
     static const struct {
         const char *suffix;
         double q;
-    } qs[] = {{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}};
+    } qs[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p999", 0.999}, {"max", 1}};
+    uint64_t count = at_load_rlx(&h->count);
     char key[32];
     for (size_t i = 0; i < sizeof qs / sizeof *qs; i++) {
         snprintf(key, sizeof key, "%s_%s", name, qs[i].suffix);
         json_object_set_new(j, key, json_integer((json_int_t)hist_quantile(h, qs[i].q)));
     }
+    snprintf(key, sizeof key, "%s_mean", name);
+    json_object_set_new(
+        j, key, json_real(count ? (double)at_load_rlx(&h->sum) / (double)count : 0));
+}
+
+static const char *span_name(enum seg_span span)
+{
+    static const char *const names[SPANS] = {
+        [SPAN_WAIT] = "wait", [SPAN_HELD] = "held",   [SPAN_RUN] = "run",    [SPAN_TOTAL] = "total",
+        [SPAN_ROOM] = "room", [SPAN_FETCH] = "fetch", [SPAN_ROUND] = "round"};
+    return names[span];
+}
+
+/* What a worker's own histograms say; null when there is nothing in them. */
+static json_t *worker_latency(const struct seg_latency *l)
+{
+    static const enum seg_span shown[] = {SPAN_WAIT, SPAN_RUN};
+    if (at_load_rlx(&l->span[SPAN_RUN].count) == 0)
+        return json_null();
+    json_t *j = json_object();
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
+        put_quantiles(j, span_name(shown[i]), &l->span[shown[i]]);
+    return j;
 }
 
 static json_t *queue_json(const struct segment *s, uint32_t i, const struct queue_sum *q)
 {
     json_t *lat = json_object();
-    put_quantiles(lat, "wait", &q->latency.wait);
-    put_quantiles(lat, "run", &q->latency.run);
-    put_quantiles(lat, "total", &q->latency.total);
+    for (int k = 0; k < SPANS; k++)
+        put_quantiles(lat, span_name(k), &q->latency.span[k]);
     return json_pack("{s:o, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
                      text_of(s->queue[i].name, SEG_NAME), "state",
                      queue_control_name(at_load(&s->queue[i].control)), "ready", (json_int_t)q->ready, "delayed",
@@ -215,12 +274,12 @@ static json_t *participant_json(const struct segment *s, uint32_t i, uint32_t he
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed);
         submitted += at_load_rlx(&p->counts[q].submitted);
     }
-    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:o, s:b, s:f}", "id", (json_int_t)i, "name",
+    return json_pack("{s:I, s:o, s:s, s:I, s:b, s:I, s:I, s:I, s:o, s:b, s:f, s:o}", "id", (json_int_t)i, "name",
                      text_of(p->name, SEG_NAME), "kind", kind_of(p->roles), "pid",
                      (json_int_t)p->pid, "remote", p->remote != 0, "tasks", (json_int_t)tasks,
                      "submitted", (json_int_t)submitted, "held", (json_int_t)held, "client",
                      text_of(p->identity.text, sizeof p->identity.text), "kept", is_kept(s, i),
-                     "kept_s", kept_s(s, i));
+                     "kept_s", kept_s(s, i), "latency_ns", worker_latency(&p->latency));
 }
 
 static json_t *link_json(const struct segment *s, uint32_t i)
@@ -231,17 +290,22 @@ static json_t *link_json(const struct segment *s, uint32_t i)
     for (uint32_t q = 0; q < s->queues; q++)
         tasks += at_load_rlx(&p->counts[q].completed) + at_load_rlx(&p->counts[q].failed) +
                  at_load_rlx(&p->counts[q].submitted);
+    json_t *rtt = json_pack("{s:I, s:I, s:I}", "p50", (json_int_t)at_load_rlx(&l->rtt_p50_ns),
+                            "p99", (json_int_t)at_load_rlx(&l->rtt_p99_ns), "samples",
+                            (json_int_t)at_load_rlx(&l->rtt_samples));
     return json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "peer",
-        text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
+        "{s:o, s:o, s:o, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:I, "
+        "s:I}",
+        "peer", text_of(l->peer, sizeof l->peer), "name", text_of(p->name, SEG_NAME), "provider",
         text_of(l->provider, sizeof l->provider), "mode", text_of(l->mode, sizeof l->mode),
-        "security", text_of(l->security, sizeof l->security), "role",
-        kind_of(p->roles), "state", "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
+        "security", text_of(l->security, sizeof l->security), "role", kind_of(p->roles), "state",
+        "up", "credits", (json_int_t)at_load_rlx(&l->credits), "window",
         (json_int_t)at_load_rlx(&l->window), "in_flight", (json_int_t)at_load_rlx(&l->in_flight),
         "tasks", (json_int_t)tasks, "tx_batches", (json_int_t)at_load_rlx(&l->tx_batches),
         "tx_records", (json_int_t)at_load_rlx(&l->tx_records), "rx_batches",
         (json_int_t)at_load_rlx(&l->rx_batches), "rx_records",
-        (json_int_t)at_load_rlx(&l->rx_records));
+        (json_int_t)at_load_rlx(&l->rx_records), "rtt_ns", rtt, "reconnects",
+        (json_int_t)at_load_rlx(&l->reconnects), "refused", (json_int_t)refused_of(s, l));
 }
 
 int status_json(const struct segment *s, char **text)
@@ -249,9 +313,9 @@ int status_json(const struct segment *s, char **text)
     struct tally t = {.queue = calloc(s->queues, sizeof *t.queue),
                       .held = calloc(s->participants, sizeof *t.held)};
     json_t *top = json_object(), *queues = json_array(), *parts = json_array(),
-           *links = json_array();
+           *links = json_array(), *refused = json_array();
     int rc = -ENOMEM;
-    if (!t.queue || !t.held || !top || !queues || !parts || !links)
+    if (!t.queue || !t.held || !top || !queues || !parts || !links || !refused)
         goto out;
     count_slots(s, &t);
     count_participants(s, &t);
@@ -268,12 +332,17 @@ int status_json(const struct segment *s, char **text)
     json_object_set(top, "queues", queues);
     json_object_set(top, "participants", parts);
     json_object_set(top, "links", links);
+    for (uint32_t i = 0; i < SEG_SOURCES; i++)
+        if (source_count(&s->head->source[i]))
+            json_array_append_new(refused, source_json(&s->head->source[i]));
+    json_object_set(top, "refused", refused);
     *text = json_dumps(top, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     rc = *text ? 0 : -ENOMEM;
 out:
     json_decref(queues);
     json_decref(parts);
     json_decref(links);
+    json_decref(refused);
     json_decref(top);
     free(t.queue);
     free(t.held);

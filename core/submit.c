@@ -11,8 +11,7 @@
  * waiter; both are the undertaker's.
  */
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <string.h>
 #include "core/crashpoint.h"
 #include "core/dedup.h"
@@ -20,10 +19,21 @@
 #include "core/local.h"
 #include "core/queue.h"
 #include "core/ring.h"
-#include "core/room.h"
+#include "core/stages.h"
 #include "core/terms.h"
 
 #define PUBLISH_BATCH 64u
+
+/* Tasks that were written together and are published together: consecutive ones of a submit, of one
+ * queue and priority. */
+struct group {
+    uint64_t submitted; /* ticks, the same for all */
+    uint32_t room;      /* how long they waited for it (stages.h) */
+    bool solo;          /* SLOT_SOLO, if the slot's former task was in the same queue */
+    bool run;           /* by fill_run() */
+    const uint32_t *slot; /* of a run: in the stock, above its top */
+    uint32_t slots[PUBLISH_BATCH], epoch[PUBLISH_BATCH]; /* of others */
+};
 
 /* ---- submit ---- */
 
@@ -96,8 +106,8 @@ static bool is_delayed(const struct fab_task *t)
 }
 
 /* FILLING -> READY (or DELAYED) with everything in it. */
-static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, uint64_t now,
-                     bool solo, uint32_t *epoch_out)
+static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
+                     const struct group *g, uint32_t *epoch_out)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     uint64_t w =
@@ -110,7 +120,7 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
         flags |= META_NO_WAIT;
     if (t->terms)
         flags |= META_TERMS;
-    if (solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
+    if (g->solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
         mark = SLOT_SOLO;
     CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
@@ -123,7 +133,7 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     sl->tag = t->tag;
     if (__builtin_expect(l->linked, 0))
         l->seg->ref[slot] = l->ref;
-    sl->stamp = now;
+    sl->stamp = g->submitted;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
     at_store_rel(&sl->state,
@@ -131,6 +141,88 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t, u
     CRASH_POINT("submit.ready");
     *epoch_out = epoch;
     return 0;
+}
+
+/* ---- plain tasks: no terms, an argument that needs no block, an outcome that is waited for ---- */
+
+static_assert(offsetof(struct fab_task, priority) + 1 - offsetof(struct fab_task, len) == 8,
+              "task_kind() reads len, flags, queue and priority as one number");
+
+/* What the tasks of a run have in common. */
+static inline uint64_t task_kind(const struct fab_task *t)
+{
+    uint64_t kind;
+    memcpy(&kind, &t->len, sizeof kind);
+    return kind;
+}
+
+static inline bool is_plain(const struct fab_task *t)
+{
+    return !t->terms && t->len <= sizeof(struct seg_wide) && !(t->flags & FAB_NO_WAIT);
+}
+
+static inline void put_small_argument(const struct segment *s, uint32_t slot,
+                                      const struct fab_task *t, uint32_t len)
+{
+    if (len == 8)
+        memcpy(&s->slot[slot].arg, t->arg, 8); /* the common case, one move */
+    else if (len > 8)
+        memcpy(s->wide[slot].bytes, t->arg, len);
+    else if (len)
+        memcpy(&s->slot[slot].arg, t->arg, len);
+}
+
+/* How many of the first n tasks are plain ones of the same kind as the first. */
+static inline uint32_t run_length(const struct fab_task *t, uint32_t n)
+{
+    const uint64_t kind = task_kind(t);
+    uint32_t k = 1;
+    while (k < n && task_kind(&t[k]) == kind && !t[k].terms)
+        k++;
+    return k;
+}
+
+/* The same as fill_slot(), for a run of n plain tasks of one kind, into the slots g->slot points to.
+ * Also puts them behind the outstanding ones and writes their ids. All that does not differ from task
+ * to task stands before the loop: what is in it is half of what a submit costs. */
+LOOP_OF_ITS_OWN static void fill_run(struct local *l, const struct fab_task *t, uint32_t n,
+                                     fab_id *ids, struct group *g)
+{
+    const struct segment *s = l->seg;
+    struct seg_slot *const slots = s->slot;
+    struct outstanding_task *const list = l->tasks.at;
+    uint64_t *const tags = l->tasks.tag;
+    const uint64_t ready = slot_word(0, l->me, 0, SLOT_READY);
+    const uint64_t submitted = g->submitted, len = t->len;
+    const uint64_t meta = slot_meta(l->me, t->queue, t->priority, 0);
+    const uint32_t *at = g->slot, *end = at + n, head = s->slots, room = g->room;
+    uint32_t last = list[head].prev;
+    for (; at < end; at++, t++) {
+        uint32_t slot = *at;
+        struct seg_slot *sl = &slots[slot];
+        uint64_t w = at_load_rlx(&sl->state); /* ours, as in fill_slot() */
+        uint32_t epoch = slot_next_epoch(w);
+        put_small_argument(s, slot, t, (uint32_t)len);
+        CRASH_POINT("submit.argument");
+        sl->kernel = t->kernel;
+        memcpy(&sl->arg_len, &len, 8); /* and res_len */
+        sl->tag = t->tag;
+        sl->stamp = submitted;
+        if (__builtin_expect(l->linked, 0))
+            s->ref[slot] = l->ref;
+        at_store_rlx(&sl->meta, meta);
+        /* release: pairs with the claimer's acquire of the state (claim.c) */
+        at_store_rel(&sl->state, ready | (uint64_t)epoch << 32);
+        CRASH_POINT("submit.ready");
+        list[last].next = slot;
+        list[slot] = (struct outstanding_task){last, head, epoch, room};
+        tags[slot] = t->tag;
+        last = slot;
+        if (ids)
+            *ids++ = (fab_id)epoch << 32 | slot;
+    }
+    list[head].prev = last;
+    l->tasks.n += n;
 }
 
 /* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that
@@ -164,49 +256,69 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
                1); /* somebody may have found the ring empty meanwhile */
 }
 
-/* Publishes n READY slots of one queue and priority. Those the ring has no room for are taken back,
- * unless somebody found and claimed them already; returns how many of them (the first so many)
- * count as submitted. */
-static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_t *slot,
-                        const uint32_t *epoch, uint32_t n)
+static uint32_t group_epoch(const struct local *l, const struct group *g, uint32_t i)
+{
+    return g->run ? l->tasks.at[g->slot[i]].epoch : g->epoch[i];
+}
+
+/* The ring had room for the first `done` of a group alone: takes the others back, unless somebody found
+ * and claimed them already. Returns how many (the first so many) count as submitted. */
+SELDOM static uint32_t take_back(struct local *l, const struct group *g, uint32_t done, uint32_t n,
+                                 uint32_t given_slot)
+{
+    const struct segment *s = l->seg;
+    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], left = done;
+    for (uint32_t i = done; i < n; i++) { /* a run's lie where the stock grows */
+        slot[i] = g->slot[i];
+        epoch[i] = group_epoch(l, g, i);
+    }
+    for (uint32_t i = n; i > done; i--) {
+        struct seg_slot *sl = &s->slot[slot[i - 1]];
+        uint64_t w = at_load(&sl->state);
+        /* With the next epoch: who has read the word must not win the slot's next task by it. */
+        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch[i - 1] ||
+            !at_cas(&sl->state, &w,
+                    slot_word(slot_epoch_after(epoch[i - 1]), l->me, 0, SLOT_FILLING))) {
+            /* claimed by way of a stale entry: it and all before it count as submitted */
+            at_store(&s->head->audit_wanted, 1);
+            left = i;
+            break;
+        }
+        if (slot_arg_place(sl->arg_len) == PLACE_BLOCK) {
+            if (given_slot == slot[i - 1] + 1) /* it is still the argument's only copy */
+                arena_attach(s, l->given_unit, BLOCK_HELD, l->me, 0, 0);
+            else
+                arena_free(s, &l->arena, l->me, sl->arg, slot[i - 1], epoch[i - 1]);
+            quota_arena_sub(l, slot_arg_len(sl->arg_len));
+        }
+        local_unlist(l, (fab_id)epoch[i - 1] << 32 | slot[i - 1]);
+    }
+    for (uint32_t i = n; i > left; i--)
+        l->stock.slot[l->stock.n++] = slot[i - 1];
+    return left;
+}
+
+/* Publishes n READY slots of one queue and priority; returns how many (the first so many) count as
+ * submitted. */
+static uint32_t publish(struct local *l, const struct fab_task *t, const struct group *g,
+                        uint32_t n)
 {
     const struct segment *s = l->seg;
     struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
     uint64_t *known_head = &l->known_head[t->queue][t->priority];
-    uint32_t done = ring_put_many(s, r, known_head, slot, n), given_slot = l->given_slot;
+    uint32_t done = ring_put_many(s, r, known_head, g->slot, n), given_slot = l->given_slot;
     l->given_slot = 0;
-    if (done < n) {
-        clear_stale(l, t->queue, t->priority, slot + done, n - done);
-        done += ring_put_many(s, r, known_head, slot + done, n - done);
-    }
+    if (__builtin_expect(done == n, 1))
+        return n;
+    clear_stale(l, t->queue, t->priority, g->slot + done, n - done);
+    done += ring_put_many(s, r, known_head, g->slot + done, n - done);
     if (done < n && l->key_entry) { /* others may have been told already that it will be run */
         at_store(&s->head->audit_wanted, 1);
         return n;
     }
     if (done < n)
         l->lack = LACK_RING;
-    for (uint32_t i = n; i > done; i--) {
-        uint64_t w = at_load(&s->slot[slot[i - 1]].state);
-        /* With the next epoch: who has read the word must not win the slot's next task by it. */
-        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch[i - 1] ||
-            !at_cas(&s->slot[slot[i - 1]].state, &w,
-                    slot_word(slot_epoch_after(epoch[i - 1]), l->me, 0, SLOT_FILLING))) {
-            /* claimed by way of a stale entry: it and all before it count as submitted */
-            at_store(&s->head->audit_wanted, 1);
-            return i;
-        }
-        if (slot_arg_place(s->slot[slot[i - 1]].arg_len) == PLACE_BLOCK) {
-            if (given_slot == slot[i - 1] + 1) /* it is still the argument's only copy */
-                arena_attach(s, l->given_unit, BLOCK_HELD, l->me, 0, 0);
-            else
-                arena_free(s, &l->arena, l->me, s->slot[slot[i - 1]].arg, slot[i - 1],
-                           epoch[i - 1]);
-            quota_arena_sub(l, slot_arg_len(s->slot[slot[i - 1]].arg_len));
-        }
-        slot_stock_settle(s, &l->stock, l->me);
-        l->stock.slot[l->stock.n++] = slot[i - 1];
-    }
-    return done;
+    return done < n ? take_back(l, g, done, n, given_slot) : n;
 }
 
 /* ---- keys ---- */
@@ -216,7 +328,7 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const uint32_
 static void renew_top(struct local *l)
 {
     _Atomic uint64_t *state = &l->seg->slot[l->stock.slot[l->stock.n - 1]].state;
-    /* relaxed, release: as slot_stock_settle() */
+    /* relaxed, release: as settle() in slot.c */
     at_store_rel(
         state, slot_word(slot_epoch_after(slot_epoch(at_load_rlx(state))), l->me, 0, SLOT_FILLING));
 }
@@ -240,12 +352,13 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
     sl->kernel = t->kernel;
     sl->arg_len = sl->res_len = 0;
     sl->tag = t->tag;
+    sl->stamp = 0;
     if (l->linked)
         l->seg->ref[slot] = l->ref;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, 0));
     at_store_rel(&sl->state, slot_word(epoch, l->me, 0, SLOT_DUPLICATE)); /* for the undertaker */
     CRASH_POINT("dedup.duplicate");
-    local_tasks_add(l, slot, epoch, t->tag);
+    local_tasks_add(l, slot, epoch, t->tag, 0);
     if (id)
         *id = (fab_id)epoch << 32 | slot;
 }
@@ -256,7 +369,7 @@ enum entered { ENTERED, ENTERED_NOT_NOW, ENTERED_TWICE };
  * duplicate, and told. */
 static enum entered enter_key(struct local *l, const struct fab_task *t, fab_id *id)
 {
-    slot_stock_settle(l->seg, &l->stock, l->me); /* the undertaker reads its word */
+    slot_settle_top(l->seg, &l->stock, l->me); /* the undertaker reads its word */
     uint32_t slot = l->stock.slot[l->stock.n - 1], entry;
     uint32_t epoch = slot_epoch(at_load_rlx(&l->seg->slot[slot].state)); /* ours */
     switch (dedup_enter(l->seg, l->me, slot, epoch, t->queue, t->terms->key, t->terms->dedup_ns,
@@ -293,21 +406,59 @@ static void leave_key(struct local *l, uint32_t slot, uint32_t epoch, bool accep
 
 /* ---- groups ---- */
 
-/* One group: consecutive tasks of the same queue and priority, at most PUBLISH_BATCH. Returns how
- * many were accepted, 0 when the fabric is full, < 0 when the first can't be. */
-static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids)
+/* Tasks that can't go the short way. Returns how many were written, or why the first was not: 0 for
+ * want of room. */
+LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
+                       struct group *g)
 {
-    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], k = 0;
-    uint64_t now;
-    bool solo, own;
-    int rc = check_task(l, t);
-    if (rc < 0)
-        return rc;
+    uint32_t k = 0;
+    int rc = 0;
+    g->slot = g->slots;
+    g->run = false;
+    if (t->terms)
+        n = 1; /* such tasks go one by one */
+    while (k < n && t[k].queue == t->queue && t[k].priority == t->priority) {
+        uint32_t slot = l->stock.slot[l->stock.n - 1];
+        if (k > 0 && (t[k].terms || check_task(l, &t[k]) < 0))
+            break;
+        rc = fill_slot(l, slot, &t[k], g, &g->epoch[k]);
+        if (rc < 0)
+            break;
+        l->stock.n--;
+        if (t[k].flags & FAB_NO_WAIT)
+            l->unwaited = true;
+        else
+            local_tasks_add(l, slot, g->epoch[k], t[k].tag, g->room);
+        if (ids)
+            ids[k] = (fab_id)g->epoch[k] << 32 | slot;
+        g->slots[k++] = slot;
+    }
+    if (k == 0 && l->key_entry) {
+        uint32_t top = l->stock.slot[l->stock.n - 1];
+        leave_key(l, top, slot_epoch(at_load_rlx(&l->seg->slot[top].state)), false);
+    }
+    if (k == 0)
+        return rc == -ENOSPC ? 0 : rc;
+    return k;
+}
+
+/* One group: at most PUBLISH_BATCH of the tasks. Returns how many were accepted, 0 when the fabric is
+ * full, < 0 when the first can't be. */
+static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids,
+                         struct group *g)
+{
+    bool own;
+    long k = check_task(l, t);
+    if (k < 0)
+        return k;
     if (n > PUBLISH_BATCH)
         n = PUBLISH_BATCH;
-    if (l->stock.n < n && quota_refill(l, (uint32_t)n, &own) == 0) {
-        l->lack = own ? LACK_SHARE : LACK_SLOTS;
-        return 0;
+    if (l->stock.n < n && quota_refill(l, (uint32_t)n, &own) < n) {
+        n = l->stock.n;
+        if (n == 0) {
+            l->lack = own ? LACK_SHARE : LACK_SLOTS;
+            return 0;
+        }
     }
     if (t->terms && t->terms->key) {
         enum entered how = enter_key(l, t, ids);
@@ -316,193 +467,34 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
-    solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
-    if (t->terms)
-        n = 1; /* such tasks go one by one */
-    /* The clock costs as much as a good part of a round trip: of tasks that come one at a time
-     * every eighth is timed (stamp 0: not this one). */
-    now = solo && (l->stamped++ & 7) ? 0 : clock_ticks();
-    while (k < n && l->stock.n > 0 && t[k].queue == t[0].queue && t[k].priority == t[0].priority) {
-        uint32_t sl = l->stock.slot[l->stock.n - 1];
-        if (k > 0 && (t[k].terms || check_task(l, &t[k]) < 0))
-            break;
-        rc = fill_slot(l, sl, &t[k], now, solo, &epoch[k]);
-        if (rc < 0)
-            break;
-        l->stock.n--;
-        l->stock.lazy = false;
-        slot[k++] = sl;
+    queue_use(l->seg, t->queue, t->priority); /* before they are READY: our death may leave them so */
+    g->solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
+    if (n > 1 && is_plain(t)) {
+        k = run_length(t, (uint32_t)n);
+        l->stock.n -= (uint32_t)k;
+        g->slot = l->stock.slot + l->stock.n;
+        g->run = true;
+        fill_run(l, t, (uint32_t)k, ids, g);
+    } else if ((k = fill_slots(l, t, (uint32_t)n, ids, g)) <= 0) {
+        return k;
     }
-    if (k == 0) {
-        if (l->key_entry)
-            leave_key(l, l->stock.slot[l->stock.n - 1],
-                      slot_epoch(at_load_rlx(&l->seg->slot[l->stock.slot[l->stock.n - 1]].state)),
-                      false);
-        return rc == -ENOSPC ? 0 : rc;
-    }
-    k = is_delayed(t) ? k : publish(l, t, slot, epoch, k);
+    if (!is_delayed(t))
+        k = publish(l, t, g, (uint32_t)k);
     if (t->terms && k > 0)
-        terms_note(l->seg, &l->out, slot[0]);
+        terms_note(l->seg, &l->out, g->slot[0]);
     CRASH_POINT("submit.published");
     if (l->key_entry)
-        leave_key(l, slot[0], epoch[0], true);
-    for (uint32_t i = 0; i < k; i++) {
-        if (t[i].flags & FAB_NO_WAIT)
-            l->unwaited = true;
-        else
-            local_tasks_add(l, slot[i], epoch[i], t[i].tag);
-        if (ids)
-            ids[i] = (fab_id)epoch[i] << 32 | slot[i];
-    }
+        leave_key(l, g->slot[0], g->epoch[0], true);
     if (k) {
-        queue_wake(l->seg, &l->seg->queue[t->queue], &l->out, k);
+        queue_wake(l->seg, &l->seg->queue[t->queue], &l->out, (uint32_t)k);
         CRASH_POINT("submit.woken");
         /* relaxed: our own counter, read by status alone */
         _Atomic uint64_t *c = &l->self->counts[t->queue].submitted;
-        at_store_rlx(c, at_load_rlx(c) + k);
+        at_store_rlx(c, at_load_rlx(c) + (uint64_t)k);
+        if (at_load_rlx(&l->self->submits_to) != t->queue)
+            at_store_rlx(&l->self->submits_to, t->queue); /* for status */
     }
     return k;
-}
-
-/* ---- waiting for room ---- */
-
-/* One sentence for who waits: which limit it is, and what helps. */
-static const char *lack_text(const struct local *l, char text[256])
-{
-    const struct segment *s = l->seg;
-    switch (l->lack) {
-    case LACK_SLOTS:
-        snprintf(text, 256, "the fabric is full: all %u slots (segment.slots) are in use",
-                 s->slots);
-        break;
-    case LACK_SHARE:
-        snprintf(text, 256,
-                 "this producer holds its share of the fabric, %u of %u slots "
-                 "(segment.producer_share): take outcomes, or let its tasks be done",
-                 s->producer_share, s->slots);
-        break;
-    case LACK_RING:
-        snprintf(text, 256, "the queue's ring of ready tasks has no room");
-        break;
-    case LACK_ARENA:
-        snprintf(text, 256, "the fabric's memory for large arguments (segment.arena) is full");
-        break;
-    case LACK_ARENA_SHARE:
-        snprintf(text, 256,
-                 "this producer's arguments hold its share of segment.arena, %llu bytes "
-                 "(segment.producer_share): take outcomes, or let its tasks be done",
-                 (unsigned long long)quota_arena_share(s));
-        break;
-    case LACK_KEYS:
-        snprintf(text, 256,
-                 "no entry is free for another key until one expires: raise segment.dedup_keys "
-                 "(%u now), or shorten the windows",
-                 s->dedup_keys);
-        break;
-    case LACK_KEY_BUSY:
-        snprintf(text, 256, "another task with the same key is just being submitted");
-        break;
-    }
-    return text;
-}
-
-/* How long what it waits for may take to be there without being announced: free slots and blocks
- * are (room.h); WAKE_NET_NS is the net. */
-static uint64_t unannounced_ns(const struct local *l, uint64_t now)
-{
-    switch (l->lack) {
-    case LACK_SLOTS:
-    case LACK_ARENA:
-        return WAKE_NET_NS;
-    case LACK_KEYS: /* time alone helps */
-        return l->lack_until <= now                ? 1
-               : l->lack_until - now < WAKE_NET_NS ? l->lack_until - now
-                                                   : WAKE_NET_NS;
-    case LACK_SHARE:
-    case LACK_ARENA_SHARE:
-        return 10000000; /* the room of our own tasks may be in a worker's stock: count again */
-    default:
-        return 1000000;
-    }
-}
-
-static enum room room_of(enum lack lack)
-{
-    return lack == LACK_ARENA || lack == LACK_ARENA_SHARE ? ROOM_ARENA : ROOM_SLOTS;
-}
-
-/* S3 of room.h; the try before was S2. */
-static void sleep_for_room(struct local *l, uint32_t seq, uint64_t now, uint64_t deadline)
-{
-    struct seg_room *room = &l->seg->head->room[room_of(l->lack)];
-    uint64_t ns = unannounced_ns(l, now);
-    bool net = l->lack == LACK_SLOTS && deadline - now > ns;
-    if (deadline - now < ns)
-        ns = deadline - now;
-    if (l->spin.busy)
-        return;
-    /* seq_cst loads: the try's own are weaker */
-    if (l->lack == LACK_SLOTS && ring_depth(l->seg->free_ring) > 0)
-        return;
-    if (futex_sleep(&room->seq, seq, ns) == -ETIMEDOUT && net &&
-        ring_ready(l->seg, l->seg->free_ring))
-        wake_net_caught(l->seg, &room->seq, seq);
-}
-
-/* One step of waiting after a try that took nothing: spins, then announces itself, then sleeps. 0:
- * try again; < 0: the wait is over. */
-static int wait_step(struct local *l, int64_t timeout_ns, uint64_t *deadline, int *armed)
-{
-    char text[256];
-    if (timeout_ns == 0)
-        return deadline_error(0, lack_text(l, text));
-    if (*deadline == 0) {
-        *deadline = deadline_of(timeout_ns);
-        spin_start(&l->spin);
-    }
-    bool own =
-        l->lack == LACK_SHARE ? quota_own_hands(l) : l->lack == LACK_ARENA_SHARE && !l->unwaited;
-    if (own && timeout_ns < 0)
-        return err_set(-EDEADLK, "waiting would never end: %s", lack_text(l, text));
-    if (spin_on(&l->spin))
-        return 0;
-    if (local_fabric_gone(l))
-        return err_set(-EPIPE, "the fabric is closed");
-    uint64_t now = clock_ns();
-    if (now >= *deadline)
-        return deadline_error(timeout_ns, lack_text(l, text));
-    if (*armed != (int)room_of(l->lack)) {
-        *armed = (int)room_of(l->lack);
-        l->room_seq = room_want(l->seg, room_of(l->lack)); /* S1 */
-        CRASH_POINT("room.wanted");
-        return 0; /* S2 */
-    }
-    sleep_for_room(l, l->room_seq, now, *deadline);
-    *armed = -1;
-    return 0;
-}
-
-int local_wait_room(fab_t *f, int64_t timeout_ns)
-{
-    struct local *l = (struct local *)f;
-    uint64_t deadline = deadline_of(timeout_ns);
-    if (!l->room_armed) {
-        l->room_seq = room_want(l->seg, ROOM_ARENA); /* S1; the caller's next try is S2 */
-        l->room_armed = true;
-        return 0;
-    }
-    l->room_armed = false;
-    for (;;) {
-        uint64_t now = clock_ns();
-        if (now >= deadline)
-            return deadline_error(timeout_ns, "no memory was given back");
-        if (local_fabric_gone(l))
-            return err_set(-EPIPE, "the fabric is closed");
-        uint64_t ns = deadline - now < WAKE_NET_NS ? deadline - now : WAKE_NET_NS;
-        if (futex_sleep(&l->seg->head->room[ROOM_ARENA].seq, l->room_seq, ns) == 0 ||
-            ns == WAKE_NET_NS)
-            return 0;
-    }
 }
 
 long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int64_t timeout_ns)
@@ -511,20 +503,22 @@ long local_submit(fab_t *f, const struct fab_task *t, size_t n, fab_id *ids, int
     uint64_t deadline = 0;
     size_t done = 0;
     int armed = -1;
+    struct group g;
     if (at_load_rlx(&l->seg->head->state) != SEG_RUNNING) /* one-way flag */
         return err_set(-EPIPE, "the fabric is %s and takes no tasks",
                        local_fabric_gone(l) ? "closed" : "draining");
+    g.submitted = clock_ticks();
+    g.room = 0;
     for (;;) {
-        long k = submit_group(l, t + done, n - done, ids ? ids + done : NULL);
+        long k = submit_group(l, t + done, n - done, ids ? ids + done : NULL, &g);
         if (k < 0)
             return done ? (long)done : k;
         done += (size_t)k;
         if (done == n || (k == 0 && done > 0))
             return (long)done;
-        if (k > 0)
-            continue;
-        int rc = wait_step(l, timeout_ns, &deadline, &armed);
+        int rc = k > 0 ? 0 : submit_wait(l, timeout_ns, &deadline, &armed);
         if (rc < 0)
             return rc;
+        g.room = room_pack(clock_ticks() - g.submitted);
     }
 }

@@ -7,7 +7,8 @@
  * leases that were not started could not be given back. So one thread in the process, with no work
  * of its own, waits for all control connections. When something comes on one whose owner is not
  * inside (guard.h), it does what the owner's next call would do first. fabricd only says something
- * there when it misses something (apps/fabricd/pulse.h), so the thread sleeps while tasks flow.
+ * there when it misses something (apps/fabricd/pulse.h), and a few times a second to measure the
+ * round trip (rtt.h), so the thread sleeps while tasks flow.
  *
  * The thread starts with the first link and stays; it blocks all signals. A forked child has none,
  * and gets one with its own first link.

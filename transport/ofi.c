@@ -504,9 +504,14 @@ static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
 {
     int n = 0;
     ofi_unwatch_later(d);
-    for (uint32_t i = 0; i < d->cqs; i++)
-        if (d->cq[i].eps > 0)
-            n += read_cq(d, d->cq[i].cq, &ev[n], max - n);
+    for (uint32_t i = 0; i < d->cqs; i++) {
+        if (d->cq[i].eps == 0 && !d->cq[i].stale)
+            continue;
+        int got = read_cq(d, d->cq[i].cq, &ev[n], max - n);
+        if (got == 0 && d->cq[i].eps == 0)
+            d->cq[i].stale = false;
+        n += got;
+    }
     if (d->eq_due || ++d->polls % EQ_EVERY == 0) {
         while (n < max && ofi_read_eq(d, &ev[n]))
             n++;

@@ -180,7 +180,8 @@ void ofi_ep_free(struct tr_ep *ep)
     ofi_unwatch(d); /* its socket is about to be closed, and a forked child may have it, too */
     fi_close(&ep->ep->fid);
     d->neps--;
-    ep->cq->eps--;
+    if (--ep->cq->eps == 0)
+        ep->cq->stale = true; /* closing it may have ended operations */
     if (ep->prev)
         ep->prev->next = ep->next;
     else

@@ -38,6 +38,8 @@ struct tr_domain {
         struct fid_cq *cq;
         uint32_t eps, eps_max; /* bound to it; at most */
         bool pollfds;          /* its descriptors are an array, not an epoll descriptor */
+        bool stale; /* no endpoint is left, but completions of the last one may be: with them nobody
+                       could sleep */
     } cq[2];                   /* ofi_wait.c has why two */
     uint32_t cqs;
     struct ofi_watched {

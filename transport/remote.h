@@ -235,6 +235,8 @@ int remote_wire_look(struct remote *r, uint64_t now, uint64_t *until);
 void remote_wire_glance(struct remote *r);
 /* Drops the probe, for good or because the link has ended: then it is returned, if it may be of use. */
 struct session *remote_wire_end(struct remote *r, bool keep);
+/* What is known of the round trip, into self.rtt_ns. */
+void remote_wire_rtt(struct remote *r);
 
 /* ---- remote_held.c ---- */
 /* The table for leases of a new link; kept: those of the last one stay. */

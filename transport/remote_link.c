@@ -71,7 +71,8 @@ static void begin_outage(struct remote *r)
     uint64_t keep = r->info.keep_ns;
     if (!r->producer && (keep = session_patience(r->session)) == 0)
         keep = WORKER_NS;
-    r->down_at = r->try_at = clock_ns();
+    r->down_at = r->try_at = r->self.since_ns = clock_ns();
+    remote_wire_rtt(r);
     r->give_up_at = r->down_at + keep;
     r->pause = PAUSE_FIRST_NS;
     r->patience = PATIENCE_NS;
@@ -243,6 +244,7 @@ int remote_link_joined(struct remote *r)
     r->want_queue = REMOTE_NONE;
     r->echo_at = 0;
     session_at(r->session, &r->self);
+    r->self.since_ns = 0;
     int rc = remote_watch(r);
     if (rc == 0)
         rc = make_leases(r);

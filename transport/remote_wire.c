@@ -60,6 +60,12 @@ static uint64_t rtt_ns(const struct remote *r)
     return (uint64_t)(r->rtt_ticks * 1e9 / (double)r->ticks_hz);
 }
 
+void remote_wire_rtt(struct remote *r)
+{
+    if (r->rtt_ticks > 0) /* else what session_at() has found */
+        r->self.rtt_ns = rtt_ns(r);
+}
+
 static void until_then(uint64_t *until, uint64_t then)
 {
     if (then < *until)
@@ -205,27 +211,27 @@ static bool may_give_up(struct remote_wire *w, uint64_t now)
     return w->spent < TOKENS;
 }
 
-static void watch_probe(struct remote *r, uint64_t *until);
+static int look_at_probe(struct remote *r, uint64_t now, uint64_t *until);
 
-static void begin_probe(struct remote *r, uint64_t now, uint64_t *until)
+static int begin_probe(struct remote *r, uint64_t now, uint64_t *until)
 {
     struct remote_wire *w = &r->wire;
     struct fab_options o = r->opts;
     if (now < w->probe_at || !may_give_up(w, now)) {
         until_then(until, w->probe_at > now ? w->probe_at : now + CALM_NS);
-        return;
+        return 0;
     }
     o.timeout_ns = FAB_FOREVER;
-    r->self.rtt_ns = rtt_ns(r);
+    remote_wire_rtt(r);
     if (session_begin(&w->probe, r->provider, r->host, r->port, &o, true, &r->self) < 0) {
         w->probe = NULL;
         w->probe_at = now + RETRY_NS;
         until_then(until, w->probe_at);
-        return;
+        return 0;
     }
     session_hold(w->probe);
     w->probed_at = now;
-    watch_probe(r, until);
+    return look_at_probe(r, now, until);
 }
 
 static void on_probe(struct loop_src *src, int result)
@@ -303,9 +309,8 @@ int remote_wire_look(struct remote *r, uint64_t now, uint64_t *until)
     }
     uint64_t last = w->heard_at > w->pinged_at ? w->heard_at : w->pinged_at;
     if (now >= last + patience)
-        begin_probe(r, now, until);
-    else
-        until_then(until, last + patience);
+        return begin_probe(r, now, until);
+    until_then(until, last + patience);
     return 0;
 }
 

@@ -4,15 +4,17 @@
  *
  * Opening is a machine of stages, each of which ends with an answer from the other side:
  *
- *   CONNECT -> CHALLENGE -> PROVE -> WELCOME -> READY -> JOIN -> UP   (with_data false: WELCOME -> UP)
+ *   CONNECT -> CHALLENGE -> PROVE -> WELCOME -> READY -> JOIN -> UP   (with_data false: WELCOME ->
+ * UP)
  *
  * PROVE waits for nobody, unless the session is held: see session_hold(). Only the resolution of a
- * host's name may block (session_begin), and the few bytes that are sent go into a fresh socket's empty
- * buffer.
+ * host's name may block (session_begin), and the few bytes that are sent go into a fresh socket's
+ * empty buffer.
  */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -56,8 +58,9 @@ static int wanted_security(struct session *s, const struct fab_options *opts)
     s->hello.security = CTL_ENCRYPTED;
     return strcmp(text, "encrypted") == 0
                ? 0
-               : err_set(-EINVAL, "FABRIC_SECURITY is \"%.40s\"; set it to \"encrypted\" or "
-                                  "\"authenticated\"",
+               : err_set(-EINVAL,
+                         "FABRIC_SECURITY is \"%.40s\"; set it to \"encrypted\" or "
+                         "\"authenticated\"",
                          text);
 }
 
@@ -141,23 +144,24 @@ static void note_info(struct session *s)
 /* ---- data connection ---- */
 
 /* A daemon that listens on all addresses can't say which of them we reach: the one of the control
- * connection. */
+ * connection. (It may be an IPv4 address where all are the IPv6 wildcard.) */
 static void fix_address(struct session *s)
 {
-    struct sockaddr_storage peer;
+    struct ctl_welcome *w = &s->welcome;
+    struct sockaddr_storage data, peer;
     socklen_t len = sizeof peer;
-    struct sockaddr *data = (struct sockaddr *)s->welcome.addr;
-    if (getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || data->sa_family != peer.ss_family)
+    memcpy(&data, w->addr, sizeof w->addr);
+    const struct sockaddr_in *a4 = (const struct sockaddr_in *)&data;
+    const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)&data;
+    bool any = data.ss_family == AF_INET
+                   ? a4->sin_addr.s_addr == INADDR_ANY
+                   : data.ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a6->sin6_addr);
+    /* the port is at the same place in both */
+    if (!any || getpeername(s->fd, (struct sockaddr *)&peer, &len) < 0 || len > sizeof w->addr)
         return;
-    if (data->sa_family == AF_INET) {
-        struct sockaddr_in *a = (struct sockaddr_in *)data;
-        if (a->sin_addr.s_addr == INADDR_ANY)
-            a->sin_addr = ((struct sockaddr_in *)&peer)->sin_addr;
-    } else if (data->sa_family == AF_INET6) {
-        struct sockaddr_in6 *a = (struct sockaddr_in6 *)data;
-        if (IN6_IS_ADDR_UNSPECIFIED(&a->sin6_addr))
-            a->sin6_addr = ((struct sockaddr_in6 *)&peer)->sin6_addr;
-    }
+    ((struct sockaddr_in *)&peer)->sin_port = a4->sin_port;
+    memcpy(w->addr, &peer, len);
+    w->addr_len = len;
 }
 
 int session_on_event(struct session *s, const struct tr_event *ev)
@@ -274,7 +278,7 @@ static int end_stage(struct session *s)
     int rc;
     switch (s->stage) {
     case CONNECT:
-        rc = dial_done(s);
+        rc = session_dialled(s);
         return rc < 0 ? rc : say_hello(s);
     case CHALLENGE:
         return on_challenge(s);
@@ -314,8 +318,10 @@ int session_step(struct session *s)
     while (s->stage != UP) {
         int rc = end_stage(s);
         uint64_t now = clock_ns();
-        if (rc == -EAGAIN && may_redial(s) && now >= s->redial_at && now < s->deadline)
-            rc = dial_again(s) < 0 ? -EHOSTUNREACH : -EAGAIN;
+        if (rc == -EAGAIN && may_redial(s) && now >= s->redial_at && now < s->deadline) {
+            session_redial(s);
+            continue;
+        }
         if (rc == -EAGAIN && now >= stage_end(s))
             return s->stage == JOIN
                        ? err_set(-ETIMEDOUT,
@@ -331,41 +337,56 @@ int session_step(struct session *s)
     return 0;
 }
 
-int session_waits_for(const struct session *s, short *events, uint64_t *due)
+/* The descriptors of the control connection to wait for, at most DIAL_MAX, and when session_step()
+ * is due whatever they say. */
+static uint32_t waits_for(const struct session *s, struct pollfd *p, uint64_t *due)
 {
+    bool silent = s->stage == PROVE || s->stage == JOIN; /* nothing is to come on it but its end */
+    uint64_t next = UINT64_MAX;
+    uint32_t n = 1;
+    if (s->stage == CONNECT)
+        n = dial_polls(&s->dial, p, &next);
+    else
+        *p = (struct pollfd){.fd = s->fd, .events = silent ? POLLRDHUP : POLLIN};
     *due = stage_end(s);
     if (may_redial(s) && s->redial_at < *due)
         *due = s->redial_at;
-    *events = s->stage == CONNECT ? POLLOUT : s->stage == PROVE ? POLLRDHUP : POLLIN;
-    return s->fd;
+    if (next < *due)
+        *due = next;
+    return n;
+}
+
+int session_waits_for(const struct session *s, short *events, uint64_t *due)
+{
+    struct pollfd p[DIAL_MAX];
+    /* of several that are being connected the first: the others are looked at when it is due */
+    bool any = waits_for(s, p, due) > 0;
+    *events = any ? p[0].events : 0;
+    return any ? p[0].fd : -1;
 }
 
 void session_sleep(struct session *s, uint64_t until)
 {
-    struct pollfd p[3] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLIN}};
-    uint64_t now = clock_ns();
-    if (stage_end(s) < until)
-        until = stage_end(s);
-    if (may_redial(s) && s->redial_at < until)
-        until = s->redial_at;
+    struct pollfd p[DIAL_MAX + 2];
+    uint64_t now = clock_ns(), due;
+    uint32_t polls = waits_for(s, p, &due);
+    if (due < until)
+        until = due;
     if (now >= until)
         return;
     /* the net: a connection that is being made is progress that no descriptor tells of in libfabric
      * 1.17 */
     uint64_t ms = (until - now) / 1000000 + 1, most = 1000;
-    if (s->stage == JOIN)
-        most = now - s->stage_at < 20000000 ? 1 : 100;
-    if (s->stage == CONNECT)
-        p[2].events = POLLOUT;
     if (s->stage == JOIN) {
         int fd[2], n = s->tr->fds(s->dom, fd);
         if (s->tr->arm(s->dom) != 0)
             return;
         for (int i = 0; i < n; i++)
-            p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
-        p[2].events = POLLRDHUP;
+            p[polls++] = (struct pollfd){.fd = fd[i], .events = POLLIN};
+        most = now - s->stage_at < 20000000 ? 1 : 100;
     }
-    (void)!poll(p, 3, (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
+    (void)!poll(p, polls,
+                (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
 }
 
 int session_begin(struct session **out, const char *provider, const char *host, const char *port,
@@ -376,15 +397,10 @@ int session_begin(struct session **out, const char *provider, const char *host, 
         return err_set(-ENOMEM, "no memory for a session");
     int64_t timeout = opts->timeout_ns ? opts->timeout_ns : SESSION_TIMEOUT_NS;
     s->fd = -1;
-    s->begun = clock_ns();
+    dial_init(&s->dial);
+    s->since = self->since_ns ? self->since_ns : clock_ns();
     s->patience_ns = self->patience_ns;
     s->rtt_ns = self->rtt_ns;
-    if (self->at_len) {
-        memcpy(&s->known_addr, &self->at, self->at_len);
-        s->known = (struct addrinfo){.ai_family = self->at.ss_family,
-                                     .ai_addr = (struct sockaddr *)&s->known_addr,
-                                     .ai_addrlen = self->at_len};
-    }
     s->with_data = with_data;
     s->deadline = timeout < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout;
     snprintf(s->host, sizeof s->host, "%s", host);
@@ -393,7 +409,8 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     struct ctl_hello *h = &s->hello;
     h->version_min = h->version_max = CTL_VERSION;
     h->roles = opts->roles ? opts->roles : FAB_PRODUCER | FAB_WORKER;
-    snprintf(h->name, sizeof h->name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    snprintf(h->name, sizeof h->name, "%s",
+             opts->name ? opts->name : program_invocation_short_name);
     snprintf(h->provider, sizeof h->provider, "%s", with_data ? provider : "");
     snprintf(h->client, sizeof h->client, "%s", opts->client ? opts->client : "");
     memcpy(h->instance, self->instance, sizeof h->instance);
@@ -405,7 +422,7 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     if (rc == 0 && with_data && !self->resume)
         rc = check_device(provider);
     if (rc == 0)
-        rc = dial(s);
+        rc = session_dial(s, self);
     if (rc < 0) {
         session_close(s);
         return rc;
@@ -450,8 +467,13 @@ void session_go_on(struct session *s, uint64_t patience_ns)
 
 void session_at(const struct session *s, struct session_self *self)
 {
-    self->at_len = s->dialed->ai_addrlen;
-    memcpy(&self->at, s->dialed->ai_addr, self->at_len);
+    const struct dial_try *t = dial_winner(&s->dial);
+    self->at_len = t->len;
+    memcpy(&self->at, &t->address, t->len);
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+        self->rtt_ns = info.tcpi_rtt * 1000ull;
 }
 
 void session_new_instance(uint8_t instance[CTL_INSTANCE])
@@ -511,8 +533,7 @@ void session_close(struct session *s)
         lane_free(s->lane);
     if (s->dom)
         s->tr->domain_close(s->dom);
-    if (s->list)
-        freeaddrinfo(s->list);
+    dial_end(&s->dial);
     sodium_memzero(&s->hs, sizeof s->hs);
     sodium_memzero(&s->seals, sizeof s->seals);
     session_drop_replies(s);

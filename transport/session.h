@@ -28,7 +28,7 @@ struct session_info {
     char server[64];
     char provider[16];
     enum ctl_session session; /* what fabricd knows of the handle's last link */
-    uint32_t untold_max; /* taken outcomes that an idle handle need not tell of */
+    uint32_t untold_max;      /* taken outcomes that an idle handle need not tell of */
     uint64_t keep_ns;         /* how long it keeps a broken link's tasks */
 };
 
@@ -37,11 +37,13 @@ struct session_self {
     uint8_t instance[CTL_INSTANCE];
     bool resume;
     uint32_t window;
-    /* where its last link was: tried alone, and no name is resolved; at_len 0: by name */
+    /* where its last link was: tried alone, and no name is resolved; at_len 0: by name, all that it
+     * has */
     struct sockaddr_storage at;
     socklen_t at_len;
-    uint64_t rtt_ns;      /* the round trip there, 0: not known */
-    uint64_t patience_ns; /* how long each answer may take once the key is proved; 0: the time-out */
+    uint64_t rtt_ns;   /* the round trip there, 0: not known */
+    uint64_t since_ns; /* clock_ns() when the link went, 0: just now: how often is dialled anew */
+    uint64_t patience_ns; /* once the key is proved, for each answer; 0: the time-out */
 };
 /* Draws a handle's number. */
 void session_new_instance(uint8_t instance[CTL_INSTANCE]);
@@ -61,13 +63,13 @@ int session_waits_for(const struct session *s, short *events, uint64_t *due);
 int session_open(struct session **out, const char *provider, const char *host, const char *port,
                  const struct fab_options *opts, bool with_data, const struct session_self *self)
     __attribute__((warn_unused_result));
-/* Before the first step: it goes as far as fabricd's first answer, which shows that the wire and fabricd
- * are there, and waits. session_answered(): it has come; session_go_on(): prove the key and join, which
- * ends the handle's link before. */
+/* Before the first step: it goes as far as fabricd's first answer, which shows that the wire and
+ * fabricd are there, and waits. session_answered(): it has come; session_go_on(): prove the key and
+ * join, which ends the handle's link before. */
 void session_hold(struct session *s);
 bool session_answered(const struct session *s);
 void session_go_on(struct session *s, uint64_t patience_ns);
-/* Where it is connected to, into self->at. */
+/* Where it is connected to and the round trip, into self->at and rtt_ns. */
 void session_at(const struct session *s, struct session_self *self);
 /* Of one that is up; they belong to the caller's thread and are freed by session_close(). */
 struct tr_domain *session_domain(const struct session *s);
@@ -81,8 +83,8 @@ int session_progress(struct session *s) __attribute__((warn_unused_result));
 /* Feeds an event of the domain; < 0: the link is closed. */
 int session_on_event(struct session *s, const struct tr_event *ev)
     __attribute__((warn_unused_result));
-/* Asks fabricd what it has sent and got in the lane; session_pong(): the answer to the last question,
- * once. */
+/* Asks fabricd what it has sent and got in the lane; session_pong(): the answer to the last
+ * question, once. */
 int session_ping(struct session *s) __attribute__((warn_unused_result));
 bool session_pong(struct session *s, struct ctl_pong *out);
 /* How long fabricd waits for a silent peer (fabric.dead_after), ns; 0: it has not said. */

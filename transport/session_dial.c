@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * session_dial.c - the client's control connection: addresses, connecting, frames in and out.
+ * session_dial.c - the client's control connection: where it is dialled and when again (dial.h has
+ * the addresses and the sockets), frames in and out.
  *
  * A handle that comes back dials where its link was, without asking for names, and dials anew when
  * the wire does not answer: the kernel repeats a SYN only after a second, two, four, so that a wire
@@ -10,6 +11,8 @@
  *   two minutes      every 250 ms
  *   later            every second
  *
+ * (So a round trip that has grown beyond the first pause is found after 10 s.)
+ *
  * A connection that was taken, but whose HELLO is not answered, is one of a fabricd that is stopped
  * or busy, or the wire has gone again: it is given up after UNHEARD_NS, twice that, four times
  * that. So a stopped fabricd finds a few of them, not hundreds.
@@ -17,7 +20,6 @@
  * Threads: the handle's. Failure: -errno with a message that names the host and the remedy.
  */
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -72,31 +74,6 @@ static int no_connection(const struct session *s, int rc)
     return err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc));
 }
 
-/* Starts to connect to the next address that takes it. */
-static int next_address(struct session *s, int rc)
-{
-    if (s->fd >= 0)
-        close(s->fd);
-    s->fd = -1;
-    while (s->next) {
-        const struct addrinfo *a = s->next;
-        s->next = a->ai_next;
-        s->dialed = a;
-        s->fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (s->fd < 0) {
-            rc = -errno;
-            continue;
-        }
-        set_options(s->fd);
-        if (connect(s->fd, a->ai_addr, a->ai_addrlen) == 0 || errno == EINPROGRESS)
-            return 0;
-        rc = -errno;
-        close(s->fd);
-        s->fd = -1;
-    }
-    return no_connection(s, rc);
-}
-
 /* By a quarter more or less: the handles of many hosts lose the same wire at the same time. */
 static uint64_t about(uint64_t ns)
 {
@@ -106,48 +83,42 @@ static uint64_t about(uint64_t ns)
 /* The last try has begun now: when is the next due? */
 static void plan_next(struct session *s)
 {
-    uint64_t now = clock_ns(), spent = now - s->begun;
+    uint64_t now = clock_ns(), spent = now - s->since;
     uint64_t pause = spent < QUICK_NS ? REDIAL_NS : spent < SLOW_NS ? 250000000u : 1000000000u;
     s->redial_at = s->hello.resume ? now + about(pause) + 2 * s->rtt_ns : UINT64_MAX;
 }
 
-int dial(struct session *s)
+int session_dial(struct session *s, const struct session_self *self)
 {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    int rc = s->known.ai_addr ? 0 : getaddrinfo(s->host, s->port, &hints, &s->list);
-    if (rc)
-        return err_set(-EHOSTUNREACH, "%s: %s", s->host, gai_strerror(rc));
-    s->next = s->list ? s->list : &s->known;
+    int rc = self->at_len ? 0 : dial_resolve(&s->dial, s->host, s->port);
+    if (self->at_len)
+        dial_add(&s->dial, (const struct sockaddr *)&self->at, self->at_len);
     plan_next(s);
-    return next_address(s, -EHOSTUNREACH);
+    return rc;
 }
 
-int dial_again(struct session *s)
+void session_redial(struct session *s)
 {
-    s->next = s->list ? s->list : &s->known;
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
     s->stage = CONNECT;
     s->in.have = 0;
+    dial_again(&s->dial);
     plan_next(s);
-    return next_address(s, -EHOSTUNREACH);
 }
 
-int dial_done(struct session *s)
+int session_dialled(struct session *s)
 {
-    struct pollfd p = {.fd = s->fd, .events = POLLOUT};
-    int err = 0;
-    socklen_t len = sizeof err;
-    if (poll(&p, 1, 0) == 0)
-        return -EAGAIN;
-    if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
-        err = errno;
-    if (err == 0) {
-        uint32_t more = s->unheard < UNHEARD_MOST ? s->unheard++ : UNHEARD_MOST;
-        if (s->hello.resume)
-            s->redial_at = clock_ns() + about(UNHEARD_NS << more) + 4 * s->rtt_ns;
-        return 0;
-    }
-    int rc = next_address(s, -err);
-    return rc < 0 ? rc : -EAGAIN;
+    int fd = dial_step(&s->dial, clock_ns());
+    if (fd < 0)
+        return fd == -EAGAIN ? fd : no_connection(s, fd);
+    s->fd = fd;
+    set_options(fd);
+    uint32_t more = s->unheard < UNHEARD_MOST ? s->unheard++ : UNHEARD_MOST;
+    if (s->hello.resume)
+        s->redial_at = clock_ns() + about(UNHEARD_NS << more) + 4 * s->rtt_ns;
+    return 0;
 }
 
 int session_send(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)

@@ -7,8 +7,7 @@
 #ifndef FABRIC_SESSION_PARTS_H
 #define FABRIC_SESSION_PARTS_H
 
-#include <netdb.h>
-#include <sys/socket.h>
+#include "transport/dial.h"
 #include "transport/session.h"
 
 #define SESSION_TIMEOUT_NS 10000000000ll
@@ -20,15 +19,12 @@ struct session {
     enum stage stage;
     char host[256], port[8], provider[16];
     bool with_data;
-    struct addrinfo *list, *next; /* addresses; those that are still to be tried */
-    const struct addrinfo *dialed; /* the last one that was */
-    struct addrinfo known;        /* of a handle that had a link: where it was */
-    struct sockaddr_storage known_addr;
+    struct dial dial; /* the host's addresses, or where the handle's last link was */
     struct ctl_hello hello;
     struct ctl_challenge challenge;
     uint64_t deadline;
     /* coming back (session_self.resume) */
-    uint64_t begun, redial_at, stage_at; /* clock_ns */
+    uint64_t since, redial_at, stage_at; /* clock_ns */
     uint64_t patience_ns, rtt_ns;        /* the longest that an answer may take; 0: deadline */
     uint32_t unheard;                    /* connections that took HELLO and did not answer it */
     bool hold, answered;                 /* session_hold(), session_answered() */
@@ -62,13 +58,14 @@ struct session {
 
 /* ---- session_dial.c ---- */
 
-/* Starts to connect to the first address. Only the resolution of a name may block, and none is
- * resolved for a handle that had a link. */
-int dial(struct session *s) __attribute__((warn_unused_result));
-/* 0 connected, -EAGAIN not yet; takes the next address when this one refuses. */
-int dial_done(struct session *s) __attribute__((warn_unused_result));
-/* The same address anew, where the last try is not answered: its time has come. */
-int dial_again(struct session *s) __attribute__((warn_unused_result));
+/* Finds the addresses. Only the resolution of a name may block, and none is resolved for a handle
+ * that knows where its last link was. */
+int session_dial(struct session *s, const struct session_self *self)
+    __attribute__((warn_unused_result));
+/* 0 connected, -EAGAIN not yet. */
+int session_dialled(struct session *s) __attribute__((warn_unused_result));
+/* Back to CONNECT with fresh connections: the last are not answered, and redial_at has come. */
+void session_redial(struct session *s);
 /* Waits until the socket is ready, or the deadline is near. -ETIMEDOUT. */
 int session_await(struct session *s, short events) __attribute__((warn_unused_result));
 int session_send(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)

@@ -17,7 +17,7 @@ void submit_help(FILE *to);
 int collect_main(int argc, char **argv);
 void collect_help(FILE *to);
 
-/* command: "status", or a part of it: "queues", "links". */
+/* command: "status", or a part of it: "queues", "links", "latency". */
 int status_main(const char *command, int argc, char **argv);
 void status_help(FILE *to, const char *command);
 

@@ -9,6 +9,7 @@
 #include "apps/fabctl/fabctl.h"
 #include "core/fabric.h"
 #include "core/kernel.h"
+#include "core/log.h"
 
 static void main_help(FILE *to)
 {
@@ -23,6 +24,7 @@ static void main_help(FILE *to)
           "  dead     tasks that ended badly and were kept: list, show, kick, purge\n"
           "  queue    the queues' states; pause, resume, drain a queue\n"
           "  links    the links alone\n"
+          "  latency  where the time of tasks goes, stage by stage\n"
           "  help     show this help, or a command's: fabctl help submit\n"
           "\n"
           "Options:\n"
@@ -39,7 +41,7 @@ static void main_help(FILE *to)
 static bool is_status(const char *command)
 {
     return strcmp(command, "status") == 0 || strcmp(command, "queues") == 0 ||
-           strcmp(command, "links") == 0;
+           strcmp(command, "links") == 0 || strcmp(command, "latency") == 0;
 }
 
 static int help(int argc, char **argv)
@@ -80,6 +82,7 @@ int fabctl_open(fab_t **out, const char *server, const char *key_file, uint32_t 
 int main(int argc, char **argv)
 {
     int status;
+    log_hold_descriptors();
     if (argc < 2)
         return usage_error("fabctl", "no command given");
     const char *command = argv[1];

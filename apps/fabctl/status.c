@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * status.c - `fabctl status`, `queues`, `links`: looking in, once or again and again.
+ * status.c - `fabctl status`, `queues`, `links`, `latency`: looking in, once or again and again.
  *
  * Rates need two snapshots: a single look takes them a fifth of a second apart, --watch uses the
  * last two. With --watch a fabric that goes away is said and waited for; a single look fails.
@@ -47,6 +47,9 @@ void status_help(FILE *to, const char *command)
     fprintf(to, "Usage: fabctl %s [OPTION]...\n%s\n\n", command,
             all ? "Shows the fabric, its queues, participants and links."
             : strcmp(command, "links") == 0 ? "Shows the fabric's links to other hosts."
+            : strcmp(command, "latency") == 0
+                ? "Shows where the time of tasks goes, stage by stage: for each queue, and what each\n"
+                  "worker sees of it. Of tasks that follow one another closely one in 64 is measured."
                                             : "Shows the fabric's queues.");
     fputs("Options:\n"
           "  -w, --watch[=TIME]   again every TIME (default 1s), until interrupted\n"
@@ -125,9 +128,10 @@ static void render_json(const struct look *k, json_t *j, struct text *to)
         unsigned part;
         const char *key;
     } keys[] = {{PART_FABRIC, "fabric"},
-                {PART_QUEUES, "queues"},
-                {PART_PARTICIPANTS, "participants"},
-                {PART_LINKS, "links"}};
+                {PART_QUEUES | PART_LATENCY, "queues"},
+                {PART_PARTICIPANTS | PART_LATENCY, "participants"},
+                {PART_LINKS, "links"},
+                {PART_LINKS, "refused"}};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!(k->parts & keys[i].part))
             json_object_del(j, keys[i].key);
@@ -272,6 +276,8 @@ int status_main(const char *command, int argc, char **argv)
         k.parts = PART_QUEUES;
     else if (strcmp(command, "links") == 0)
         k.parts = PART_LINKS;
+    else if (strcmp(command, "latency") == 0)
+        k.parts = PART_LATENCY;
     status = k.every_ns ? look_again_and_again(&k) : look_once(&k);
     forget(&k);
     return status;

@@ -4,8 +4,9 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+#include "apps/fabctl/cells.h"
 #include "apps/fabctl/status_view.h"
-#include "apps/fabctl/table.h"
 
 /* ---- rates ---- */
 
@@ -62,30 +63,6 @@ void status_rates(json_t *now, const json_t *before, double seconds)
     rate_array(json_object_get(now, "links"), json_object_get(before, "links"), link_key, seconds);
 }
 
-/* ---- cells ---- */
-
-static void cell_text(struct table *t, const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    table_cell(t, s && *s ? s : NULL);
-}
-
-static void cell_whole(struct table *t, const json_t *o, const char *key)
-{
-    char buf[TEXT_NUMBER];
-    const json_t *v = json_object_get(o, key);
-    snprintf(buf, sizeof buf, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-    table_cell(t, json_is_integer(v) ? buf : NULL);
-}
-
-static void cell_rate(struct table *t, const json_t *o, const char *key)
-{
-    char buf[TEXT_NUMBER], all[TEXT_NUMBER + 2];
-    const json_t *v = json_object_get(o, key);
-    snprintf(all, sizeof all, "%s/s", text_count(buf, json_number_value(v)));
-    table_cell(t, json_is_number(v) ? all : NULL);
-}
-
 /* Records in a batch, both ways, since the link is up. */
 static void cell_batch(struct table *t, const json_t *l)
 {
@@ -96,14 +73,6 @@ static void cell_batch(struct table *t, const json_t *l)
                      json_number_value(json_object_get(l, "rx_records"));
     snprintf(text, sizeof text, "%.1f", batches > 0 ? records / batches : 0);
     table_cell(t, batches > 0 ? text : NULL);
-}
-
-static void cell_nanos(struct table *t, const json_t *o, const char *key)
-{
-    char buf[TEXT_NUMBER];
-    const json_t *v = json_object_get(o, key);
-    /* 0: nothing has been measured yet */
-    table_cell(t, json_number_value(v) > 0 ? text_nanos(buf, json_number_value(v)) : NULL);
 }
 
 /* ---- the parts ---- */
@@ -130,17 +99,17 @@ static void put_bytes(struct text *to, const json_t *o, const char *key)
     text_puts(to, json_is_number(v) ? text_bytes(buf, json_number_value(v)) : "-");
 }
 
-/* Remote peers that were not let in, and why; nothing when there were none. */
-static void view_refused(json_t *refused, struct text *to)
+/* Remote peers that were not let in: "key 3, slow 1"; nothing when there were none. */
+static void put_counts(json_t *counts, struct text *to, const char *before)
 {
-    const char *why, *before = "; refused: ";
+    const char *why;
     json_t *n;
-    json_object_foreach(refused, why, n)
+    json_object_foreach(counts, why, n)
     {
         if (json_integer_value(n) <= 0)
             continue;
         text_puts(to, before);
-        text_puts(to, why);
+        text_safe(to, why, strlen(why));
         text_printf(to, " %lld", (long long)json_integer_value(n));
         before = ", ";
     }
@@ -194,7 +163,7 @@ static void view_fabric(const json_t *f, struct text *to)
         put_whole(to, f, "dead_letters_max");
         text_puts(to, " (fabctl dead list)");
     }
-    view_refused(json_object_get(f, "refused"), to);
+    put_counts(json_object_get(f, "refused"), to, "; refused: ");
     text_putc(to, '\n');
 }
 
@@ -247,7 +216,9 @@ static void view_participants(const json_t *participants, struct text *to)
 
 static void view_links(const json_t *links, struct text *to)
 {
-    char head[] = "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|batch|tasks|rate";
+    char head[] =
+        "<peer|<name|<role|<provider|<lane|<security|<state|credits|in flight|batch|tasks|rate|"
+        "rtt p50|p99|reconnects|refused";
     struct table t;
     size_t i;
     json_t *l;
@@ -266,6 +237,35 @@ static void view_links(const json_t *links, struct text *to)
         cell_batch(&t, l);
         cell_whole(&t, l, "tasks");
         cell_rate(&t, l, "rate");
+        cell_nanos(&t, json_object_get(l, "rtt_ns"), "p50");
+        cell_nanos(&t, json_object_get(l, "rtt_ns"), "p99");
+        cell_whole(&t, l, "reconnects");
+        cell_whole(&t, l, "refused");
+    }
+    table_print(&t, to);
+    table_close(&t);
+}
+
+/* Who was not let in: hosts, with a link or without; nothing when there was none. */
+static void view_sources(const json_t *sources, struct text *to)
+{
+    char head[] = "<source|refused|<why|last, ago";
+    struct table t;
+    size_t i;
+    json_t *s;
+    if (json_array_size(sources) == 0)
+        return;
+    table_open(&t, "Refused attempts", head);
+    json_array_foreach(sources, i, s)
+    {
+        struct text why = {0};
+        char buf[TEXT_NUMBER];
+        put_counts(json_object_get(s, "reasons"), &why, "");
+        cell_text(&t, s, "source");
+        cell_whole(&t, s, "count");
+        table_cell(&t, text_str(&why));
+        table_cell(&t, text_span(buf, json_number_value(json_object_get(s, "last_s"))));
+        text_free(&why);
     }
     table_print(&t, to);
     table_close(&t);
@@ -279,6 +279,11 @@ void status_view(const json_t *status, unsigned parts, struct text *to)
         view_queues(json_object_get(status, "queues"), to);
     if (parts & PART_PARTICIPANTS)
         view_participants(json_object_get(status, "participants"), to);
-    if (parts & PART_LINKS)
+    if (parts & PART_LATENCY)
+        latency_view(json_object_get(status, "queues"), json_object_get(status, "participants"),
+                     to);
+    if (parts & PART_LINKS) {
         view_links(json_object_get(status, "links"), to);
+        view_sources(json_object_get(status, "refused"), to);
+    }
 }

@@ -10,7 +10,7 @@
 
 #include "apps/common/text.h"
 
-#define TABLE_COLUMNS 16
+#define TABLE_COLUMNS 20
 
 struct table {
     const char *title;

@@ -178,6 +178,19 @@ static int gone(struct daemon *d, uint32_t id, uint8_t *fate)
     return 0;
 }
 
+/* A link of the fabricd before us: its worker may come back. */
+static void note_worker(struct daemon *d, const struct seg_participant *p)
+{
+    char peer[sizeof p->link.peer],
+        name[sizeof p->name]; /* copies: anybody may have written there */
+    if (!p->remote || !(p->roles & FAB_WORKER) || (p->roles & FAB_PRODUCER))
+        return;
+    snprintf(peer, sizeof peer, "%.*s", (int)sizeof peer - 1, p->link.peer);
+    snprintf(name, sizeof name, "%.*s", (int)sizeof name - 1, p->name);
+    returns_broken(&d->returns, peer, name,
+                   at_load_rlx(&p->link.reconnects)); /* relaxed: for people */
+}
+
 /* LIVE by its word: is its process? Then the doorman watches it from here on. */
 static int look_at(struct daemon *d, uint32_t id, uint32_t old_daemon, uint8_t *fate)
 {
@@ -185,6 +198,7 @@ static int look_at(struct daemon *d, uint32_t id, uint32_t old_daemon, uint8_t *
     uint32_t pid = p->pid; /* read once */
     *fate = p->remote || pid == old_daemon ? FATE_LEFT : FATE_CRASHED;
     d->seg.living[id] = LIVING;
+    note_worker(d, p);
     if (*fate == FATE_CRASHED && participant_uninvite(&d->seg, id))
         *fate = FATE_LEFT;
     if (*fate == FATE_LEFT || pid == 0 || pid > INT32_MAX)

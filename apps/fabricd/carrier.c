@@ -75,9 +75,11 @@ int carriers_prepare(struct daemon *d, void (*done)(struct daemon *d))
 
 /* ---- opening ---- */
 
-static int open_carrier(struct daemon *d, const char *provider, const char *host)
+static int open_carrier(struct daemon *d, const char *provider, const struct listeners *l,
+                        uint32_t site)
 {
     struct carrier *c = &d->carrier[d->carriers];
+    const char *host = l->site[site];
     char port[8];
     snprintf(port, sizeof port, "%u", d->conf->data_port);
     /* with both providers it names the RDMA device */
@@ -98,32 +100,42 @@ static int open_carrier(struct daemon *d, const char *provider, const char *host
         c->tr->domain_close(c->dom);
         return rc;
     }
+    c->site = site;
     c->tr->caps(c->dom, &c->caps);
-    log_info("data connections by %s: %s, batches to %u bytes inline", provider, c->caps.device,
-             c->caps.inject_max);
+    log_info("data connections by %s: %s%s%s, batches to %u bytes inline", provider, c->caps.device,
+             l->sites > 1 ? " at " : "", l->sites > 1 ? host : "", c->caps.inject_max);
     d->carriers++;
     return 0;
 }
 
-int carriers_open(struct daemon *d, const char *host)
+int carriers_open(struct daemon *d, const struct listeners *l)
 {
-    int which = d->conf->provider, rc = 0;
-    if (which != CONF_PROVIDER_VERBS)
-        rc = open_carrier(d, "tcp", host);
-    if (rc == 0 && which != CONF_PROVIDER_TCP) {
-        rc = open_carrier(d, "verbs", host);
-        if (rc < 0 && which == CONF_PROVIDER_AUTO && !d->conf->domain[0]) {
-            log_debug("%s", err_text(rc));
+    int which = d->conf->provider, rc = 0, missing = 0;
+    char why[256] = "";
+    bool verbs = false;
+    for (uint32_t i = 0; rc == 0 && i < l->sites; i++) {
+        if (!l->site[i][0])
+            continue;
+        if (which != CONF_PROVIDER_VERBS)
+            rc = open_carrier(d, "tcp", l, i);
+        if (rc < 0 || which == CONF_PROVIDER_TCP)
+            continue;
+        rc = open_carrier(d, "verbs", l, i);
+        verbs |= rc == 0;
+        if (rc < 0 && which == CONF_PROVIDER_AUTO) {
+            missing = rc;
+            snprintf(why, sizeof why, "%s", err_text(rc));
+            log_debug("%s", why);
             rc = 0;
         }
     }
-    return rc;
+    return rc == 0 && !verbs && missing && d->conf->domain[0] ? err_set(missing, "%s", why) : rc;
 }
 
-struct carrier *carrier_for(struct daemon *d, const char *provider)
+struct carrier *carrier_for(struct daemon *d, const char *provider, uint32_t site)
 {
     for (uint32_t i = 0; i < d->carriers; i++)
-        if (strcmp(d->carrier[i].caps.provider, provider) == 0)
+        if (d->carrier[i].site == site && strcmp(d->carrier[i].caps.provider, provider) == 0)
             return &d->carrier[i];
     return NULL;
 }

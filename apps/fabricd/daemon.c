@@ -190,7 +190,9 @@ int daemon_open(struct daemon *d, const struct conf *conf)
     memset(d, 0, sizeof *d);
     d->conf = conf;
     d->signal_fd = d->out.daemon_fd = d->seg.fd = d->keeper.sock = d->warm.fd = -1;
-    int rc = choose_socket(d);
+    int rc = returns_open(&d->returns, conf->links);
+    if (rc == 0)
+        rc = choose_socket(d);
     if (rc == 0)
         rc = doorman_free(d->socket_path);
     if (rc == 0)
@@ -229,7 +231,7 @@ void daemon_ready(struct daemon *d, int rc)
         d->stop = true;
         return;
     }
-    log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and tcp://" : "", d->address);
+    log_info("ready on %s%s%s", d->socket_path, d->address[0] ? " and " : "", d->address);
     notify("READY=1");
 }
 
@@ -317,6 +319,7 @@ void daemon_close(struct daemon *d)
     if (d->out.daemon_fd >= 0)
         close(d->out.daemon_fd);
     timers_free(&d->timers);
+    returns_close(&d->returns);
     if (d->seg.base)
         segment_unmap(&d->seg);
 }

@@ -14,6 +14,8 @@
 
 #include <pthread.h>
 #include "apps/fabricd/keeper.h"
+#include "apps/fabricd/listen.h"
+#include "apps/fabricd/returns.h"
 #include "apps/fabricd/timers.h"
 #include "core/conf.h"
 #include "core/local.h"
@@ -24,14 +26,14 @@
 struct doorman;
 struct gate;
 
-/* A domain that listens for data connections: one a provider. */
+/* A domain that listens for data connections: one a provider and site (listen.h). */
 struct carrier {
     const struct tr_ops *tr;
     struct tr_domain *dom;
     struct tr_listener *listener;
     struct tr_caps caps;
     uint8_t addr[TR_ADDR_MAX];
-    uint32_t addr_len;
+    uint32_t addr_len, site;
     struct loop_src src[2];
 };
 
@@ -40,12 +42,13 @@ struct daemon {
     struct segment seg;
     struct keeper keeper;
     struct timers timers;
+    struct returns returns;
     struct loop *loop;
     struct wake_out out; /* daemon_fd: the doorbell, an eventfd that every participant gets */
     uint32_t me;         /* the daemon's own participant number */
     struct doorman *doorman;
     struct gate *gate;
-    struct carrier carrier[2];
+    struct carrier carrier[2 * LISTENERS_MAX];
     uint32_t carriers;
     struct { /* libfabric getting ready, see carrier.c; fd -1: it is */
         pthread_t thread;
@@ -62,7 +65,7 @@ struct daemon {
     uint32_t turns; /* of the loop */
     bool stirred; /* something happened: look at the links before sleeping */
     char socket_path[108];
-    char address[80]; /* where the gate listens, "" when it does not */
+    char address[LISTENERS_MAX * 100]; /* where the gate listens, "" when it does not */
 };
 
 /* Makes everything; local participants can come from here on. < 0: the reason has been logged. */

@@ -30,6 +30,7 @@
 /* Descriptors that may be open before strangers are suspected of holding some. */
 #define OWN_FDS      64u
 #define FDS_PER_LINK 4u
+#define FDS_PER_SITE 16u
 
 /* The kernel finds hosts that are no more as late as heartbeats would: for those that get none yet, and
  * for bytes that nobody acknowledges. */
@@ -69,7 +70,8 @@ static void make_place(struct gate *g, const char *from)
 
 static void on_accept(struct loop_src *src, int fd)
 {
-    struct gate *g = src->owner;
+    const struct listener *l = src->owner;
+    struct gate *g = l->owner;
     struct sockaddr_storage a;
     socklen_t len = sizeof a;
     char host[64] = "?", port[8] = "?";
@@ -93,6 +95,7 @@ static void on_accept(struct loop_src *src, int fd)
     set_keepalive(fd, g->d->conf->dead_after_ns);
     p->g = g;
     p->fd = fd;
+    p->site = l->site;
     p->since_ns = clock_ns();
     p->src.owner = p;
     p->next = g->peers;
@@ -148,6 +151,7 @@ static void on_event(struct gate *g, struct carrier *c, const struct tr_event *e
         g->up++;
         g->moved = true;
         pulse_heard(&p->pulse, p->link, clock_ns());
+        rtt_begin(&p->rtt, clock_ns());
         CRASH_POINT("gate.up");
         log_info("link to %s (%s) is up: %s, %s%s", p->from, p->hello.name, p->hello.provider,
                  p->mode == LANE_WRITE ? "write" : "send",
@@ -236,7 +240,9 @@ bool gate_busy(const struct gate *g)
 static void end_half_open(struct gate *g)
 {
     const struct conf *c = g->d->conf;
-    uint32_t expected = OWN_FDS + FDS_PER_LINK * (g->links + g->strangers), n = 0;
+    uint32_t expected = OWN_FDS + FDS_PER_SITE * g->listen.sites +
+                        FDS_PER_LINK * (g->links + g->strangers),
+             n = 0;
     for (uint32_t i = 0; i < g->d->carriers; i++)
         if (strcmp(g->d->carrier[i].caps.provider, "tcp") == 0)
             n += halfopen_end((const struct sockaddr *)g->d->carrier[i].addr, expected,
@@ -246,6 +252,19 @@ static void end_half_open(struct gate *g)
                     "it asked for nothing in time");
 }
 
+static void publish(struct peer *p)
+{
+    struct seg_link *out = &p->link->local->self->link;
+    uint64_t p50, p99;
+    link_publish(p->link);
+    if (!rtt_quantiles(&p->rtt, &p50, &p99))
+        return;
+    /* relaxed: numbers for people */
+    at_store_rlx(&out->rtt_p50_ns, p50);
+    at_store_rlx(&out->rtt_p99_ns, p99);
+    at_store_rlx(&out->rtt_samples, p->rtt.n);
+}
+
 void gate_tick(struct gate *g, uint64_t now_ns)
 {
     refuse_tick(&g->refused, now_ns);
@@ -253,7 +272,7 @@ void gate_tick(struct gate *g, uint64_t now_ns)
     for (struct peer *p = g->peers, *next; p; p = next) {
         next = p->next;
         if (p->stage == STAGE_UP) {
-            link_publish(p->link);
+            publish(p);
             peer_tell_refused(p);
         } else if (p->stage != STAGE_TOOL && now_ns - p->since_ns > g->d->conf->handshake_timeout_ns) {
             p->refusal = REFUSED_SLOW;
@@ -268,35 +287,6 @@ void gate_refuse(struct gate *g)
 }
 
 /* ---- start and end ---- */
-
-static int listen_on(struct gate *g, const char *host, const char *port)
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
-    int one = 1, rc = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
-    if (rc)
-        return err_set(-EINVAL, "listen.address: %s: %s", host, gai_strerror(rc));
-    g->fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (g->fd < 0 || setsockopt(g->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-        bind(g->fd, list->ai_addr, list->ai_addrlen) < 0 || listen(g->fd, 256) < 0) {
-        rc = err_set(-errno, "listen.address = \"%s:%s\": %s%s", host, port, strerror(errno),
-                     errno == EADDRINUSE
-                         ? " (another fabricd? choose another port, or \"\" for no remote peers)"
-                         : "");
-        if (g->fd >= 0)
-            close(g->fd);
-        g->fd = -1;
-    } else {
-        struct sockaddr_storage a;
-        socklen_t len = sizeof a;
-        char h[64] = "?", s[8] = "?";
-        getsockname(g->fd, (struct sockaddr *)&a, &len);
-        getnameinfo((struct sockaddr *)&a, len, h, sizeof h, s, sizeof s,
-                    NI_NUMERICHOST | NI_NUMERICSERV);
-        snprintf(g->d->address, sizeof g->d->address, strchr(h, ':') ? "[%s]:%s" : "%s:%s", h, s);
-    }
-    freeaddrinfo(list);
-    return rc;
-}
 
 static int load_key(struct gate *g)
 {
@@ -318,45 +308,39 @@ static int load_key(struct gate *g)
     return rc < 0 ? rc : key_load(path, g->key);
 }
 
-/* libfabric is ready; peers that have come meanwhile wait in the listener's queue. */
+/* libfabric is ready; peers that have come meanwhile wait in the listeners' queues. */
 static void open_gate(struct daemon *d)
 {
     struct gate *g = d->gate;
-    struct fab_address a;
-    char text[300];
-    snprintf(text, sizeof text, "tcp://%s", d->conf->address);
-    int rc = address_parse(text, &a);
-    if (rc == 0 && g->fd < 0)
-        rc = listen_on(g, a.host, a.port);
+    int rc = g->listen.n == 0 ? listen_open(&g->listen, d->conf) : 0;
     if (rc == 0)
-        rc = carriers_open(d, a.host);
-    if (rc == 0)
-        rc = loop_accept(d->loop, &g->src, g->fd, on_accept);
+        rc = carriers_open(d, &g->listen);
+    for (uint32_t i = 0; rc == 0 && i < g->listen.n; i++) {
+        struct listener *l = &g->listen.at[i];
+        l->owner = g;
+        l->src.owner = l;
+        rc = loop_accept(d->loop, &l->src, l->fd, on_accept);
+    }
+    listen_text(&g->listen, d->address, sizeof d->address);
     daemon_ready(d, rc);
 }
 
 int gate_open(struct gate **out, struct daemon *d)
 {
-    struct fab_address a;
-    char text[300];
     *out = NULL;
-    if (!d->conf->address[0])
+    refuse_begin(&d->seg);
+    if (d->conf->addresses == 0)
         return 0;
     struct gate *g = calloc(1, sizeof *g);
     if (!g)
         return err_set(-ENOMEM, "no memory");
     g->d = d;
-    g->fd = -1;
-    g->src.owner = g;
     *out = g; /* closed with the daemon from here on */
     if (sodium_init() < 0)
         return err_set(-EIO, "libsodium can't be used here");
-    snprintf(text, sizeof text, "tcp://%s", d->conf->address);
-    int rc = address_parse(text, &a);
+    int rc = load_key(g);
     if (rc == 0)
-        rc = load_key(g);
-    if (rc == 0)
-        rc = listen_on(g, a.host, a.port);
+        rc = listen_open(&g->listen, d->conf);
     if (rc == -EADDRINUSE) /* perhaps by a fabricd killed just now: it goes on for some milliseconds */
         rc = 0;
     if (rc == 0)
@@ -372,9 +356,9 @@ void gate_close(struct gate *g)
         peer_bye(g->peers);
         peer_close(g->peers, NULL);
     }
-    loop_stop(d->loop, &g->src);
-    if (g->fd >= 0)
-        close(g->fd);
+    for (uint32_t i = 0; i < g->listen.n; i++)
+        loop_stop(d->loop, &g->listen.at[i].src);
+    listen_close(&g->listen);
     carriers_close(d);
     sodium_memzero(g->key, sizeof g->key);
     free(g);

@@ -4,7 +4,8 @@
  *
  * A look goes through all links. So it is taken when the last one said that something is due, or
  * some time after something has moved: LOOK_NS, and more the more links there are. fabricd sleeps
- * no longer than until then.
+ * no longer than until then. PINGs that only measure (rtt.h) go out here, too; who does not answer
+ * one is no more suspected than if it had not been sent.
  *
  * Threads: fabricd's loop. Failure: none; a peer that can't be asked ends by its socket.
  */
@@ -60,7 +61,7 @@ long gate_pulse(struct gate *g)
         n += act & PULSE_MOVED ? 1 : 0;
         if (act & PULSE_DEAD)
             peer_close(p, "it does not answer (fabric.dead_after)");
-        else if (act & PULSE_PING)
+        else if ((act & PULSE_PING) || rtt_due(&p->rtt, p->link->heard_ns, g->up, now, &next))
             peer_ping(p, &pc);
     }
     g->look_ns = next;

@@ -279,7 +279,10 @@ static int enter(struct link *k, const struct link_params *p)
                                     .name = p->name,
                                     .remote = true,
                                     .identity = p->roles & FAB_PRODUCER ? p->identity : NULL};
+    uint32_t reconnects = 0;
     int rc = 0;
+    if (p->session != LINK_NEW) /* relaxed, here and below: a number for people */
+        reconnects = at_load_rlx(&p->seg->participant[p->kept].link.reconnects) + 1;
     if (p->session == LINK_NEW)
         rc = participant_add(p->seg, &info, &k->generation);
     else
@@ -287,6 +290,7 @@ static int enter(struct link *k, const struct link_params *p)
     if (rc < 0)
         return rc;
     k->participant = p->session == LINK_NEW ? (uint32_t)rc : p->kept;
+    at_store_rlx(&p->seg->participant[k->participant].link.reconnects, reconnects);
     publish_peer(k, p);
     return 0;
 }
@@ -318,6 +322,7 @@ int link_open(struct link **out, const struct link_params *p)
     if (rc < 0)
         goto fail;
     k->local->linked = true;
+    k->local->follow_mask = 0;
     k->big_in.room = link_room;
     k->big_in.unroom = link_unroom;
     k->big_in.owner = k;
@@ -350,6 +355,8 @@ void link_move(struct link *k, const struct link_params *p)
     k->deaf = false;
     k->exchange = EXCHANGE_HEAR;
     k->unknown_n = k->heard = k->told = 0;
+    struct seg_link *sl = &k->local->self->link;
+    at_store_rlx(&sl->reconnects, at_load_rlx(&sl->reconnects) + 1); /* relaxed: for people */
     publish_peer(k, p);
 }
 

@@ -72,7 +72,7 @@ struct link {
 
     /* worker */
     struct link_lease {
-        uint64_t ref[2];
+        uint64_t ref[3];
         uint32_t generation; /* odd: in use */
         uint32_t next;
         uint32_t order; /* counts the leases sent: the least one is the oldest */

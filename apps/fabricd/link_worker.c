@@ -84,7 +84,7 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     /* its end while its argument is being sent would leave that memory to others */
     if (!own || link_still_leaving(k, REC_LEASE, r->ref))
         return err_set(-EPROTO, "a result for a lease this peer does not hold");
-    struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+    struct fab_lease l = {.ref = {own->ref[0], own->ref[1], own->ref[2]}, .queue = own->queue};
     if (own->revoked) {
         end_lease(k, own);
         return 0;
@@ -247,7 +247,7 @@ uint32_t link_revoke(struct link *k)
         if (!is_held(own) || own == oldest ||
             link_still_leaving(k, REC_LEASE, (uint64_t)own->generation << 32 | i))
             continue;
-        struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+        struct fab_lease l = {.ref = {own->ref[0], own->ref[1], own->ref[2]}, .queue = own->queue};
         int rc = local_release(&k->local->base, &l);
         if (rc < 0 && rc != -ESTALE)
             continue; /* its slot is damaged: it ends with the link */
@@ -302,6 +302,7 @@ static int send_lease(struct link *k, const struct fab_lease *l)
     own->generation++;
     own->ref[0] = l->ref[0];
     own->ref[1] = l->ref[1];
+    own->ref[2] = l->ref[2];
     own->queue = l->queue;
     own->order = k->sent++;
     return 1;

@@ -57,16 +57,18 @@ static int report(const struct conf_errors *errs, int rc)
  * participant's socket and pidfd, and what libfabric and the loop take. */
 static void want_files(const struct conf *c)
 {
-    rlim_t want = 128 + (c->address[0] ? 3 * (rlim_t)c->links : 0) + 2 * (rlim_t)c->participants;
+    rlim_t want = 128 + (c->addresses ? 16 * (rlim_t)c->addresses + 3 * (rlim_t)c->links : 0) +
+                  2 * (rlim_t)c->participants;
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
         return;
     r.rlim_cur = r.rlim_max == RLIM_INFINITY || want < r.rlim_max ? want : r.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur < want)
-        log_warn("%llu open files are allowed and %llu needed when all fabric.links and "
-                 "segment.participants come: raise ulimit -n (LimitNOFILE= in a systemd unit), or lower "
-                 "these two",
-                 (unsigned long long)r.rlim_cur, (unsigned long long)want);
+        log_warn(
+            "%llu open files are allowed and %llu needed when all fabric.links and "
+            "segment.participants come: raise ulimit -n (LimitNOFILE= in a systemd unit), or lower "
+            "these two",
+            (unsigned long long)r.rlim_cur, (unsigned long long)want);
 }
 
 static int serve(const struct conf *conf)
@@ -98,6 +100,7 @@ int main(int argc, char **argv)
                                             {"version", no_argument, NULL, OPT_VERSION},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
+    log_hold_descriptors();
     if (argc > 1 && strcmp(argv[1], KEEPER_OPTION) == 0)
         return keeper_main(argc, argv);
     const char *file = NULL;

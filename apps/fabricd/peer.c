@@ -38,6 +38,24 @@ void peer_tell_refused(struct peer *p)
     p->link->refused = 0;
 }
 
+/* It has no producer's entry that would be kept. */
+static bool is_worker(const struct peer *p)
+{
+    return !(p->hello.roles & FAB_PRODUCER);
+}
+
+/* A worker that did not say good-bye may come back. A return that came to nothing is none. */
+static void note_return(struct peer *p)
+{
+    struct seg_link *l = &p->link->local->self->link;
+    uint32_t n = at_load_rlx(&l->reconnects); /* relaxed: a number for people */
+    bool up = p->stage == STAGE_UP, back = n > 0;
+    if (back && !up)
+        at_store_rlx(&l->reconnects, --n);
+    if (!p->bye && is_worker(p) && (up || back))
+        returns_broken(&p->g->d->returns, p->from, p->hello.name, n);
+}
+
 void peer_close(struct peer *p, const char *why)
 {
     struct gate *g = p->g;
@@ -65,6 +83,7 @@ void peer_close(struct peer *p, const char *why)
     if (p->lane)
         lane_free(p->lane);
     if (p->link) {
+        note_return(p);
         g->links--;
         link_close(p->link, &d->out, d->me, !p->bye,
                    keep_until(d, p->link->participant, p->bye));
@@ -133,11 +152,20 @@ void peer_ping(struct peer *p, const struct pulse_conf *c)
                             .heartbeat_ms = (uint32_t)(c->heartbeat_ns / 1000000),
                             .dead_after_ms = (uint32_t)(c->dead_after_ns / 1000000)};
     uint8_t body[64];
-    if (p->out_len == 0) /* what waits there asks as well */
-        (void)!peer_send(p, CTL_PING, body, ctl_put_ping(body, &ping)); /* its silence says it */
+    if (p->out_len > 0) /* what waits there asks as well */
+        return;
+    rtt_sent(&p->rtt, ping.sent_ns);
+    (void)!peer_send(p, CTL_PING, body, ctl_put_ping(body, &ping)); /* its silence says it */
 }
 
 /* ---- frames ---- */
+
+static void on_pong(struct peer *p, const struct ctl_frame *f)
+{
+    struct ctl_ping ping;
+    if (ctl_get_ping(f, &ping) == 0)
+        (void)rtt_answered(&p->rtt, ping.sent_ns, clock_ns());
+}
 
 static int on_hello(struct peer *p, const struct ctl_frame *f)
 {
@@ -159,7 +187,7 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
         return peer_refuse(p, -EINVAL, err_text(-EINVAL));
     if (p->g->refusing && !p->hello.resume) /* outcomes of what is being done are waited for */
         return peer_refuse(p, -ESHUTDOWN, "this fabricd is draining and takes nobody in");
-    if (p->hello.provider[0] && !carrier_for(d, p->hello.provider)) {
+    if (p->hello.provider[0] && !carrier_for(d, p->hello.provider, p->site)) {
         snprintf(
             text, sizeof text,
             "this fabricd offers no %.15s (fabric.provider in its configuration, or no device)",
@@ -243,6 +271,7 @@ static struct peer *worker_before(const struct peer *p)
 static void take_link(struct peer *p, struct peer *before, const struct link_params *lp)
 {
     p->link = before->link;
+    p->rtt = before->rtt;
     p->session = LINK_RESUMED;
     before->link = NULL;
     link_move(p->link, lp);
@@ -296,6 +325,9 @@ static int make_link(struct peer *p)
     if (rc < 0)
         return peer_refuse(p, rc, err_text(rc));
     p->g->links++;
+    if (is_worker(p)) /* relaxed: a number for people */
+        at_store_rlx(&p->link->local->self->link.reconnects,
+                     returns_came(&d->returns, p->from, p->hello.name));
     CRASH_POINT("peer.linked");
     return 0;
 }
@@ -354,7 +386,7 @@ static int on_proof(struct peer *p, const struct ctl_frame *f)
     if (p->security == CTL_ENCRYPTED && (rc = hs_seals(&p->hs, true, p->hello.public, &p->seals)) < 0)
         return peer_refuse(p, rc, err_text(rc));
     if (p->hello.provider[0]) {
-        p->carrier = carrier_for(p->g->d, p->hello.provider);
+        p->carrier = carrier_for(p->g->d, p->hello.provider, p->site);
         rc = make_link(p);
         if (rc < 0)
             return rc;
@@ -437,6 +469,7 @@ static int on_frame(struct peer *p, const struct ctl_frame *f)
         case CTL_PING:
             return on_ping(p, f);
         case CTL_PONG:
+            on_pong(p, f);
             return 0;
         case CTL_BYE:
             p->bye = true;

@@ -14,6 +14,7 @@
 #include "apps/fabricd/link.h"
 #include "apps/fabricd/pulse.h"
 #include "apps/fabricd/refuse.h"
+#include "apps/fabricd/rtt.h"
 #include "core/log.h"
 #include "transport/control.h"
 
@@ -32,6 +33,7 @@ struct peer {
     struct gate *g;
     struct loop_src src;
     int fd;
+    uint32_t site; /* where it came to */
     enum stage stage;
     uint64_t since_ns;
     char from[80];
@@ -52,14 +54,14 @@ struct peer {
     struct tr_ep *ep;
     bool bye;
     struct pulse pulse;
+    struct rtt rtt;
     enum seg_refusal refusal; /* if it is sent away before it has proved the key */
     struct ctl_reader in; /* last: of its pages an idle peer uses the first */
 };
 
 struct gate {
     struct daemon *d;
-    int fd;
-    struct loop_src src;
+    struct listeners listen;
     struct peer *peers;
     uint32_t strangers, links;
     uint32_t up; /* peers with lanes */

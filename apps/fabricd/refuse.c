@@ -57,6 +57,22 @@ static struct refuse_source *source_of(struct refusals *r, const char *host, uin
     return quiet;
 }
 
+void refuse_begin(const struct segment *seg)
+{
+    memset(seg->head->source, 0, sizeof seg->head->source);
+}
+
+/* The numbers are relaxed: for people. */
+static void publish(const struct segment *seg, const struct refusals *r,
+                    const struct refuse_source *s)
+{
+    struct seg_source *out = &seg->head->source[s - r->source];
+    memcpy(out->host, s->host, sizeof out->host);
+    for (int i = 0; i < SEG_REFUSALS; i++)
+        at_store_rlx(&out->count[i], s->count[i]);
+    at_store_rlx(&out->last_ns, s->last_ns);
+}
+
 void refuse_note(struct refusals *r, const struct segment *seg, enum seg_refusal kind, const char *from,
                  const char *why)
 {
@@ -67,6 +83,8 @@ void refuse_note(struct refusals *r, const struct segment *seg, enum seg_refusal
     refuse_host(host, from);
     struct refuse_source *s = source_of(r, host, now);
     s->last_ns = now;
+    s->count[kind]++;
+    publish(seg, r, s);
     if (s->said_ns == 0 && log_allowed(&r->limit, 5, 10000, &others)) {
         s->said_ns = now;
         if (others)
@@ -84,6 +102,6 @@ void refuse_tick(struct refusals *r, uint64_t now_ns)
         if (!s->host[0] || now_ns - (s->said_ns ? s->said_ns : s->last_ns) < QUIET_NS)
             continue;
         tell_more(r, s);
-        memset(s, 0, sizeof *s);
+        s->said_ns = 0;
     }
 }

@@ -43,9 +43,8 @@ static const struct opt options[] = {
     {"key-file", 0, OPT_VALUE, KEY_FILE}, {"queue", 0, OPT_VALUE, QUEUE},
     {"count", 'n', OPT_VALUE, COUNT},     {"exit-when-idle", 0, OPT_MAYBE, IDLE},
     {"print", 'p', OPT_BARE, PRINT},      {"batch", 0, OPT_VALUE, BATCH},
-    {"poll", 0, OPT_VALUE, POLL},
-    {"strict", 0, OPT_BARE, STRICT},      {"wait", 'w', OPT_BARE, WAIT},
-    {"isolate", 0, OPT_BARE, ISOLATE},
+    {"poll", 0, OPT_VALUE, POLL},         {"strict", 0, OPT_BARE, STRICT},
+    {"wait", 'w', OPT_BARE, WAIT},        {"isolate", 0, OPT_BARE, ISOLATE},
     {"json", 0, OPT_BARE, JSON},          {"log-level", 0, OPT_VALUE, LEVEL},
     {"kernels", 0, OPT_BARE, KERNELS},    {"version", 0, OPT_BARE, VERSION},
     {"help", 'h', OPT_BARE, HELP},        {0}};
@@ -72,8 +71,10 @@ static void help(void)
         "                       take long are always claimed one by one\n"
         "      --poll MODE      how threads wait for tasks: adaptive (default) spins while that\n"
         "                       pays, then sleeps; busy never sleeps; event never spins\n"
-        "      --isolate        run kernels in a process of their own beside each thread: one that\n"
-        "                       crashes, hangs (--limit) or is cancelled is ended, its core goes on\n"
+        "      --isolate        run kernels in a process of their own beside each thread: one "
+        "that\n"
+        "                       crashes, hangs (--limit) or is cancelled is ended, its core goes "
+        "on\n"
         "      --json           print a summary as JSON at exit\n"
         "      --log-level L    error, warning, info (default) or debug\n"
         "      --kernels        list the kernels this worker knows\n"
@@ -334,6 +335,7 @@ int main(int argc, char **argv)
     struct worker_options o = {.cores = "all", .idle_ns = -1, .batch = BATCH_DEFAULT};
     static struct cores cores;
     int status;
+    log_hold_descriptors();
     log_open("fabworker", LOG_INFO);
     if (kernel_register_builtin() < 0) {
         log_error("%s", fab_errmsg());

@@ -18,7 +18,9 @@
 #include "core/clock.h"
 #include "core/fabric.h"
 #include "core/local.h"
+#include "tests/common/dice.h"
 #include "tests/crash/actors.h"
+#include "tests/crash/bytes.h"
 
 #define SECOND 1000000000ll
 
@@ -39,15 +41,6 @@ void stage_started(struct stage *st, uint32_t n)
         stage_trouble(st, "tasks %u and %u have the same key, and both were started", first - 1, n);
 }
 
-/* xorshift64*: Marsaglia 2003, Vigna 2016 */
-static uint64_t roll(uint64_t *state)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545f4914f6cdd1dull;
-}
-
 uint32_t task_size(uint32_t n, bool result)
 {
     uint64_t h = (n * 2u + result + 1) * 0x9e3779b97f4a7c15ull;
@@ -61,19 +54,9 @@ uint32_t task_size(uint32_t n, bool result)
     return 20000 + more % (LARGE_MAX - 20000);
 }
 
-static void fill(uint8_t *to, uint32_t n, uint32_t len, bool result)
-{
-    memset(to, (int)(n * 31 + result), len);
-    memcpy(to, &n, 4);
-}
-
 static bool good(const uint8_t *p, uint32_t n, uint32_t len, bool result)
 {
-    uint32_t m;
-    if (len != task_size(n, result))
-        return false;
-    memcpy(&m, p, 4);
-    return m == n && (len == 4 || (p[4] == (uint8_t)(n * 31 + result) && p[len - 1] == p[4]));
+    return len == task_size(n, result) && bytes_good(p, n, len, result);
 }
 
 /* Whoever stopped the queue may have died of it. */
@@ -180,7 +163,7 @@ static bool submit_some(struct producer *p)
         uint32_t n = at_add(&p->st->next, 1), len = task_size(n, false);
         if (n >= TASKS_MAX)
             return false;
-        fill(arg[i], n, len, false);
+        bytes_fill(arg[i], n, len, false);
         terms[i] = terms_for(p->st, n);
         t[i] = (struct fab_task){.kernel = 1,
                                  .arg = arg[i],
@@ -307,7 +290,7 @@ static bool work_on(struct stage *st, struct actor *me, fab_t *f, const struct f
         rc = fab_fail(f, l, "wanted");
     } else {
         len = task_size(n, true);
-        fill(res, n, len, true);
+        bytes_fill(res, n, len, true);
         at_add(&st->ran[n], 1);
         at_add(&me->ran, 1);
         do

@@ -11,125 +11,50 @@
  * Usage: campaign BUILD_DIR SEED KILLS POINT...     (tests/crash/campaign-run finds the points)
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include "core/arena.h"
 #include "core/dedup.h"
 #include "core/fabric.h"
 #include "core/local.h"
-#include "core/participant.h"
-#include "core/ring.h"
+#include "tests/common/dice.h"
 #include "tests/crash/actors.h"
+#include "tests/crash/driver.h"
 
-#define POINTS_MAX   128
-#define ROUND_KILLS  100
-#define PATIENCE_MS  40    /* for a victim to come by its crash point */
-#define SETTLE_NS    10000000000ull
-#define FABRICD      ACTORS /* the victim's number */
-
-struct point {
-    const char *name;
-    uint32_t tried, fired;
-};
+#define ROUND_KILLS 100
+#define PATIENCE_MS 40 /* for a victim to come by its crash point */
+#define SETTLE_NS   10000000000ull
+#define FABRICD     ACTORS /* the victim's number */
 
 struct campaign {
     struct stage *st;
-    const char *build;
-    char dir[64], conf[96], plan_path[96];
-    struct crash_plan *plan; /* fabricd's */
-    pid_t fabricd;
-    int fabricd_fd;
+    struct crash_fabricd fabricd;
     uint64_t dice;
-    struct point point[POINTS_MAX];
-    uint32_t points;
+    struct deaths deaths;
     struct point *on_its_way_up; /* where the next fabricd shall die while it starts */
     bool died_on_its_way_up;
-    uint32_t kills, poisoned, at_points, at_random, of_fabricd, pairs, rounds;
+    uint32_t rounds;
     uint64_t net_catches, late, ended, accepted, answered, ran, dead, cancelled, taken_up;
 };
-
-static uint64_t roll(struct campaign *c)
-{
-    c->dice ^= c->dice >> 12;
-    c->dice ^= c->dice << 25;
-    c->dice ^= c->dice >> 27;
-    return c->dice * 0x2545f4914f6cdd1dull;
-}
-
-static bool dies_within(int pidfd, int ms)
-{
-    struct pollfd p = {.fd = pidfd, .events = POLLIN};
-    return poll(&p, 1, ms) == 1;
-}
-
-/* ---- fabricd ---- */
-
-/* Reads its stderr until it is ready. False: it died before. */
-static bool await_ready(int fd)
-{
-    char text[8192];
-    size_t n = 0;
-    ssize_t got;
-    while (n < sizeof text - 1 && (got = read(fd, text + n, sizeof text - 1 - n)) > 0) {
-        n += (size_t)got;
-        text[n] = 0;
-        if (strstr(text, "ready on"))
-            return true;
-    }
-    return false;
-}
-
-static bool fabricd_start(struct campaign *c)
-{
-    int err[2];
-    char program[512];
-    if (pipe2(err, O_CLOEXEC) < 0)
-        return false;
-    snprintf(program, sizeof program, "%s/tests/fabricd-crash", c->build);
-    c->fabricd = fork();
-    if (c->fabricd == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        dup2(err[1], 2);
-        setenv("FABRIC_CRASH_PLAN", c->plan_path, 1);
-        execl(program, "fabricd", "-c", c->conf, (char *)NULL);
-        _exit(127);
-    }
-    close(err[1]);
-    c->fabricd_fd = (int)syscall(SYS_pidfd_open, c->fabricd, 0);
-    bool up = await_ready(err[0]);
-    close(err[0]); /* its later messages go nowhere; SIGPIPE is ignored there */
-    return up;
-}
-
-static void fabricd_bury(struct campaign *c)
-{
-    waitpid(c->fabricd, NULL, 0);
-    close(c->fabricd_fd);
-}
 
 /* Again and again: it may have been told to die on its way up. */
 static bool fabricd_restart(struct campaign *c)
 {
     c->died_on_its_way_up = false;
     for (int i = 0; i < 20; i++) {
-        fabricd_bury(c);
-        c->died_on_its_way_up |= i > 0 && at_load(&c->plan->fired);
+        fabricd_bury(&c->fabricd);
+        c->died_on_its_way_up |= i > 0 && at_load(&c->fabricd.plan->fired);
         if (i > 0)
-            crash_order(c->plan, "", 0);
-        if (fabricd_start(c))
+            crash_order(c->fabricd.plan, "", 0);
+        if (fabricd_start(&c->fabricd))
             return true;
-        kill(c->fabricd, SIGKILL);
+        fabricd_kill(&c->fabricd);
     }
     stage_trouble(c->st, "fabricd does not start any more");
     return false;
@@ -149,8 +74,8 @@ static bool actor_start(struct campaign *c, unsigned i)
         _exit(actor_run(c->st, i));
     }
     a->pid = pid;
-    a->pidfd = (int)syscall(SYS_pidfd_open, a->pid, 0);
-    return a->pid > 0 && a->pidfd >= 0;
+    a->pidfd = pidfd_of(pid);
+    return a->pidfd >= 0;
 }
 
 /* Its exit status, -1: by a signal. */
@@ -164,65 +89,44 @@ static int actor_bury(struct campaign *c, unsigned i)
 
 /* ---- killing ---- */
 
-static bool is_of(const char *point, const char *const *prefix)
-{
-    for (; *prefix; prefix++)
-        if (strncmp(point, *prefix, strlen(*prefix)) == 0)
-            return true;
-    return false;
-}
-
 /* A point that this victim may come by: the less often it was tried, the likelier. */
-static struct point *choose_point(struct campaign *c, unsigned victim)
+static struct point *choose_point_of(struct campaign *c, unsigned victim)
 {
-    static const char *const producers[] = {"submit.", "take.",   "cancel.", "ring.p", "slot.", "dedup.", "room.w",
-                                            "wake.",   "arena.",  "attach.", "detach.", "queue.",
-                                            "dead.",   NULL};
-    static const char *const workers[] = {"room.",  "claim.", "complete.", "release.", "park.",   "lease.",
-                                          "crash.", "ring.",  "bell.",     "arena.",   "attach.", "detach.",
-                                          "dead.",  NULL};
-    static const char *const daemons[] = {"undertaker.", "participant.", "adopt.", "doorman.", "timers.",
-                                          "ring.",       "slot.freed", "room.",   "arena.f", "dead.", NULL};
-    const char *const *own = victim == FABRICD     ? daemons
-                             : victim < PRODUCERS ? producers
-                                                  : workers;
-    struct point *best = NULL;
-    for (int tries = 0; tries < 64; tries++) {
-        struct point *p = &c->point[roll(c) % c->points];
-        if (is_of(p->name, own) && (!best || p->tried < best->tried))
-            best = p;
-    }
-    return best;
+    static const char *const producers[] = {"submit.", "take.",  "cancel.", "ring.p", "slot.",
+                                            "dedup.",  "room.w", "wake.",   "arena.", "attach.",
+                                            "detach.", "queue.", "dead.",   NULL};
+    static const char *const workers[] = {"room.",   "claim.",  "complete.", "release.", "park.",
+                                          "lease.",  "crash.",  "ring.",     "bell.",    "arena.",
+                                          "attach.", "detach.", "dead.",     NULL};
+    static const char *const daemons[] = {"undertaker.", "participant.", "adopt.",     "doorman.",
+                                          "timers.",     "ring.",        "slot.freed", "room.",
+                                          "arena.f",     "dead.",        NULL};
+    const char *const *own = victim == FABRICD ? daemons : victim < PRODUCERS ? producers : workers;
+    return choose_point(&c->deaths, &c->dice, own);
 }
 
 static struct crash_plan *plan_of(struct campaign *c, unsigned victim)
 {
-    return victim == FABRICD ? c->plan : &c->st->actor[victim].plan;
+    return victim == FABRICD ? c->fabricd.plan : &c->st->actor[victim].plan;
 }
 
 static void order(struct campaign *c, unsigned victim, struct point *p)
 {
-    static const char *const rare[] = {"dedup.", "dead.", "room.", "attach.", "detach.", "arena.r", "complete.o", "lease.o", "crash.t", NULL};
-    uint32_t nth = 1 + (uint32_t)(roll(c) % (victim == FABRICD || is_of(p->name, rare) ? 2 : 24));
+    static const char *const rare[] = {"dedup.",  "dead.",      "room.",   "attach.", "detach.",
+                                       "arena.r", "complete.o", "lease.o", "crash.t", NULL};
+    uint32_t nth =
+        1 + (uint32_t)(roll(&c->dice) % (victim == FABRICD || is_of(p->name, rare) ? 2 : 24));
     p->tried++;
     crash_order(plan_of(c, victim), p->name, nth);
 }
 
 /* Waits for the victim to die at its point, or kills it now. */
-static void see_off(struct campaign *c, unsigned victim, struct point *p)
+static void victim_ends(struct campaign *c, unsigned victim, struct point *p)
 {
-    int fd = victim == FABRICD ? c->fabricd_fd : c->st->actor[victim].pidfd;
-    pid_t pid = victim == FABRICD ? c->fabricd : c->st->actor[victim].pid;
-    if (!p || !dies_within(fd, PATIENCE_MS))
-        kill(pid, SIGKILL);
-    (void)dies_within(fd, -1);
-    bool fired = p && at_load(&plan_of(c, victim)->fired);
-    if (fired)
-        p->fired++;
-    c->at_points += fired;
-    c->at_random += !fired;
-    c->kills++;
-    c->of_fabricd += victim == FABRICD;
+    bool daemon = victim == FABRICD;
+    see_off(&c->deaths, daemon ? c->fabricd.pid : c->st->actor[victim].pid,
+            daemon ? c->fabricd.pidfd : c->st->actor[victim].pidfd, plan_of(c, victim), p,
+            PATIENCE_MS, daemon);
 }
 
 static bool revive(struct campaign *c, unsigned victim)
@@ -230,15 +134,15 @@ static bool revive(struct campaign *c, unsigned victim)
     if (victim == FABRICD) {
         struct point *p = c->on_its_way_up;
         c->on_its_way_up = NULL;
-        crash_order(c->plan, p ? p->name : "", 1);
+        crash_order(c->fabricd.plan, p ? p->name : "", 1);
         if (!fabricd_restart(c))
             return false;
         if (p) {
             p->tried++;
             p->fired += c->died_on_its_way_up;
-            c->at_points += c->died_on_its_way_up;
-            c->kills += c->died_on_its_way_up;
-            c->of_fabricd += c->died_on_its_way_up;
+            c->deaths.at_points += c->died_on_its_way_up;
+            c->deaths.kills += c->died_on_its_way_up;
+            c->deaths.of_fabricd += c->died_on_its_way_up;
         }
         return true;
     }
@@ -254,8 +158,8 @@ static bool revive_poisoned(struct campaign *c)
     for (unsigned i = 0; i < ACTORS; i++) {
         if (!dies_within(c->st->actor[i].pidfd, 0))
             continue;
-        c->kills++;
-        c->poisoned++;
+        c->deaths.kills++;
+        c->deaths.poisoned++;
         if (!revive(c, i))
             return false;
     }
@@ -266,15 +170,15 @@ static bool one_kill(struct campaign *c)
 {
     if (!revive_poisoned(c))
         return false;
-    unsigned victim[2] = {(unsigned)(roll(c) % (ACTORS * 8 + 6) / 8), 0}, n = 1;
+    unsigned victim[2] = {(unsigned)(roll(&c->dice) % (ACTORS * 8 + 6) / 8), 0}, n = 1;
     struct point *p[2];
-    if (roll(c) % 5 == 0) {
-        victim[1] = (unsigned)(roll(c) % (ACTORS * 8 + 6) / 8);
+    if (roll(&c->dice) % 5 == 0) {
+        victim[1] = (unsigned)(roll(&c->dice) % (ACTORS * 8 + 6) / 8);
         n = victim[1] != victim[0] ? 2 : 1;
     }
-    c->pairs += n == 2;
+    c->deaths.pairs += n == 2;
     for (unsigned i = 0; i < n; i++) {
-        p[i] = roll(c) % 4 ? choose_point(c, victim[i]) : NULL;
+        p[i] = roll(&c->dice) % 4 ? choose_point_of(c, victim[i]) : NULL;
         if (victim[i] == FABRICD && p[i] && strncmp(p[i]->name, "adopt.", 6) == 0) {
             c->on_its_way_up = p[i];
             p[i] = NULL;
@@ -283,18 +187,18 @@ static bool one_kill(struct campaign *c)
             order(c, victim[i], p[i]);
     }
     if (n == 1 && victim[0] == FABRICD && p[0]) { /* the undertaker needs somebody to bury */
-        victim[n++] = (unsigned)(roll(c) % ACTORS);
+        victim[n++] = (unsigned)(roll(&c->dice) % ACTORS);
         p[1] = p[0];
         p[0] = NULL;
         victim[0] = victim[1];
         victim[1] = FABRICD;
     }
     if (!p[0]) { /* a random moment of the next two milliseconds */
-        struct timespec t = {.tv_nsec = (long)(roll(c) % 2000000)};
+        struct timespec t = {.tv_nsec = (long)(roll(&c->dice) % 2000000)};
         nanosleep(&t, NULL);
     }
     for (unsigned i = 0; i < n; i++)
-        see_off(c, victim[i], p[i]);
+        victim_ends(c, victim[i], p[i]);
     for (unsigned i = 0; i < n; i++)
         if (!revive(c, victim[i]))
             return false;
@@ -309,8 +213,8 @@ static bool revive_poisoned_workers(struct campaign *c, unsigned i)
     for (unsigned k = i + 1 < PRODUCERS ? PRODUCERS : i + 1; k < ACTORS; k++)
         if (k >= PRODUCERS && dies_within(c->st->actor[k].pidfd, 0) &&
             (at_load(&c->st->stop) & 2) == 0) {
-            c->kills++;
-            c->poisoned++;
+            c->deaths.kills++;
+            c->deaths.poisoned++;
             if (!revive(c, k))
                 return false;
         }
@@ -330,8 +234,8 @@ static bool actors_finish(struct campaign *c, unsigned from, unsigned to)
         }
         int status = actor_bury(c, i);
         if (status < 0 && i >= PRODUCERS && !at_load(&c->st->trouble)) {
-            c->kills++; /* its task was poisoned */
-            c->poisoned++;
+            c->deaths.kills++; /* its task was poisoned */
+            c->deaths.poisoned++;
             fine = actor_start(c, i--) && fine;
         } else if (status != 0) {
             stage_trouble(c->st, "%s %u ended badly", i < PRODUCERS ? "producer" : "worker", i);
@@ -348,50 +252,13 @@ static void run_rest(struct stage *st, fab_t *f)
     struct fab_lease l[32];
     long k;
     while ((k = fab_claim(f, 0, l, 32, 200000000)) > 0)
-        for (long i = 0; i < k; i++)
-        {
+        for (long i = 0; i < k; i++) {
             uint32_t n;
             memcpy(&n, fab_arg(&l[i]), 4);
             stage_started(st, n);
             (void)!fab_fail(f, &l[i], "wanted");
         }
     (void)!fab_dead_purge(f, 0, FAB_ANY_QUEUE, 0);
-}
-
-static uint32_t living(const struct segment *s)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < s->participants; i++)
-        n += participant_life(at_load(&s->participant[i].life)) != LIFE_FREE;
-    return n;
-}
-
-struct leak {
-    uint32_t participants, slots, in_ring, letters, states[16];
-    uint64_t bytes;
-};
-
-static void count_seen(void *arg, uint32_t slot)
-{
-    (void)slot;
-    ++*(uint32_t *)arg;
-}
-
-static bool all_free(const struct segment *s, struct leak *l)
-{
-    memset(l, 0, sizeof *l);
-    l->participants = living(s) - 2; /* fabricd and we */
-    for (uint32_t i = 0; i < s->slots; i++) {
-        uint32_t st = slot_state(at_load(&s->slot[i].state));
-        l->states[st & 15]++;
-        l->slots += st != SLOT_FREE;
-    }
-    ring_scan(s, s->free_ring, count_seen, &l->in_ring);
-    l->bytes = s->arena_bytes - arena_bytes_free(s);
-    l->letters = at_load(&s->head->dead_letters);
-    if (l->letters) /* who died with one in its hands: the audit tells */
-        at_store(&s->head->audit_wanted, 1);
-    return !l->letters && !l->participants && !l->slots && !l->bytes && l->in_ring >= s->slots;
 }
 
 /* Everybody has gone: is every slot, block and entry free again? fabricd may still be burying. */
@@ -414,28 +281,30 @@ static bool nothing_leaks(struct campaign *c)
                           (unsigned long long)at_load(&h->seg->head->damage));
         c->late = at_load(&h->seg->head->late_results);
         /* one may be a waker that was not given the processor for a hundred milliseconds */
-        if (at_load(&h->seg->head->net_catches) > 1 + c->kills / 200)
+        if (at_load(&h->seg->head->net_catches) > 1 + c->deaths.kills / 200)
             stage_trouble(c->st, "wake-ups are lost: %llu sleeps ended by time with work there",
                           (unsigned long long)at_load(&h->seg->head->net_catches));
         c->net_catches = at_load(&h->seg->head->net_catches);
-        for (int i = 0; i < 600 && !(free = all_free(h->seg, &l)); i++)
+        for (int i = 0; i < 600 && !(free = all_free(h->seg, &l, false)); i++)
             nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
         fab_close(f);
     }
     if (!free)
-        stage_trouble(c->st,
-                      "a leak: %u participants, %u slots (free %u filling %u zombie %u ready %u leased "
-                      "%u delayed %u buried %u done %u failed %u cancelled %u dead %u expired %u overrun "
-                      "%u duplicate %u), %u entries in the free ring, %u letters "
-                      "by the counter, %llu bytes",
-                      l.participants, l.slots, l.states[0], l.states[1], l.states[2], l.states[3],
-                      l.states[4], l.states[5], l.states[6], l.states[7], l.states[8], l.states[9],
-                      l.states[10], l.states[11], l.states[12], l.states[13], l.in_ring, l.letters,
-                      (unsigned long long)l.bytes);
+        stage_trouble(
+            c->st,
+            "a leak: %u participants, %u slots (free %u filling %u zombie %u ready %u leased "
+            "%u delayed %u buried %u done %u failed %u cancelled %u dead %u expired %u overrun "
+            "%u duplicate %u), %u entries in the free ring, %u letters "
+            "by the counter, %llu bytes",
+            l.participants, l.slots, l.states[0], l.states[1], l.states[2], l.states[3],
+            l.states[4], l.states[5], l.states[6], l.states[7], l.states[8], l.states[9],
+            l.states[10], l.states[11], l.states[12], l.states[13], l.in_ring, l.letters,
+            (unsigned long long)l.bytes);
     return free;
 }
 
-/* Everything is done: of each key a task was started if one was accepted, and no entry is half made. */
+/* Everything is done: of each key a task was started if one was accepted, and no entry is half
+ * made. */
 static void check_keys(struct campaign *c)
 {
     struct fab_options o = {.roles = FAB_TOOL, .name = "auditor"};
@@ -467,11 +336,11 @@ static bool one_round(struct campaign *c, uint32_t kills)
     st->round = c->rounds;
     for (unsigned i = 0; fine && i < ACTORS; i++)
         fine = actor_start(c, i);
-    for (uint32_t until = c->kills + kills; fine && c->kills < until;)
+    for (uint32_t until = c->deaths.kills + kills; fine && c->deaths.kills < until;)
         fine = one_kill(c) && at_load(&st->next) < TASKS_MAX / 2;
     if (!at_load(&st->trouble) && at_load(&st->next) >= TASKS_MAX / 2)
         fine = true; /* out of numbers: the round ends early */
-    crash_order(c->plan, "", 0);
+    crash_order(c->fabricd.plan, "", 0);
     at_store(&st->stop, 1);
     fine = actors_finish(c, 0, PRODUCERS) && fine;
     at_store(&st->stop, 3);
@@ -498,13 +367,11 @@ static bool one_round(struct campaign *c, uint32_t kills)
 
 static int prepare(struct campaign *c)
 {
-    strcpy(c->dir, "/tmp/fabric-crash-XXXXXX");
-    if (!mkdtemp(c->dir))
-        return -errno;
-    snprintf(c->conf, sizeof c->conf, "%s/node.toml", c->dir);
-    snprintf(c->plan_path, sizeof c->plan_path, "%s/plan", c->dir);
-    snprintf(c->st->address, sizeof c->st->address, "unix:%s/fabricd.sock", c->dir);
-    FILE *f = fopen(c->conf, "we");
+    int rc = fabricd_prepare(&c->fabricd);
+    if (rc < 0)
+        return rc;
+    snprintf(c->st->address, sizeof c->st->address, "unix:%s/fabricd.sock", c->fabricd.dir);
+    FILE *f = fopen(c->fabricd.conf, "we");
     if (!f)
         return -errno;
     fprintf(f,
@@ -513,43 +380,25 @@ static int prepare(struct campaign *c)
             "producer_share = 60\n" /* a bit over WINDOW and the stock: some submits wait */
             "dead_letters = 32\nkeep = \"60s\"\n"
             "dedup_keys = 262144\n", /* a key's window is longer than most campaigns */
-            c->dir, c->dir);
-    fclose(f);
-    int fd = open(c->plan_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, 4096) < 0)
-        return -errno;
-    c->plan = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    return c->plan == MAP_FAILED ? -errno : 0;
+            c->fabricd.dir, c->fabricd.dir);
+    return fclose(f) == 0 ? 0 : -errno;
 }
 
 static void clean_up(struct campaign *c)
 {
-    static const char *const names[] = {"node.toml", "plan", "authkey", "fabricd.sock",
-                                        "fabricd.sock.keep"};
-    char path[160];
-    kill(c->fabricd, SIGTERM);
-    if (!dies_within(c->fabricd_fd, 5000)) {
+    if (!fabricd_end(&c->fabricd, 5000))
         stage_trouble(c->st, "fabricd does not drain");
-        kill(c->fabricd, SIGKILL);
-    }
-    fabricd_bury(c);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        snprintf(path, sizeof path, "%s/%s", c->dir, names[i]);
-        unlink(path);
-    }
-    rmdir(c->dir);
 }
 
 static int report(const struct campaign *c)
 {
     uint32_t never = 0;
-    for (uint32_t i = 0; i < c->points; i++)
-        never += c->point[i].fired == 0;
+    for (uint32_t i = 0; i < c->deaths.points; i++)
+        never += c->deaths.point[i].fired == 0;
     printf("seed %llu: %u kills in %u rounds: %u at crash points, %u at random moments, %u "
            "by their task; %u of fabricd, %u in pairs\n",
-           (unsigned long long)c->st->seed, c->kills, c->rounds, c->at_points, c->at_random,
-           c->poisoned, c->of_fabricd, c->pairs);
+           (unsigned long long)c->st->seed, c->deaths.kills, c->rounds, c->deaths.at_points,
+           c->deaths.at_random, c->deaths.poisoned, c->deaths.of_fabricd, c->deaths.pairs);
     printf("%llu tasks accepted, %llu outcomes (%llu cancelled, %llu dead, %llu expired or "
            "overrun), %llu results computed, %llu late ones dropped; %llu taken up by client id\n",
            (unsigned long long)c->accepted, (unsigned long long)c->answered,
@@ -558,11 +407,12 @@ static int report(const struct campaign *c)
            (unsigned long long)c->taken_up);
     printf("%llu tasks were duplicates\n", (unsigned long long)at_load(&c->st->duplicates));
     printf("deaths at each point:");
-    for (uint32_t i = 0; i < c->points; i++)
-        printf(" %s %u%s", c->point[i].name, c->point[i].fired, i + 1 < c->points ? "," : "\n");
+    for (uint32_t i = 0; i < c->deaths.points; i++)
+        printf(" %s %u%s", c->deaths.point[i].name, c->deaths.point[i].fired,
+               i + 1 < c->deaths.points ? "," : "\n");
     printf("%llu sleeps ended by time with work there\n", (unsigned long long)c->net_catches);
     if (never)
-        printf("%u of %u points were not died at\n", never, c->points);
+        printf("%u of %u points were not died at\n", never, c->deaths.points);
     if (at_load(&c->st->trouble)) {
         printf("BROKEN: %s\n", c->st->what);
         return 1;
@@ -582,18 +432,19 @@ int main(int argc, char **argv)
     c.st = mmap(NULL, sizeof *c.st, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (c.st == MAP_FAILED)
         return 1;
-    c.build = argv[1];
+    c.fabricd.build = argv[1];
     c.st->seed = strtoull(argv[2], NULL, 10);
     c.dice = c.st->seed * 0x9e3779b97f4a7c15ull + 1;
     uint32_t kills = (uint32_t)strtoul(argv[3], NULL, 10);
-    for (int i = 4; i < argc && c.points < POINTS_MAX; i++)
-        c.point[c.points++].name = argv[i];
+    for (int i = 4; i < argc && c.deaths.points < POINTS_MAX; i++)
+        c.deaths.point[c.deaths.points++].name = argv[i];
     int rc = prepare(&c);
-    if (rc < 0 || !fabricd_start(&c)) {
+    if (rc < 0 || !fabricd_start(&c.fabricd)) {
         fprintf(stderr, "campaign: it can't start: %s\n", strerror(-rc));
+        clean_up(&c);
         return 1;
     }
-    while (c.kills < kills && one_round(&c, ROUND_KILLS))
+    while (c.deaths.kills < kills && one_round(&c, ROUND_KILLS))
         ;
     for (unsigned i = 0; i < ACTORS; i++)
         if (c.st->actor[i].pid > 0 && waitpid(c.st->actor[i].pid, NULL, WNOHANG) == 0) {

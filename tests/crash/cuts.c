@@ -25,6 +25,7 @@
 #include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/program.h"
 
 #define SECOND   1000000000ll
 #define WINDOW   2048u
@@ -46,12 +47,6 @@ struct stream {
     bool waiting;                 /* for that one's answer, or a later one's */
     uint64_t *took, took_n;
 };
-
-static int fail(const char *what)
-{
-    fprintf(stderr, "cuts: %s: %s\n", what, fab_errmsg());
-    return 1;
-}
 
 /* Destroys all connections of a fabricd's process but the listening ones, by both ends' ports. */
 static int cut(const struct fixture *fx)
@@ -161,15 +156,9 @@ static int run(const struct fixture *fx, struct stream *s, unsigned cuts)
     return 0;
 }
 
-static int by_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
 static int report(struct stream *s, unsigned cuts)
 {
-    qsort(s->took, s->took_n, sizeof *s->took, by_u64);
+    sort_u64(s->took, s->took_n);
     double p50 = s->took_n ? (double)s->took[s->took_n / 2] / 1e6 : 0,
            most = s->took_n ? (double)s->took[s->took_n - 1] / 1e6 : 0;
     printf("%u cuts in %llu tasks: 0 lost, 0 answered twice; a task submitted after a cut was answered after "

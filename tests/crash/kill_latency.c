@@ -23,6 +23,7 @@
 #include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/program.h"
 
 #define LEASES 1000
 /* Instrumented code is several times slower and says nothing about the bar; a hang it still shows.
@@ -33,12 +34,6 @@
 #define LIMIT_NS 20000000u
 #endif
 #define SECOND 1000000000ll
-
-static int fail(const char *what)
-{
-    fprintf(stderr, "kill_latency: %s: %s\n", what, fab_errmsg());
-    return 1;
-}
 
 /* Claims all and holds them until it is killed. */
 static void hold(const char *address, int ready)
@@ -155,12 +150,6 @@ static int one_round(const struct fixture *fx, fab_t *producer, fab_t *other, ui
     return 0;
 }
 
-static int by_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
 int main(int argc, char **argv)
 {
     int rounds = argc > 2 ? atoi(argv[2]) : 50, rc = 0;
@@ -189,8 +178,8 @@ int main(int argc, char **argv)
     (void)fixture_stop(&fx);
     if (rc)
         return rc;
-    qsort(first, (size_t)rounds, sizeof *first, by_u64);
-    qsort(all, (size_t)rounds, sizeof *all, by_u64);
+    sort_u64(first, (size_t)rounds);
+    sort_u64(all, (size_t)rounds);
     uint64_t limit = LIMIT_NS + 2 * echo.worst_ns;
     printf(
         "%d kills with %d leases each: first task at another worker after p50 %.2f ms, max %.2f "

@@ -18,9 +18,9 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/fabricd.h"
 
 #define SECOND  1000000000ll
 #define PATIENT (20 * SECOND)
@@ -31,8 +31,7 @@ static int to_child[2], to_test[2];
 
 static void begin(void)
 {
-    cr_assert_eq(fixture_start(&fx, getenv("BUILD_DIR"), "[segment]\nslots = 256\narena = \"4MiB\"\nkeep_results = \"1s\"\n"),
-                 0, "%s", fab_errmsg());
+    fabricd_up(&fx, "[segment]\nslots = 256\narena = \"4MiB\"\nkeep_results = \"1s\"\n");
     cr_assert_eq(pipe(to_child), 0);
     cr_assert_eq(pipe(to_test), 0);
 }
@@ -76,8 +75,7 @@ static void end(fab_t *tool)
     cr_assert(settled(tool), "%ld of %ld slots free, %ld of %ld bytes", number(tool, "slots_free"),
               number(tool, "slots"), number(tool, "arena_free"), number(tool, "arena_bytes"));
     fab_close(tool);
-    int status = fixture_stop(&fx);
-    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "fabricd ended with %x", status);
+    fabricd_down(&fx);
 }
 
 static pid_t spawn(void (*body)(const char *address), const char *address)

@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/dice.h"
+#include "tests/crash/bytes.h"
 #include "tests/crash/remote.h"
 
 #define SECOND 1000000000ll
@@ -29,15 +31,6 @@ void remote_trouble(struct remote_stage *st, const char *fmt, ...)
     va_end(ap);
 }
 
-/* xorshift64*: Marsaglia 2003, Vigna 2016 */
-static uint64_t roll(uint64_t *state)
-{
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    return *state * 0x2545f4914f6cdd1dull;
-}
-
 /* In the slot, in the wide, in a block, over a lane's cell, whole chunks. */
 static uint32_t size_of(uint32_t n, bool result)
 {
@@ -52,19 +45,9 @@ static uint32_t size_of(uint32_t n, bool result)
     return kind < 1022 ? 4000 + more % 12000 : 20000 + more % (REMOTE_LARGE - 20000);
 }
 
-static void fill(uint8_t *to, uint32_t n, uint32_t len, bool result)
-{
-    memset(to, (int)(n * 31 + result), len);
-    memcpy(to, &n, 4);
-}
-
 static bool good(const uint8_t *p, uint32_t n, uint32_t len, bool result)
 {
-    uint32_t m;
-    if (len != size_of(n, result))
-        return false;
-    memcpy(&m, p, 4);
-    return m == n && (len == 4 || (p[4] == (uint8_t)(n * 31 + result) && p[len - 1] == p[4]));
+    return len == size_of(n, result) && bytes_good(p, n, len, result);
 }
 
 /* A handle, however long fabricd is down, and while it has not noticed yet that the last one with
@@ -189,7 +172,7 @@ static bool submit_some(struct producer *p)
         uint32_t n = at_add(&st->next, 1), len = size_of(n, false);
         if (n >= NOTES_MAX)
             return true; /* the round ends: the driver sees it */
-        fill(arg[k], n, len, false);
+        bytes_fill(arg[k], n, len, false);
         terms[k] = terms_for(st, n);
         at_store(&st->note[n].by, note_by(p->i, p->me->life));
         t[k] = (struct fab_task){.kernel = 1,
@@ -331,7 +314,7 @@ static int end_lease(struct remote_stage *st, struct remote_actor *me, fab_t *f,
     if (what == 3 && R_LIMIT(n))
         return fab_overrun(f, l);
     uint32_t len = size_of(n, true);
-    fill(res, n, len, true);
+    bytes_fill(res, n, len, true);
     at_store(&st->note[n].ran, 1);
     at_add(&me->ran, 1);
     do

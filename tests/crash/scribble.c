@@ -26,6 +26,7 @@
 #include "core/ring.h"
 #include "core/status.h"
 #include "core/undertaker.h"
+#include "tests/common/dice.h"
 
 #define HANDLES 4 /* two producers, two workers */
 #define GUARD   (1u << 20)
@@ -47,14 +48,6 @@ struct story {
 
 static uint64_t seed, told, corruptions, stories, refused;
 
-static uint64_t roll(struct story *t)
-{
-    t->dice ^= t->dice >> 12;
-    t->dice ^= t->dice << 25;
-    t->dice ^= t->dice >> 27;
-    return t->dice * 0x2545f4914f6cdd1dull;
-}
-
 static void on_alarm(int sig)
 {
     static const char text[] = "scribble: it hangs\n";
@@ -70,8 +63,8 @@ static void guard(struct story *t)
 {
     uint8_t *at[2] = {t->seg.base - GUARD, t->seg.base + t->seg.bytes};
     for (int i = 0; i < 2; i++) {
-        void *p = mmap(at[i], GUARD, PROT_NONE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        void *p =
+            mmap(at[i], GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
         t->guard[i] = p == MAP_FAILED ? NULL : p;
     }
 }
@@ -130,24 +123,25 @@ static void produce(struct story *t, int i)
     struct fab_task task[3];
     struct fab_terms terms[3];
     fab_id id[3];
-    uint32_t n = 1 + (uint32_t)(roll(t) % 3);
+    uint32_t n = 1 + (uint32_t)(roll(&t->dice) % 3);
     for (uint32_t k = 0; k < n; k++) {
-        terms[k] = (struct fab_terms){.key = 1 + roll(t) % 40, .dedup_ns = 1 + roll(t) % 20000};
+        terms[k] = (struct fab_terms){.key = 1 + roll(&t->dice) % 40,
+                                      .dedup_ns = 1 + roll(&t->dice) % 20000};
         task[k] = (struct fab_task){.kernel = 1,
-                                    .terms = roll(t) % 4 == 0 ? &terms[k] : NULL,
+                                    .terms = roll(&t->dice) % 4 == 0 ? &terms[k] : NULL,
                                     .arg = arg,
-                                    .len = sizes[roll(t) % 9],
-                                    .queue = (uint8_t)(roll(t) % 2),
-                                    .priority = (uint8_t)(roll(t) % 4),
-                                    .flags = roll(t) % 4 == 0};
+                                    .len = sizes[roll(&t->dice) % 9],
+                                    .queue = (uint8_t)(roll(&t->dice) % 2),
+                                    .priority = (uint8_t)(roll(&t->dice) % 4),
+                                    .flags = roll(&t->dice) % 4 == 0};
     }
     long k = fab_submit(t->handle[i], task, n, id, 0);
     if (k > 0)
         t->last[i] = id[k - 1];
     refused += k < 0;
-    if (roll(t) % 4 == 0 && t->last[i])
+    if (roll(&t->dice) % 4 == 0 && t->last[i])
         (void)!fab_cancel(t->handle[i], t->last[i]);
-    k = fab_wait_any(t->handle[i], o, 4, roll(t) % 16 ? 0 : 1000000);
+    k = fab_wait_any(t->handle[i], o, 4, roll(&t->dice) % 16 ? 0 : 1000000);
     for (long m = 0; m < k; m++) {
         const volatile uint8_t *p = fab_data(&o[m]);
         for (uint32_t b = 0; b < o[m].len; b++)
@@ -160,7 +154,7 @@ static void letters(struct story *t, int i)
 {
     char *text;
     fab_id id = 0;
-    for (uint32_t k = (uint32_t)(roll(t) % t->seg.slots); k < t->seg.slots && !id; k++) {
+    for (uint32_t k = (uint32_t)(roll(&t->dice) % t->seg.slots); k < t->seg.slots && !id; k++) {
         uint64_t w = at_load(&t->seg.slot[k].state);
         if (slot_state(w) == SLOT_BURIED)
             id = (fab_id)slot_epoch(w) << 32 | k;
@@ -169,13 +163,13 @@ static void letters(struct story *t, int i)
         free(text);
     if (id && fab_dead_show(t->handle[i], id, &text, 0) == 0)
         free(text);
-    if (roll(t) % 2)
+    if (roll(&t->dice) % 2)
         (void)!fab_dead_kick(t->handle[i], id, FAB_ANY_QUEUE, 0);
     else
         (void)!fab_dead_purge(t->handle[i], id, FAB_ANY_QUEUE, 0);
-    if (roll(t) % 4 == 0)
-        (void)!fab_queue_set(t->handle[i], (uint32_t)(roll(t) % 2),
-                             (enum fab_queue_state)(roll(t) % 3), 0);
+    if (roll(&t->dice) % 4 == 0)
+        (void)!fab_queue_set(t->handle[i], (uint32_t)(roll(&t->dice) % 2),
+                             (enum fab_queue_state)(roll(&t->dice) % 3), 0);
 }
 
 static void work(struct story *t, int i)
@@ -183,7 +177,7 @@ static void work(struct story *t, int i)
     static uint8_t res[70000];
     static const uint32_t sizes[] = {0, 8, 40, 200, 70000};
     if (t->leases[i] == 0) {
-        long n = fab_claim(t->handle[i], (uint32_t)(roll(t) % 2), t->lease[i], 8, 0);
+        long n = fab_claim(t->handle[i], (uint32_t)(roll(&t->dice) % 2), t->lease[i], 8, 0);
         t->leases[i] = n > 0 ? (uint32_t)n : 0;
         return;
     }
@@ -192,7 +186,7 @@ static void work(struct story *t, int i)
         const volatile uint8_t *p = fab_arg(l);
         for (uint32_t b = 0; b < l->len; b++)
             (void)p[b];
-        switch (roll(t) % 4) {
+        switch (roll(&t->dice) % 4) {
         case 0:
             (void)!fab_fail(t->handle[i], l, "an error that is longer than eight bytes");
             break;
@@ -200,7 +194,7 @@ static void work(struct story *t, int i)
             (void)!fab_release(t->handle[i], l);
             break;
         default:
-            (void)!fab_complete(t->handle[i], l, res, sizes[roll(t) % 5]);
+            (void)!fab_complete(t->handle[i], l, res, sizes[roll(&t->dice) % 5]);
         }
     }
 }
@@ -209,9 +203,9 @@ static void work(struct story *t, int i)
 
 static void random_bytes(struct story *t)
 {
-    uint64_t at = roll(t) % t->seg.bytes, n = 1 + roll(t) % 64;
+    uint64_t at = roll(&t->dice) % t->seg.bytes, n = 1 + roll(&t->dice) % 64;
     for (uint64_t i = 0; i < n && at + i < t->seg.bytes; i++)
-        t->seg.base[at + i] = (uint8_t)roll(t);
+        t->seg.base[at + i] = (uint8_t)roll(&t->dice);
 }
 
 /* Words that look like ours in part are worse than noise. Returns whether the check must find it
@@ -219,19 +213,20 @@ static void random_bytes(struct story *t)
 static bool crafted_word(struct story *t)
 {
     const struct segment *s = &t->seg;
-    uint64_t any = roll(t), small = roll(t) % 300;
-    uint32_t slot = (uint32_t)(roll(t) % s->slots);
-    struct seg_ring *r =
-        roll(t) % 3 ? segment_ready_ring(s, (uint32_t)(roll(t) % 2), (uint32_t)(roll(t) % 4))
-                    : s->free_ring;
+    uint64_t any = roll(&t->dice), small = roll(&t->dice) % 300;
+    uint32_t slot = (uint32_t)(roll(&t->dice) % s->slots);
+    struct seg_ring *r = roll(&t->dice) % 3 ? segment_ready_ring(s, (uint32_t)(roll(&t->dice) % 2),
+                                                                 (uint32_t)(roll(&t->dice) % 4))
+                                            : s->free_ring;
     struct seg_key *key = &s->key[any % s->dedup_keys];
-    switch (roll(t) % 20) {
+    switch (roll(&t->dice) % 20) {
     case 0: /* a state that there is not */
-        at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0, (enum slot_state)(SLOT_STATES + any % 100)));
+        at_store(&s->slot[slot].state, slot_word((uint32_t)any, (uint32_t)small, 0,
+                                                 (enum slot_state)(SLOT_STATES + any % 100)));
         return true;
     case 1:
-        at_store(&s->slot[slot].state,
-                 slot_word((uint32_t)(any % 4), (uint32_t)(any % 9), 1, (enum slot_state)(any % SLOT_STATES)));
+        at_store(&s->slot[slot].state, slot_word((uint32_t)(any % 4), (uint32_t)(any % 9), 1,
+                                                 (enum slot_state)(any % SLOT_STATES)));
         return false;
     case 2: /* held by nobody */
         at_store(&s->slot[slot].state, slot_word(7, 5000, 1, SLOT_LEASED));
@@ -244,23 +239,25 @@ static bool crafted_word(struct story *t)
         return false;
     case 5:
         s->slot[slot].arg = any % 2 ? any : small;
-        s->slot[slot].res = roll(t) % 2 ? roll(t) : roll(t) % 3000;
+        s->slot[slot].res = roll(&t->dice) % 2 ? roll(&t->dice) : roll(&t->dice) % 3000;
         return false;
     case 6:
         s->slot[slot].res_len = (uint32_t)any;
         return false;
     case 7: /* an end of a ring */
-        at_store(roll(t) % 2 ? &r->head : &r->tail, roll(t) % 2 ? any : small);
+        at_store(roll(&t->dice) % 2 ? &r->head : &r->tail, roll(&t->dice) % 2 ? any : small);
         return false;
     case 8:
-        at_store(&r->cell[any % s->ring_cells], roll(t) % 2 ? any : roll(t) % (1ull << 34));
+        at_store(&r->cell[any % s->ring_cells],
+                 roll(&t->dice) % 2 ? any : roll(&t->dice) % (1ull << 34));
         return false;
     case 9:
         at_store(&s->block_word[any % (s->chunks * ARENA_CHUNK_BLOCKS)],
-                 roll(t) % 2 ? roll(t) : roll(t) % 4096);
+                 roll(&t->dice) % 2 ? roll(&t->dice) : roll(&t->dice) % 4096);
         return false;
     case 10:
-        at_store(&s->chunk_word[any % s->chunks], roll(t) % 2 ? roll(t) : roll(t) % 1024);
+        at_store(&s->chunk_word[any % s->chunks],
+                 roll(&t->dice) % 2 ? roll(&t->dice) : roll(&t->dice) % 1024);
         return false;
     case 11: /* a life that there is not */
         at_store(&s->participant[any % s->participants].life, any | 8);
@@ -277,21 +274,25 @@ static bool crafted_word(struct story *t)
         }
         return true;
     case 14:
-        at_store(&key->word, roll(t) % 2 ? any : key_word((enum key_state)(any % 4), (uint32_t)(small % 9), slot, (uint32_t)(any >> 8) % 4));
+        at_store(&key->word, roll(&t->dice) % 2
+                                 ? any
+                                 : key_word((enum key_state)(any % 4), (uint32_t)(small % 9), slot,
+                                            (uint32_t)(any >> 8) % 4));
         return false;
     case 15:
-        at_store(any % 2 ? &key->key : &key->expires_ns, roll(t) % 2 ? roll(t) : small);
+        at_store(any % 2 ? &key->key : &key->expires_ns,
+                 roll(&t->dice) % 2 ? roll(&t->dice) : small);
         return false;
     case 16: /* a control word that there is not, or a pause */
-        at_store(&s->queue[any % 2].control, (uint32_t)(roll(t) % 2 ? 3 + any % 1000 : any % 3));
+        at_store(&s->queue[any % 2].control,
+                 (uint32_t)(roll(&t->dice) % 2 ? 3 + any % 1000 : any % 3));
         return at_load(&s->queue[any % 2].control) > 2;
     case 17: /* a letter that is somebody's who is nobody, or that may be one */
-        at_store(&s->slot[slot].state,
-                 slot_word(7, any % 2 ? 5000 : NOBODY, 1, SLOT_BURIED));
+        at_store(&s->slot[slot].state, slot_word(7, any % 2 ? 5000 : NOBODY, 1, SLOT_BURIED));
         return any % 2;
     case 18:
         memset(&s->grave[slot], (int)any, sizeof *s->grave);
-        at_store(&s->head->dead_letters, (uint32_t)(roll(t) % 2 ? any : small));
+        at_store(&s->head->dead_letters, (uint32_t)(roll(&t->dice) % 2 ? any : small));
         return false;
     default:
         s->queue[any % 2].name[any % SEG_NAME] ^= 0x55;
@@ -302,7 +303,7 @@ static bool crafted_word(struct story *t)
 static void scribble(struct story *t)
 {
     t->corruptions++;
-    if (roll(t) % 3 == 0)
+    if (roll(&t->dice) % 3 == 0)
         random_bytes(t);
     else
         t->telling += crafted_word(t);
@@ -363,16 +364,16 @@ static bool story(uint64_t number)
     }
     alarm(20);
     for (int step = 0; step < STEPS; step++) {
-        int who = (int)(roll(&t) % HANDLES);
+        int who = (int)(roll(&t.dice) % HANDLES);
         if (who < 2)
             produce(&t, who);
         else
             work(&t, who);
-        if (roll(&t) % 8 == 0)
+        if (roll(&t.dice) % 8 == 0)
             letters(&t, who);
-        if (step > 10 && roll(&t) % 3 == 0)
+        if (step > 10 && roll(&t.dice) % 3 == 0)
             scribble(&t);
-        if (step > 10 && roll(&t) % 24 == 0) {
+        if (step > 10 && roll(&t.dice) % 24 == 0) {
             struct check_report r;
             (void)segment_check(&t.seg, &t.out, t.me, &r);
         }
@@ -393,9 +394,10 @@ int main(int argc, char **argv)
     while (corruptions < want)
         if (!story(stories))
             return 1;
-    printf("seed %llu: %llu corruptions in %llu stories, no crash, no hang; %llu that must be found "
-           "were; %llu submits refused\n",
-           (unsigned long long)seed, (unsigned long long)corruptions, (unsigned long long)stories,
-           (unsigned long long)told, (unsigned long long)refused);
+    printf(
+        "seed %llu: %llu corruptions in %llu stories, no crash, no hang; %llu that must be found "
+        "were; %llu submits refused\n",
+        (unsigned long long)seed, (unsigned long long)corruptions, (unsigned long long)stories,
+        (unsigned long long)told, (unsigned long long)refused);
     return 0;
 }

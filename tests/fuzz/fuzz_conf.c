@@ -73,7 +73,11 @@ static void check_values(void)
     promise(ends(conf.name, sizeof conf.name) && ends(conf.domain, sizeof conf.domain));
     promise(ends(conf.runtime_dir, sizeof conf.runtime_dir));
     promise(ends(conf.state_dir, sizeof conf.state_dir));
-    promise(ends(conf.socket, sizeof conf.socket) && ends(conf.address, sizeof conf.address));
+    promise(ends(conf.socket, sizeof conf.socket));
+    promise(conf.addresses <= CONF_ADDRESSES_MAX);
+    for (uint32_t i = 0; i < CONF_ADDRESSES_MAX; i++)
+        promise(ends(conf.address[i], sizeof conf.address[i]) &&
+                (conf.address[i][0] != 0) == (i < conf.addresses));
     promise(ends(conf.key_file, sizeof conf.key_file));
 }
 

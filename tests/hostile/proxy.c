@@ -41,15 +41,16 @@ static struct {
     int listener, port, control, stop[2];
     struct conn conn[CONNS];
     unsigned n;
+    pthread_cond_t quiet; /* nothing is open any more */
     pthread_mutex_t lock; /* all that follows */
     struct {
         uint16_t from, to;
     } route[CONNS];
-    unsigned routes, made[2];
+    unsigned routes, made[2], open;
     struct saw saw[2][2];
     struct proxy_plan plan;
     bool armed, done;
-} px = {.lock = PTHREAD_MUTEX_INITIALIZER, .port = 0};
+} px = {.lock = PTHREAD_MUTEX_INITIALIZER, .quiet = PTHREAD_COND_INITIALIZER, .port = 0};
 
 static void check(bool good, const char *what)
 {
@@ -98,6 +99,16 @@ static void write_all(int fd, const uint8_t *bytes, size_t len)
     }
 }
 
+static void close_both(const struct conn *c)
+{
+    close(c->fd[0]);
+    close(c->fd[1]);
+    pthread_mutex_lock(&px.lock);
+    if (--px.open == 0)
+        pthread_cond_broadcast(&px.quiet);
+    pthread_mutex_unlock(&px.lock);
+}
+
 static void take_connection(void)
 {
     struct sockaddr_in a, to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -112,6 +123,7 @@ static void take_connection(void)
     struct conn *c = &px.conn[px.n];
     c->kind = port == px.control ? PROXY_CONTROL : PROXY_DATA;
     px.made[c->kind]++;
+    px.open++;
     pthread_mutex_unlock(&px.lock);
     check(port && px.n < CONNS, "a connection of unknown origin");
     to.sin_port = htons((uint16_t)port);
@@ -119,8 +131,7 @@ static void take_connection(void)
     c->fd[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     check(c->fd[1] >= 0, "socket");
     if (raw_connect(c->fd[1], &to, sizeof to) < 0) {
-        close(c->fd[1]);
-        close(fd);
+        close_both(c);
         return;
     }
     for (int i = 0; i < 2; i++)
@@ -225,8 +236,7 @@ static void *run(void *arg)
             for (int d = 0; d < 2 && alive; d++)
                 alive = !p[2 + 2 * i + (unsigned)d].revents || carry(&px.conn[i], d);
             if (!alive) {
-                close(px.conn[i].fd[0]);
-                close(px.conn[i].fd[1]);
+                close_both(&px.conn[i]);
                 px.conn[i] = px.conn[--px.n];
             }
         }
@@ -271,6 +281,14 @@ bool proxy_tampered(void)
     bool done = px.done;
     pthread_mutex_unlock(&px.lock);
     return done;
+}
+
+void proxy_await_quiet(void)
+{
+    pthread_mutex_lock(&px.lock);
+    while (px.open > 0)
+        pthread_cond_wait(&px.quiet, &px.lock);
+    pthread_mutex_unlock(&px.lock);
 }
 
 unsigned proxy_connections(enum proxy_kind kind)

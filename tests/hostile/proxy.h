@@ -43,6 +43,8 @@ void proxy_stop(void);
 void proxy_tamper(const struct proxy_plan *plan);
 /* Has it been done? */
 bool proxy_tampered(void);
+/* Until all connections that it has taken are closed, and nothing of them is on its way. */
+void proxy_await_quiet(void);
 /* Connections of this kind made so far. */
 unsigned proxy_connections(enum proxy_kind kind);
 /* Were these bytes seen on the wire (in one direction of one connection, as they came from whoever

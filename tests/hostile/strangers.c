@@ -22,10 +22,10 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/fabric.h"
 #include "core/keyfile.h"
+#include "tests/common/fabricd.h"
 #include "transport/control.h"
 #include "transport/lane.h"
 
@@ -118,12 +118,10 @@ static void await_guest(unsigned long more)
 
 static void begin(const char *lane)
 {
-    const char *build = getenv("BUILD_DIR");
     char tables[200];
-    cr_assert(build, "set BUILD_DIR");
     snprintf(tables, sizeof tables,
              "[fabric]\nprovider = \"tcp\"\nlane = \"%s\"\n[auth]\nhandshake_timeout = \"%ds\"\n", lane, TIMEOUT);
-    cr_assert_eq(fixture_start(&fx, build, tables), 0, "%s", fab_errmsg());
+    fabricd_up(&fx, tables);
     cr_assert_geq(sodium_init(), 0);
     port = atoi(strrchr(fx.remote, ':') + 1);
     cr_assert_eq(pthread_create(&guest.thread[0], NULL, work, NULL), 0);
@@ -139,8 +137,7 @@ static void end(void)
     guest.idle = true;
     pthread_join(guest.thread[0], NULL);
     cr_assert_null(guest.wrong, "%s", guest.wrong);
-    int status = fixture_stop(&fx);
-    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "fabricd ended with %x", status);
+    fabricd_down(&fx);
 }
 
 /* How often fabricd has refused somebody for this reason. */

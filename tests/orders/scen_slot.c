@@ -166,6 +166,63 @@ const struct md_scenario slot_cancel = {
     .walks = 20000,
 };
 
+/* ---- slot-run ---- */
+
+/* Two at once, twice: written, claimed and taken by the loops for runs of plain tasks. */
+static void run_producer(void)
+{
+    struct local *l = handles[md_self()];
+    struct fab_outcome o[TASKS];
+    for (uint64_t round = 0; round < 2; round++) {
+        uint64_t arg[TASKS] = {round * TASKS, round * TASKS + 1};
+        struct fab_task t[TASKS] = {world_task(&arg[0], 8), world_task(&arg[1], 8)};
+        MD_CHECK(local_submit(&l->base, t, TASKS, NULL, 0) == TASKS, "submit");
+        for (uint32_t got = 0; got < TASKS;) {
+            long n = local_wait_any(&l->base, o, TASKS, 0);
+            for (long i = 0; i < n; i++)
+                MD_CHECK(o[i].status == FAB_COMPLETED &&
+                             (o[i].small == world_answer(arg[0]) ||
+                              o[i].small == world_answer(arg[1])),
+                         "the result is not there");
+            MD_CHECK(n > 0 || n == -EAGAIN, "wait says %ld", n);
+            got += n > 0 ? (uint32_t)n : 0;
+            if (n < 0)
+                md_yield();
+        }
+    }
+    over = true;
+}
+
+static void run_worker(void)
+{
+    struct local *l = handles[md_self()];
+    struct fab_lease lease[TASKS];
+    while (ran < wanted) {
+        uint32_t n = real_claim_rings(l, lease, TASKS);
+        for (uint32_t i = 0; i < n; i++)
+            run_task(l, &lease[i]);
+        if (n == 0)
+            md_yield();
+    }
+}
+
+static void setup_run(void)
+{
+    setup(2 * TASKS, 3);
+    handles[0] = world_local(0, TASKS);
+}
+
+const struct md_scenario slot_run = {
+    .name = "slot-run",
+    .what = "tasks two by two: 1 producer, 2 workers, 4 tasks",
+    .setup = setup_run,
+    .body = {run_producer, run_worker, run_worker},
+    .check = check,
+    .dfs = {1, 1},
+    .dfs_long = {2, 1},
+    .walks = 30000,
+};
+
 /* ---- slot-stock ---- */
 
 static int owner[4]; /* 0: free */

@@ -17,7 +17,7 @@ extern const struct md_scenario ring_mpsc, ring_laps, ring_hole_death, ring_hole
 /* scen_wake.c */
 extern const struct md_scenario wake_one, wake_many, wake_bell, wake_any;
 /* scen_slot.c */
-extern const struct md_scenario slot_handover, slot_hot, slot_stock, slot_cancel;
+extern const struct md_scenario slot_handover, slot_hot, slot_run, slot_stock, slot_cancel;
 /* scen_death.c */
 extern const struct md_scenario orphan, orphan_reuse, worker_dies, producer_dies;
 

@@ -17,7 +17,8 @@ static struct {
     struct local local;
     uint32_t stock[WORLD_SLOTS_MAX];
     uint32_t held[LOCAL_HELD_MAX];
-    __typeof__(*((struct outstanding *)0)->at) tasks[WORLD_SLOTS_MAX + 1];
+    struct outstanding_task tasks[WORLD_SLOTS_MAX + 1];
+    uint64_t tags[WORLD_SLOTS_MAX];
 } handles[MD_THREADS];
 
 void *world_alloc(size_t bytes)
@@ -53,6 +54,7 @@ void world_make(uint32_t slots, uint32_t cells, uint32_t participants)
     world.timer_ring = world_alloc(world.ring_stride);
     world.ready_rings = world_alloc(SEG_PRIORITIES * world.ring_stride);
     world.slot = world_alloc(slots * sizeof *world.slot);
+    world.times = world_alloc(slots * sizeof *world.times);
     world.wide = world_alloc(slots * sizeof *world.wide);
     at_store(&world.head->state, SEG_RUNNING);
     ring_init(world.free_ring, cells);
@@ -77,11 +79,14 @@ struct local *world_local(uint32_t me, uint32_t stock)
     l->sock = -1;
     at_store(&l->self->life, participant_word(1, LIFE_LIVE));
     l->hot = world.slots;
+    l->lease_low = (uint32_t)slot_word(0, me, 0, SLOT_LEASED);
     spin_init(&l->spin, world.ticks_hz, -1);
     l->stock.slot = handles[me].stock;
     l->stock.cap = stock;
     l->held = handles[me].held;
     l->tasks.at = handles[me].tasks;
+    l->tasks.tag = handles[me].tags;
+    l->follow_mask = UINT64_MAX;
     l->tasks.at[world.slots].prev = l->tasks.at[world.slots].next = world.slots;
     l->tasks.cursor = world.slots;
     return l;

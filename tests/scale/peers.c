@@ -24,18 +24,13 @@
 #include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/program.h"
 
 #define SECOND    1000000000ll
 #define BYTES_MAX 65536.0
 #define CORE_MAX  0.002
 /* Descriptors that a handle needs here: libfabric opens several. */
 #define FILES_EACH 12u
-
-static int fail(const char *what)
-{
-    fprintf(stderr, "peers: %s: %s\n", what, fab_errmsg());
-    return 1;
-}
 
 /* ---- what the daemon uses ---- */
 

@@ -15,10 +15,10 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "bench/fixture.h"
 #include "core/atomic.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/fabricd.h"
 
 #define SECOND  1000000000ll
 #define PATIENT (30 * SECOND)
@@ -80,8 +80,7 @@ static fab_t *begin(void)
 {
     struct fab_options o = {.roles = FAB_PRODUCER, .name = "producer"};
     fab_t *f;
-    cr_assert_eq(fixture_start(&fx, getenv("BUILD_DIR"), "[segment]\nslots = 131072\n"), 0, "%s",
-                 fab_errmsg());
+    fabricd_up(&fx, "[segment]\nslots = 131072\n");
     sh = mmap(NULL, sizeof *sh, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     cr_assert_neq(sh, MAP_FAILED);
     cr_assert_eq(fab_open(&f, fx.local, &o), 0, "%s", fab_errmsg());
@@ -101,8 +100,7 @@ static void end(fab_t *f)
     fab_close(f);
     for (int i = 0; i < WORKERS; i++)
         child_stop(workers[i]);
-    int status = fixture_stop(&fx);
-    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "fabricd ended with %x", status);
+    fabricd_down(&fx);
     munmap(sh, sizeof *sh);
 }
 

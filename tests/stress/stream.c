@@ -16,9 +16,9 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "bench/fixture.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/common/fabricd.h"
 
 #define SECOND 1000000000ll
 #define ALONE  200
@@ -90,7 +90,7 @@ static void begin(void)
     bytes = (mib && atoi(mib) >= 16 && atoi(mib) <= 1024 ? (uint64_t)atoi(mib) : 64) << 20;
     snprintf(tables, sizeof tables, "[segment]\narena = \"%lluMiB\"\nproducer_share = \"100%%\"\n",
              (unsigned long long)(bytes >> 20) * 2 + 16);
-    cr_assert_eq(fixture_start(&fx, getenv("BUILD_DIR"), tables), 0, "%s", fab_errmsg());
+    fabricd_up(&fx, tables);
 }
 
 static fab_t *producer(const char *at)

@@ -5,7 +5,6 @@
  */
 #include "tests/unit/unit.h"
 #include "core/clock.h"
-#include "core/undertaker.h"
 
 static struct segment seg;
 static fab_t *p, *w;
@@ -23,11 +22,7 @@ static void begin(void)
 
 static struct undertaker_report bury(fab_t *f, bool crashed)
 {
-    struct undertaker_report r;
-    uint32_t id = unit_id(f);
-    fab_close(f);
-    undertaker_recover(&seg, &nobody, me, id, crashed, &r);
-    return r;
+    return unit_bury(&seg, me, f, crashed);
 }
 
 static void end(void)

@@ -6,7 +6,6 @@
 #include "core/clock.h"
 #include "core/dead.h"
 #include "core/room.h"
-#include "core/undertaker.h"
 #include "unit.h"
 
 #define SLOTS 128u
@@ -26,30 +25,7 @@ static void begin(uint32_t letters)
 
 static void bury(fab_t *f, bool crashed)
 {
-    struct undertaker_report r;
-    uint32_t id = unit_id(f);
-    fab_close(f);
-    undertaker_recover(&seg, &out, daemon_id, id, crashed, &r);
-}
-
-static fab_id submit(fab_t *f, uint32_t len, uint16_t flags, const struct fab_terms *terms)
-{
-    static uint8_t bytes[200000];
-    struct fab_task t = {.kernel = 3, .arg = bytes, .len = len, .flags = flags, .priority = 1,
-                         .tag = len, .terms = terms};
-    fab_id id = 0;
-    unit_fill(bytes, len, len);
-    cr_assert_eq(fab_submit(f, &t, 1, &id, 0), 1, "%s", fab_errmsg());
-    return id;
-}
-
-static struct fab_lease claim(fab_t *f)
-{
-    struct fab_lease l;
-    memset(&l, 0, sizeof l);
-    cr_assert_eq(fab_claim(f, 0, &l, 1, 0), 1, "%s", fab_errmsg());
-    cr_assert(unit_filled(fab_arg(&l), l.len, l.len), "an argument of %u bytes", l.len);
-    return l;
+    (void)unit_bury(&seg, daemon_id, f, crashed);
 }
 
 /* The one letter there is. */
@@ -106,9 +82,9 @@ Test(dead, an_error_that_nobody_waits_for_is_kept_and_can_be_tried_again)
                  i % 3 ? ": and a sentence that is longer than sixty-four bytes, so that a block "
                          "of its own holds it"
                        : "");
-        submit(p, sizes[i % SIZES], FAB_NO_WAIT, i < SIZES ? NULL : &terms);
+        unit_submit(p, sizes[i % SIZES], FAB_NO_WAIT, i < SIZES ? NULL : &terms);
         for (int k = 0; k < (i < SIZES ? 1 : 2); k++) { /* retries hold without a waiter, too */
-            struct fab_lease l = claim(w);
+            struct fab_lease l = unit_claim(w);
             cr_assert_eq(l.attempt, k + 1);
             cr_assert_eq(fab_fail(w, &l, sentence), 0, "%s", fab_errmsg());
         }
@@ -125,14 +101,14 @@ Test(dead, an_error_that_nobody_waits_for_is_kept_and_can_be_tried_again)
         cr_assert_eq(fab_dead_kick(p, id, FAB_ANY_QUEUE, 0), 1, "%s", fab_errmsg());
         cr_assert_eq(fab_dead_kick(p, id, FAB_ANY_QUEUE, 0), -ENOENT);
         cr_assert_eq(at_load(&seg.head->dead_letters), 0);
-        struct fab_lease l = claim(w);
+        struct fab_lease l = unit_claim(w);
         cr_assert_eq(l.attempt, 1);
         if (i % 2) {
             cr_assert_eq(fab_complete(w, &l, "fine", 4), 0);
         } else {
             cr_assert_eq(fab_fail(w, &l, "again"), 0);
             if (i >= SIZES) {
-                l = claim(w);
+                l = unit_claim(w);
                 cr_assert_eq(fab_fail(w, &l, "again"), 0);
             }
             shows(the_letter(), "\"error\": \"again\"");
@@ -148,8 +124,8 @@ Test(dead, the_argument_is_shown_in_full)
     begin(4);
     fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
     for (size_t i = 0; i < SIZES; i++) {
-        submit(p, sizes[i], FAB_NO_WAIT, NULL);
-        struct fab_lease l = claim(w);
+        unit_submit(p, sizes[i], FAB_NO_WAIT, NULL);
+        struct fab_lease l = unit_claim(w);
         cr_assert_eq(fab_fail(w, &l, "no"), 0);
         char *text, *hex;
         cr_assert_eq(fab_dead_show(p, the_letter(), &text, 0), 0, "%s", fab_errmsg());
@@ -177,7 +153,7 @@ static void kill_workers(uint32_t first_attempt)
 {
     for (uint32_t i = 0; i < 3; i++) {
         fab_t *w = unit_handle(&seg, "victim", -1);
-        struct fab_lease l = claim(w);
+        struct fab_lease l = unit_claim(w);
         cr_assert_eq(l.attempt, first_attempt + i);
         bury(w, true);
     }
@@ -190,7 +166,7 @@ Test(dead, what_killed_its_workers_is_answered_once_and_kept)
     struct fab_terms terms = {.limit_ns = 1000 * UNIT_SECOND};
     for (size_t i = 0; i < 2 * SIZES; i++) {
         struct fab_outcome o;
-        fab_id id = submit(p, sizes[i % SIZES], 0, i < SIZES ? NULL : &terms);
+        fab_id id = unit_submit(p, sizes[i % SIZES], 0, i < SIZES ? NULL : &terms);
         kill_workers(1);
         cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 0); /* its producer waits */
         cr_assert_eq(fab_wait(p, id, &o, 0), 0, "%s", fab_errmsg());
@@ -221,8 +197,8 @@ Test(dead, what_a_dead_producer_leaves_is_kept)
     for (size_t i = 0; i < SIZES; i++) {
         /* it fails after its producer's death */
         fab_t *p = unit_handle(&seg, "producer", -1);
-        submit(p, sizes[i], 0, NULL);
-        struct fab_lease l = claim(w);
+        unit_submit(p, sizes[i], 0, NULL);
+        struct fab_lease l = unit_claim(w);
         bury(p, true);
         cr_assert_eq(fab_fail(w, &l, "nobody hears it"), 0);
         shows(the_letter(), "nobody hears it");
@@ -230,7 +206,7 @@ Test(dead, what_a_dead_producer_leaves_is_kept)
         /* it kills its workers before or after that */
         for (int when = 0; when < 3; when++) {
             p = unit_handle(&seg, "producer", -1);
-            fab_id id = submit(p, sizes[i], 0, NULL);
+            fab_id id = unit_submit(p, sizes[i], 0, NULL);
             if (when == 0)
                 bury(p, true);
             kill_workers(1);
@@ -242,13 +218,13 @@ Test(dead, what_a_dead_producer_leaves_is_kept)
             shows(id, "\"cause\": \"crashed\"");
             shows(id, "\"worker\": \"victim\"");
             cr_assert_eq(fab_dead_kick(q, id, FAB_ANY_QUEUE, 0), 1);
-            l = claim(w);
+            l = unit_claim(w);
             cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
         }
         /* an error that it may have seen is none */
         p = unit_handle(&seg, "producer", -1);
-        submit(p, sizes[i], 0, NULL);
-        l = claim(w);
+        unit_submit(p, sizes[i], 0, NULL);
+        l = unit_claim(w);
         cr_assert_eq(fab_fail(w, &l, "seen or not"), 0);
         bury(p, true);
         cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 0);
@@ -262,8 +238,8 @@ Test(dead, a_letter_outlives_everybody)
     fab_t *a = unit_handle(&seg, "a", -1), *b = unit_handle(&seg, "b", -1);
     for (size_t i = 0; i < SIZES; i++) {
         fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
-        submit(p, sizes[i], FAB_NO_WAIT, NULL);
-        struct fab_lease l = claim(w);
+        unit_submit(p, sizes[i], FAB_NO_WAIT, NULL);
+        struct fab_lease l = unit_claim(w);
         cr_assert_eq(fab_fail(w, &l, "a sentence of more than sixty-four bytes, so that it lies in "
                                      "a block that is the worker's"), 0);
         bury(w, true); /* the error's block was its */
@@ -271,7 +247,7 @@ Test(dead, a_letter_outlives_everybody)
         shows(the_letter(), "that is the worker's");
         shows(the_letter(), "\"worker\": \"worker\"");
         cr_assert_eq(fab_dead_kick(a, 0, FAB_ANY_QUEUE, 0), 1);
-        l = claim(b); /* which checks the argument */
+        l = unit_claim(b); /* which checks the argument */
         cr_assert_eq(fab_complete(b, &l, NULL, 0), 0);
     }
     check_none_lost(a, b);
@@ -285,8 +261,8 @@ Test(dead, an_attempt_over_its_limit_is_kept_when_its_worker_has_noticed)
     static uint8_t late[5000];
     for (int dies = 0; dies < 2; dies++) {
         fab_t *w = unit_handle(&seg, "slow", -1);
-        submit(p, 300, FAB_NO_WAIT, &terms);
-        struct fab_lease l = claim(w);
+        unit_submit(p, 300, FAB_NO_WAIT, &terms);
+        struct fab_lease l = unit_claim(w);
         cr_assert(undertaker_end(&seg, &out, daemon_id, (uint32_t)l.ref[0], l.ref[1], SLOT_OVERRUN));
         cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 0);
         if (dies)
@@ -303,8 +279,8 @@ Test(dead, an_attempt_over_its_limit_is_kept_when_its_worker_has_noticed)
     }
     /* one whose producer has the outcome is none */
     fab_t *w = unit_handle(&seg, "slow", -1);
-    fab_id id = submit(p, 300, 0, &terms);
-    struct fab_lease l = claim(w);
+    fab_id id = unit_submit(p, 300, 0, &terms);
+    struct fab_lease l = unit_claim(w);
     struct fab_outcome o;
     cr_assert(undertaker_end(&seg, &out, daemon_id, (uint32_t)l.ref[0], l.ref[1], SLOT_OVERRUN));
     cr_assert_eq(fab_wait(p, id, &o, 0), 0);
@@ -321,8 +297,8 @@ Test(dead, no_more_are_kept_than_allowed)
     struct fab_lease l;
     struct fab_outcome o;
     for (int i = 0; i < 5; i++) {
-        submit(p, 300, FAB_NO_WAIT, NULL);
-        l = claim(w);
+        unit_submit(p, 300, FAB_NO_WAIT, NULL);
+        l = unit_claim(w);
         cr_assert_eq(fab_fail(w, &l, "no"), 0);
     }
     cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 3);
@@ -330,7 +306,7 @@ Test(dead, no_more_are_kept_than_allowed)
     /* the producer of one that there is no room for is answered, and leaves no letter by its death */
     for (int i = 0; i < 2; i++) {
         fab_t *other = unit_handle(&seg, "other", -1);
-        fab_id id = submit(other, i ? 300 : 40, 0, NULL);
+        fab_id id = unit_submit(other, i ? 300 : 40, 0, NULL);
         kill_workers(1);
         cr_assert_eq(fab_wait(other, id, &o, 0), 0);
         cr_assert_eq(o.status, FAB_DEAD);
@@ -340,8 +316,8 @@ Test(dead, no_more_are_kept_than_allowed)
         bury(other, true);
         cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 0);
         for (int k = 0; k < 3; k++) {
-            submit(p, 300, FAB_NO_WAIT, NULL);
-            l = claim(w);
+            unit_submit(p, 300, FAB_NO_WAIT, NULL);
+            l = unit_claim(w);
             cr_assert_eq(fab_fail(w, &l, "no"), 0);
         }
         cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 3);
@@ -359,8 +335,8 @@ Test(dead, a_purge_and_a_kick_announce_the_room_they_make)
         uint8_t text[200];
         memset(text, 'x', sizeof text - 1);
         text[sizeof text - 1] = 0;
-        submit(p, 300, FAB_NO_WAIT, NULL);
-        struct fab_lease l = claim(w);
+        unit_submit(p, 300, FAB_NO_WAIT, NULL);
+        struct fab_lease l = unit_claim(w);
         cr_assert_eq(fab_fail(w, &l, (const char *)text), 0); /* a block of its own */
         uint32_t slots = room_want(&seg, ROOM_SLOTS), arena = room_want(&seg, ROOM_ARENA);
         if (kick)
@@ -373,7 +349,7 @@ Test(dead, a_purge_and_a_kick_announce_the_room_they_make)
             cr_assert_eq(at_load(&seg.head->room[ROOM_SLOTS].wanted) & any, 0);
         }
     }
-    struct fab_lease l = claim(w);
+    struct fab_lease l = unit_claim(w);
     cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
     check_none_lost(p, w);
 }
@@ -388,8 +364,8 @@ Test(dead, a_long_list_ends_and_counts_the_others)
     daemon_id = unit_participant(&seg, "fabricd", &generation);
     fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
     for (int i = 0; i < N; i++) {
-        submit(p, 8, FAB_NO_WAIT, NULL);
-        struct fab_lease l = claim(w);
+        unit_submit(p, 8, FAB_NO_WAIT, NULL);
+        struct fab_lease l = unit_claim(w);
         cr_assert_eq(fab_fail(w, &l, "no"), 0);
     }
     cr_assert_eq(dead_list(&seg, DEAD_ANY_QUEUE, &text), 0);
@@ -408,8 +384,8 @@ Test(dead, none_are_kept_when_none_are_wanted)
 {
     begin(0);
     fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
-    submit(p, 300, FAB_NO_WAIT, NULL);
-    struct fab_lease l = claim(w);
+    unit_submit(p, 300, FAB_NO_WAIT, NULL);
+    struct fab_lease l = unit_claim(w);
     cr_assert_eq(fab_fail(w, &l, "no"), 0);
     cr_assert_eq(unit_slots_in(&seg, SLOT_BURIED), 0);
     cr_assert_eq(at_load(&seg.head->dead_dropped), 0);
@@ -422,8 +398,8 @@ Test(dead, the_audit_sets_a_wrong_count_right)
     begin(2);
     fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
     struct fab_lease l;
-    submit(p, 8, FAB_NO_WAIT, NULL);
-    l = claim(w);
+    unit_submit(p, 8, FAB_NO_WAIT, NULL);
+    l = unit_claim(w);
     cr_assert_eq(fab_fail(w, &l, "no"), 0);
     at_store(&seg.head->dead_letters, 2); /* somebody died between the counter and the burial */
     undertaker_audit(&seg, &out, &r);
@@ -439,8 +415,8 @@ Test(dead, a_kickers_death_leaves_the_letter)
     begin(8);
     fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
     fab_t *k = unit_handle(&seg, "kicker", -1);
-    submit(p, 300, FAB_NO_WAIT, NULL);
-    struct fab_lease l = claim(w);
+    unit_submit(p, 300, FAB_NO_WAIT, NULL);
+    struct fab_lease l = unit_claim(w);
     cr_assert_eq(fab_fail(w, &l, "no"), 0);
     fab_id id = the_letter();
     uint64_t word = at_load(&seg.slot[(uint32_t)id].state);
@@ -451,7 +427,7 @@ Test(dead, a_kickers_death_leaves_the_letter)
     bury(k, true);
     cr_assert_eq(the_letter(), id);
     cr_assert_eq(fab_dead_kick(p, id, FAB_ANY_QUEUE, 0), 1);
-    l = claim(w);
+    l = unit_claim(w);
     cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
     check_none_lost(p, w);
 }
@@ -461,8 +437,8 @@ Test(dead, what_makes_no_sense_is_refused)
     begin(8);
     fab_t *p = unit_handle(&seg, "producer", -1), *w = unit_handle(&seg, "worker", -1);
     char *text;
-    submit(p, 8, FAB_NO_WAIT, NULL);
-    struct fab_lease l = claim(w);
+    unit_submit(p, 8, FAB_NO_WAIT, NULL);
+    struct fab_lease l = unit_claim(w);
     cr_assert_eq(fab_fail(w, &l, "no"), 0);
     fab_id id = the_letter();
     cr_assert_eq(fab_dead_kick(p, id + (1ull << 32), FAB_ANY_QUEUE, 0), -ENOENT);
@@ -476,7 +452,7 @@ Test(dead, what_makes_no_sense_is_refused)
     cr_assert_eq(the_letter(), id);
     cr_assert_eq(fab_queue_set(p, 0, FAB_QUEUE_RUNNING, 0), 0);
     cr_assert_eq(fab_dead_kick(p, 0, 0, 0), 1);
-    l = claim(w);
+    l = unit_claim(w);
     cr_assert_eq(fab_complete(w, &l, NULL, 0), 0);
     check_none_lost(p, w);
 }

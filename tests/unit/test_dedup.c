@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/dedup.h"
 #include "core/fabric.h"
+#include "core/queue.h"
 #include "core/terms.h"
 #include "core/undertaker.h"
 #include "tests/unit/unit.h"
@@ -254,6 +255,7 @@ Test(dedup, a_producer_that_dies_after_it_keeps_the_key)
 {
     make(1024);
     uint32_t epoch, entry, slot = filling(&epoch, &entry, 7);
+    queue_use(&seg, 0, 0);
     at_store(&seg.slot[slot].meta, slot_meta(unit_id(p), 0, 0, 0));
     at_store(&seg.slot[slot].state, slot_word(epoch, unit_id(p), 0, SLOT_READY));
     is_duplicate(q, 7); /* not confirmed, but certain */

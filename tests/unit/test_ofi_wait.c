@@ -157,3 +157,22 @@ Test(ofi_wait, the_end_of_an_endpoint_wakes_and_leaves_the_others)
         cr_assert_eq(server.received[5], k + 1);
     }
 }
+
+/* What the last endpoint of a queue leaves behind must not keep its owner awake for ever. */
+Test(ofi_wait, who_has_closed_its_last_endpoint_can_sleep)
+{
+    for (int shutdown = 0; shutdown < 2; shutdown++) {
+        memset(&server, 0, sizeof server);
+        memset(client, 0, sizeof client);
+        connect_all();
+        for (int i = 0; i < EPS; i++) { /* each has a receive posted */
+            if (shutdown)
+                tr_ofi.ep_shutdown(client[i].ep[0]);
+            tr_ofi.ep_free(client[i].ep[0]);
+            quiet(&client[i]);
+        }
+        for (int i = 0; i < EPS; i++)
+            tr_ofi.ep_free(server.ep[i]);
+        quiet(&server);
+    }
+}

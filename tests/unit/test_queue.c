@@ -84,7 +84,7 @@ Test(queue, a_pause_holds_for_the_watched_slot)
     set(p, FAB_QUEUE_PAUSED);
     submit(p, 0, NULL);
     uint64_t word = at_load(&seg.slot[lw->hot].state);
-    cr_assert_eq(word, lw->hot_word, "the task lies where the worker looks");
+    cr_assert_eq(word, local_hot_word(lw), "the task lies where the worker looks");
     cr_assert_eq(fab_claim(w, 0, &l, 1, 5000000), -ETIMEDOUT);
     set(p, FAB_QUEUE_RUNNING);
     cr_assert_eq(fab_claim(w, 0, &l, 1, UNIT_SECOND), 1);

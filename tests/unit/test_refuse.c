@@ -77,3 +77,42 @@ Test(refuse, errors_have_their_kinds)
     cr_assert_eq(refuse_kind(-ETIMEDOUT), REFUSED_SLOW);
     cr_assert_eq(refuse_kind(-EPIPE), REFUSED_OTHER);
 }
+
+static struct seg_source *source_of(const char *host)
+{
+    for (uint32_t i = 0; i < SEG_SOURCES; i++)
+        if (strcmp(head.source[i].host, host) == 0)
+            return &head.source[i];
+    return NULL;
+}
+
+Test(refuse, sources_are_counted_in_the_segment)
+{
+    char from[64];
+    snprintf(head.source[3].host, sizeof head.source[3].host, "of a fabricd before us");
+    refuse_begin(&seg);
+    cr_assert_null(source_of("of a fabricd before us"));
+    for (int i = 0; i < 3; i++)
+        refuse_note(&r, &seg, REFUSED_KEY, "10.0.0.1:1", "wrong key");
+    refuse_note(&r, &seg, REFUSED_SLOW, "10.0.0.1:2", "slow");
+    refuse_note(&r, &seg, REFUSED_TICKET, "a data connection", "no ticket");
+    const struct seg_source *s = source_of("10.0.0.1");
+    cr_assert_not_null(s);
+    cr_assert_eq(at_load_rlx(&s->count[REFUSED_KEY]), 3);
+    cr_assert_eq(at_load_rlx(&s->count[REFUSED_SLOW]), 1);
+    cr_assert_leq(at_load_rlx(&s->last_ns), clock_ns());
+    cr_assert_not_null(source_of("a data connection"));
+    /* a quiet minute ends what is held back of the log, not the count */
+    refuse_tick(&r, clock_ns() + 140000000000u);
+    refuse_note(&r, &seg, REFUSED_KEY, "10.0.0.1:9", "wrong key");
+    cr_assert_eq(at_load_rlx(&source_of("10.0.0.1")->count[REFUSED_KEY]), 4);
+    /* and of many the one that was quiet longest goes */
+    for (int i = 0; i < (int)SEG_SOURCES - 1; i++) {
+        snprintf(from, sizeof from, "10.1.0.%d:7", i);
+        refuse_note(&r, &seg, REFUSED_PROTOCOL, from, "noise");
+    }
+    cr_assert_null(source_of("a data connection"));
+    cr_assert_not_null(source_of("10.0.0.1"));
+    cr_assert_eq(at_load_rlx(&source_of("10.1.0.0")->count[REFUSED_PROTOCOL]), 1);
+    cr_assert_eq(at_load_rlx(&source_of("10.1.0.0")->count[REFUSED_KEY]), 0);
+}

@@ -200,8 +200,13 @@ Test(stock, give_puts_off_the_state_word)
     at_store(&s.slot[11].state, done);
     slot_give(&s, &a, 1, 10);
     slot_give(&s, &a, 1, 11);
-    cr_assert_eq(word(&s, 10), slot_word(6, 1, 0, SLOT_FILLING), "the next give settles it");
-    cr_assert_eq(word(&s, 11), done);
+    cr_assert_eq(word(&s, 10), done, "several at once");
+    slot_settle_top(&s, &a, 1);
+    cr_assert_eq(word(&s, 11), slot_word(6, 1, 0, SLOT_FILLING));
+    cr_assert_eq(word(&s, 10), done, "the top alone");
+    slot_stock_shrink(&s, &a, 1, 0);
+    cr_assert_eq(slot_state(word(&s, 9)) + slot_state(word(&s, 10)) + slot_state(word(&s, 11)),
+                 SLOT_FREE);
     slot_stock_free(&a);
     segment_unmap(&s);
 }

@@ -4,7 +4,6 @@
  * and that nothing of it stays.
  */
 #include "tests/unit/unit.h"
-#include "core/undertaker.h"
 
 static struct segment seg;
 static struct local *producer, *worker;
@@ -13,10 +12,7 @@ static uint32_t me;
 
 static struct local *handle(const char *name)
 {
-    struct local *l;
-    uint32_t generation, id = unit_participant(&seg, name, &generation);
-    cr_assert_eq(local_open(&l, &seg, id, generation, -1, -1, 0), 0);
-    return l;
+    return (struct local *)unit_handle(&seg, name, 0);
 }
 
 static void begin(uint32_t slots, uint64_t arena)
@@ -31,26 +27,14 @@ static void begin(uint32_t slots, uint64_t arena)
 /* The end of a handle, as fabricd sees it. */
 static struct undertaker_report bury(struct local *l, bool crashed)
 {
-    struct undertaker_report r;
-    uint32_t id = l->me;
-    local_ops.close(&l->base);
-    undertaker_recover(&seg, &nobody, me, id, crashed, &r);
-    return r;
-}
-
-static uint32_t count(uint32_t state)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < seg.slots; i++)
-        n += slot_state(at_load(&seg.slot[i].state)) == state;
-    return n;
+    return unit_bury(&seg, me, &l->base, crashed);
 }
 
 /* Every slot and block is free again, and every free slot can be had. */
 static void check_empty(void)
 {
-    cr_assert_eq(count(SLOT_FREE), seg.slots, "%u of %u slots are free", count(SLOT_FREE),
-                 seg.slots);
+    cr_assert_eq(unit_slots_in(&seg, SLOT_FREE), seg.slots, "%u of %u slots are free",
+                 unit_slots_in(&seg, SLOT_FREE), seg.slots);
     cr_assert_eq(arena_bytes_free(&seg), seg.arena_bytes);
     struct slot_stock all;
     cr_assert_eq(slot_stock_init(&all, seg.slots), 0);
@@ -280,7 +264,8 @@ static uint32_t overrun(fab_id *id, struct fab_lease *l, uint32_t len)
     cr_assert_eq(local_submit(&producer->base, &t, 1, id, 0), 1);
     *l = claim();
     uint32_t slot = (uint32_t)l->ref[0];
-    cr_assert(undertaker_end(&seg, &nobody, me, slot, at_load(&seg.slot[slot].state), SLOT_OVERRUN));
+    cr_assert(
+        undertaker_end(&seg, &nobody, me, slot, at_load(&seg.slot[slot].state), SLOT_OVERRUN));
     return slot;
 }
 

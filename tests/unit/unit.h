@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * unit.h - what the unit tests of shared memory have in common: a segment of given size, handles on
- * it, bytes that can be told apart, and two checks: is every slot free again, is the whole arena?
+ * it and their burial, bytes that can be told apart, and a count of slots by state.
  *
  * Criterion runs each test in a process of its own and a segment is not inherited by fork():
  * whatever a test needs it makes itself.
@@ -23,6 +23,7 @@
 #include "core/ring.h"
 #include "core/segment.h"
 #include "core/slot.h"
+#include "core/undertaker.h"
 
 #define UNIT_SECOND 1000000000ll
 
@@ -77,6 +78,18 @@ static inline uint32_t unit_id(const fab_t *f)
     return ((const struct local *)f)->me;
 }
 
+/* Closes a handle and has its entry recovered, as fabricd would; undertaker: its number. */
+static inline struct undertaker_report unit_bury(const struct segment *s, uint32_t undertaker,
+                                                 fab_t *f, bool crashed)
+{
+    const struct wake_out nobody = {-1};
+    struct undertaker_report r;
+    uint32_t id = unit_id(f);
+    fab_close(f);
+    undertaker_recover(s, &nobody, undertaker, id, crashed, &r);
+    return r;
+}
+
 /* Bytes that depend on their place and on seed. */
 static inline void unit_fill(void *to, size_t len, uint32_t seed)
 {
@@ -92,6 +105,34 @@ static inline bool unit_filled(const void *from, size_t len, uint32_t seed)
         if (p[i] != (uint8_t)((i * 131 + i / 251) ^ (seed * 2654435761u >> 24)))
             return false;
     return true;
+}
+
+/* Submits bytes that depend on their number; its tag is their number, too. */
+static inline fab_id unit_submit(fab_t *f, uint32_t len, uint16_t flags,
+                                 const struct fab_terms *terms)
+{
+    static uint8_t bytes[200000];
+    struct fab_task t = {.kernel = 3,
+                         .arg = bytes,
+                         .len = len,
+                         .flags = flags,
+                         .priority = 1,
+                         .tag = len,
+                         .terms = terms};
+    fab_id id = 0;
+    unit_fill(bytes, len, len);
+    cr_assert_eq(fab_submit(f, &t, 1, &id, 0), 1, "%s", fab_errmsg());
+    return id;
+}
+
+/* The lease of such a task, whose bytes are whole. */
+static inline struct fab_lease unit_claim(fab_t *f)
+{
+    struct fab_lease l;
+    memset(&l, 0, sizeof l);
+    cr_assert_eq(fab_claim(f, 0, &l, 1, 0), 1, "%s", fab_errmsg());
+    cr_assert(unit_filled(fab_arg(&l), l.len, l.len), "an argument of %u bytes", l.len);
+    return l;
 }
 
 static inline uint32_t unit_slots_in(const struct segment *s, enum slot_state state)
