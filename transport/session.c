@@ -30,6 +30,8 @@
 
 #define EVENTS     16
 #define REFUSAL_NS 500000000u
+/* Who has not looked for longer was elsewhere, with a kernel perhaps. */
+#define AWAY_NS 10000000u
 
 /* ---- handshake ---- */
 
@@ -313,8 +315,19 @@ static bool may_redial(const struct session *s)
     return s->stage == CONNECT || s->stage == CHALLENGE;
 }
 
+/* Patience does not end while nobody looks: an answer may be there, and a data connection takes
+ * several looks. */
+static void note_look(struct session *s)
+{
+    uint64_t now = clock_ns();
+    if (now - s->looked_at > AWAY_NS)
+        s->stage_at += now - s->looked_at;
+    s->looked_at = now;
+}
+
 int session_step(struct session *s)
 {
+    note_look(s);
     while (s->stage != UP) {
         int rc = end_stage(s);
         uint64_t now = clock_ns();
@@ -332,7 +345,7 @@ int session_step(struct session *s)
         if (rc < 0)
             return rc;
         s->stage = s->stage == WELCOME && !s->with_data ? UP : s->stage + 1;
-        s->stage_at = now;
+        s->stage_at = s->looked_at = now;
     }
     return 0;
 }
@@ -387,6 +400,7 @@ void session_sleep(struct session *s, uint64_t until)
     }
     (void)!poll(p, polls,
                 (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
+    s->looked_at = clock_ns();
 }
 
 int session_begin(struct session **out, const char *provider, const char *host, const char *port,
@@ -398,6 +412,7 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     int64_t timeout = opts->timeout_ns ? opts->timeout_ns : SESSION_TIMEOUT_NS;
     s->fd = -1;
     dial_init(&s->dial);
+    s->looked_at = clock_ns();
     s->since = self->since_ns ? self->since_ns : clock_ns();
     s->patience_ns = self->patience_ns;
     s->rtt_ns = self->rtt_ns;
@@ -460,7 +475,7 @@ void session_go_on(struct session *s, uint64_t patience_ns)
 {
     s->hold = false;
     s->patience_ns = patience_ns;
-    s->stage_at = clock_ns();
+    s->stage_at = s->looked_at = clock_ns();
     if (!s->answered) /* perhaps it is somewhere else by now: the next one asks for the name */
         s->deadline = s->stage_at + SESSION_TIMEOUT_NS;
 }

@@ -25,6 +25,7 @@ struct session {
     uint64_t deadline;
     /* coming back (session_self.resume) */
     uint64_t since, redial_at, stage_at; /* clock_ns */
+    uint64_t looked_at;                  /* until when somebody has waited for an answer */
     uint64_t patience_ns, rtt_ns;        /* the longest that an answer may take; 0: deadline */
     uint32_t unheard;                    /* connections that took HELLO and did not answer it */
     bool hold, answered;                 /* session_hold(), session_answered() */

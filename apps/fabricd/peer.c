@@ -517,7 +517,10 @@ void peer_on_socket(struct loop_src *src, int result)
     if (rc == 0)
         rc = loop_watch(l, &p->src, p->fd, POLLIN | (p->out_len ? POLLOUT : 0), true, peer_on_socket);
     if (rc < 0) {
+        /* who hangs up on our challenge was not refused: a handle that waited too long for it (we were
+         * stopped, or not there yet) has dialled anew */
+        bool left = p->bye || (rc == -EPIPE && p->stage == STAGE_PROOF);
         p->refusal = refuse_kind(rc);
-        peer_close(p, p->bye ? NULL : err_text(rc));
+        peer_close(p, left ? NULL : err_text(rc));
     }
 }
