@@ -317,6 +317,24 @@ int ctl_get_ping(const struct ctl_frame *f, struct ctl_ping *p)
     return done(&b, "PING");
 }
 
+uint32_t ctl_put_pong(uint8_t *body, const struct ctl_pong *p)
+{
+    struct ctl_buf b = writer(body, 64);
+    ctl_put_u64(&b, p->serial);
+    ctl_put_u32(&b, p->sent);
+    ctl_put_u32(&b, p->arrived);
+    return b.at;
+}
+
+int ctl_get_pong(const struct ctl_frame *f, struct ctl_pong *p)
+{
+    struct ctl_buf b = reader(f->body, f->len);
+    p->serial = ctl_get_u64(&b);
+    p->sent = ctl_get_u32(&b);
+    p->arrived = ctl_get_u32(&b);
+    return done(&b, "PONG");
+}
+
 uint32_t ctl_put_refuse(uint8_t *body, const struct ctl_refuse *r)
 {
     struct ctl_buf b = writer(body, CTL_BODY_MAX);

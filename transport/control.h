@@ -45,7 +45,7 @@
 #include "transport/transport.h"
 
 #define CTL_MAGIC    0x42414654u /* "TFAB" */
-#define CTL_VERSION  3
+#define CTL_VERSION  4
 #define CTL_HEAD     12
 #define CTL_BODY_MAX 16384
 #define CTL_TICKET   32
@@ -58,7 +58,7 @@ enum ctl_type {
     CTL_REFUSE,     /* {u32 errno, text} */
     CTL_LANE_OFFER, /* struct tr_remote: where the server may write; zero in SEND mode */
     CTL_LANE_READY, /* struct tr_remote: where the client may; it connects with its ticket now */
-    CTL_PING,       /* up to 64 bytes, which come back; fabricd's: struct ctl_ping */
+    CTL_PING,       /* fabricd's: struct ctl_ping, which comes back; a handle's: struct ctl_pong */
     CTL_PONG,
     CTL_STATUS,       /* request, empty body; answer: CTL_STATUS_REPLY */
     CTL_STATUS_REPLY, /* a chunk of JSON text; the last chunk is shorter than CTL_BODY_MAX */
@@ -176,6 +176,14 @@ struct ctl_ping {
     uint32_t heartbeat_ms, dead_after_ms;
 };
 
+/* fabricd's answer to a handle's PING (which is the same with zeros): which batches of the lane it has
+ * sent, and which have come. So a handle can tell a lane whose connection is stuck from one with nothing
+ * to say. */
+struct ctl_pong {
+    uint64_t serial; /* the question's */
+    uint32_t sent, arrived; /* lane_counts() */
+};
+
 struct ctl_refuse {
     int32_t error; /* positive errno */
     char text[256];
@@ -210,6 +218,8 @@ int ctl_get_welcome(const uint8_t *body, uint32_t len, struct ctl_welcome *w)
     __attribute__((warn_unused_result));
 uint32_t ctl_put_ping(uint8_t *body, const struct ctl_ping *p);
 int ctl_get_ping(const struct ctl_frame *f, struct ctl_ping *p) __attribute__((warn_unused_result));
+uint32_t ctl_put_pong(uint8_t *body, const struct ctl_pong *p);
+int ctl_get_pong(const struct ctl_frame *f, struct ctl_pong *p) __attribute__((warn_unused_result));
 uint32_t ctl_put_refuse(uint8_t *body, const struct ctl_refuse *r);
 int ctl_get_refuse(const struct ctl_frame *f, struct ctl_refuse *r)
     __attribute__((warn_unused_result));

@@ -99,6 +99,7 @@ int dial_step(struct dial *d, uint64_t now_ns)
             if (rc == 0 && t->fd >= 0) {
                 int fd = t->fd;
                 t->fd = -1;
+                d->won = i;
                 dial_end(d);
                 return fd;
             }
@@ -113,6 +114,18 @@ int dial_step(struct dial *d, uint64_t now_ns)
             ;
         d->next_ns = now_ns + DIAL_STEP_NS;
     }
+}
+
+void dial_again(struct dial *d)
+{
+    dial_end(d);
+    for (uint32_t i = 0; i < d->tried; i++)
+        (void)start(d, &d->at[i]); /* who can't be tried has failed again */
+}
+
+const struct dial_try *dial_winner(const struct dial *d)
+{
+    return &d->at[d->won];
 }
 
 uint32_t dial_polls(const struct dial *d, struct pollfd *p, uint64_t *next_ns)

@@ -7,6 +7,9 @@
  * first wins and the others are closed. So an address that swallows packets costs a quarter of a
  * second.
  *
+ * A wire that was dead and lives again answers a fresh SYN at once, but the kernel repeats one only
+ * after a second, two, four: dial_again() is for who does not want to wait for that.
+ *
  * Threads: the owner's. Nothing blocks but the resolution of a name. Failure: -errno; of several
  * addresses that fail the error is the last one's.
  */
@@ -21,7 +24,7 @@
 #define DIAL_MAX     16u /* addresses; more are left alone */
 
 struct dial {
-    uint32_t n, tried;
+    uint32_t n, tried, won;
     int error;        /* of the last one that failed */
     uint64_t next_ns; /* when the next one is tried whatever the others do */
     struct dial_try {
@@ -41,6 +44,11 @@ int dial_resolve(struct dial *d, const char *host, const char *port)
 /* Goes on. A descriptor (non-blocking) that is connected, the caller's from here on; -EAGAIN: not
  * yet; else all have failed. */
 int dial_step(struct dial *d, uint64_t now_ns) __attribute__((warn_unused_result));
+/* Fresh connections in place of those to the addresses tried so far, for the next dial_step(): they
+ * are not answered, or the one that it gave out was of no use. The others keep their turn. */
+void dial_again(struct dial *d);
+/* Whose connection dial_step() gave out. */
+const struct dial_try *dial_winner(const struct dial *d);
 /* What to wait for, at most DIAL_MAX, beside next_ns (UINT64_MAX when all have been tried); how
  * many. */
 uint32_t dial_polls(const struct dial *d, struct pollfd *p, uint64_t *next_ns);

@@ -84,6 +84,7 @@ struct lane {
     struct ready *ready; /* ring of cells entries */
     uint32_t ready_head, ready_n;
     uint32_t owed; /* credits to give back */
+    uint32_t sent, arrived; /* messages, bare credits among them */
     struct lane_stats st;
 };
 
@@ -317,6 +318,7 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
     CRASH_POINT("lane.received");
     if (rc < 0)
         return rc;
+    l->arrived++;
     if (h.len == 0) /* credits alone */
         return post_receive(l, i);
     if (send || len > HEAD) {
@@ -451,6 +453,7 @@ static void head_sent(struct lane *l, uint32_t credits, bool injected)
 {
     l->owed -= credits;
     l->injected = injected;
+    l->sent++;
     seal_sent(&l->p.tx_seal);
 }
 
@@ -549,18 +552,15 @@ int lane_tx_flush(struct lane *l)
 int lane_tx_settle(struct lane *l)
 {
     uint8_t h[ALONE];
-    int rc;
     if (l->closed)
         return err_set(-ENOTCONN, "the lane is closed");
-    if (!lane_tx_idle(l))
-        return 0;
-    if (!l->injected)
-        return 1;
+    if (!lane_tx_idle(l) || !l->injected)
+        return lane_tx_idle(l);
     uint32_t n = put_head(l, 0, 0, h);
     memcpy(l->last, h, n);
     l->last_ref.kind = REF_LAST;
     CRASH_POINT("lane.settling");
-    rc = l->tr->post_send(l->ep, l->last, n, l->mr, &l->last_ref, 0);
+    int rc = l->tr->post_send(l->ep, l->last, n, l->mr, &l->last_ref, 0);
     if (rc < 0)
         return rc == -EAGAIN ? 0 : close_lane(l, rc);
     head_sent(l, l->owed, false);
@@ -593,6 +593,12 @@ int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_re
 uint32_t lane_writes(const struct lane *l)
 {
     return l->writes;
+}
+
+void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived)
+{
+    *sent = l->sent;
+    *arrived = l->arrived;
 }
 
 void lane_stats(const struct lane *l, struct lane_stats *out)

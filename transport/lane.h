@@ -114,6 +114,9 @@ struct lane_stats {
     uint64_t tx_stalls; /* lane_tx_room() refused for want of credit */
     uint32_t credits;   /* cells we may still send */
 };
+/* Messages posted so far, and arrived, bare credits among them: the other side's numbers are the same
+ * when nothing is on its way. */
+void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived);
 void lane_stats(const struct lane *l, struct lane_stats *out);
 /* Bytes straight into memory that the peer has exported for them, apart from its cells: the largest
  * piece that may be written now, 0: this transport reads the memory later, or has no such writes. */

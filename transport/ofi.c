@@ -466,7 +466,7 @@ static int to_event(struct tr_domain *d, struct ofi_op *op, size_t len, int erro
         ev->kind = TR_CLOSED;
         if (ep->closed)
             return 0;
-        ep->closed = true;
+        ofi_ep_close(ep);
     }
     return 1;
 }
@@ -512,7 +512,8 @@ static int poll_domain(struct tr_domain *d, struct tr_event *ev, int max)
             d->cq[i].stale = false;
         n += got;
     }
-    if (d->eq_due || ++d->polls % EQ_EVERY == 0) {
+    /* connections are made by looking at the event queue */
+    if (d->eq_due || d->joining > 0 || ++d->polls % EQ_EVERY == 0) {
         while (n < max && ofi_read_eq(d, &ev[n]))
             n++;
         d->eq_due = n == max;

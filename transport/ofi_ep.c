@@ -92,7 +92,7 @@ static int make_ep(struct tr_domain *d, struct fi_info *info, struct tr_ep **out
     if (ep->next)
         ep->next->prev = ep;
     d->eps = ep;
-    d->eq_due = true; /* its connection is made by looking at the event queue */
+    d->joining++;
     *out = ep;
     return 0;
 }
@@ -166,16 +166,29 @@ void ofi_ep_context(struct tr_ep *ep, void *ctx)
     ep->ctx = ctx;
 }
 
+/* It is connected now, or never will be. */
+static void settled(struct tr_ep *ep)
+{
+    ep->dom->joining -= !ep->connected && !ep->closed;
+}
+
+void ofi_ep_close(struct tr_ep *ep)
+{
+    settled(ep);
+    ep->closed = true;
+}
+
 void ofi_ep_shutdown(struct tr_ep *ep)
 {
     if (!ep->closed)
         fi_shutdown(ep->ep, 0);
-    ep->closed = true;
+    ofi_ep_close(ep);
 }
 
 void ofi_ep_free(struct tr_ep *ep)
 {
     struct tr_domain *d = ep->dom;
+    ofi_ep_close(ep);
     ofi_disown(d, ep);
     ofi_unwatch(d); /* its socket is about to be closed, and a forked child may have it, too */
     fi_close(&ep->ep->fid);
@@ -208,7 +221,7 @@ static int eq_error(struct tr_domain *d, struct tr_event *ev)
     struct tr_ep *ep = ep_of(d, e.fid);
     if (!ep || ep->closed)
         return 0;
-    ep->closed = true;
+    ofi_ep_close(ep);
     *ev = (struct tr_event){.kind = TR_CLOSED,
                             .error = e.err > 0 && e.err < 256 ? -e.err : -EIO,
                             .ep = ep,
@@ -245,12 +258,13 @@ int ofi_read_eq(struct tr_domain *d, struct tr_event *ev)
         ev->ep = ep;
         ev->ep_ctx = ep->ctx;
         if (event == FI_CONNECTED) {
+            settled(ep);
             ep->connected = true;
             ev->kind = TR_CONNECTED;
             return 1;
         }
         if (event == FI_SHUTDOWN) {
-            ep->closed = true;
+            ofi_ep_close(ep);
             ev->kind = TR_CLOSED;
             ev->error = -ECONNRESET;
             return 1;

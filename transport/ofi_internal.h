@@ -57,7 +57,7 @@ struct tr_domain {
     struct fid_pep *pep; /* the listener's, for rejecting */
     uint32_t neps;
     size_t cq_size;
-    uint32_t polls;
+    uint32_t polls, joining; /* endpoints that are neither connected yet nor closed */
     bool eq_due;  /* look at the event queue in the next poll */
     bool starved; /* a post found its queue full since the last arm */
     char provider[16];
@@ -102,6 +102,8 @@ void ofi_reject(struct tr_domain *dom, void *request);
 void ofi_ep_context(struct tr_ep *ep, void *ctx);
 void ofi_ep_shutdown(struct tr_ep *ep);
 void ofi_ep_free(struct tr_ep *ep);
+/* Its connection has ended; nothing is said to the peer. */
+void ofi_ep_close(struct tr_ep *ep);
 /* ofi_wait.c */
 int ofi_queues_open(struct tr_domain *d, const struct tr_opts *opts);
 void ofi_queues_close(struct tr_domain *d);

@@ -35,6 +35,9 @@
  *              not taken (priority 1); answered by UNKNOWN.., those of the first that fabricd does
  *              not have, to be submitted again
  *   taken up   KEPT.., each task that the session has, under a ref that fabricd chose
+ *   moved      of a handle that only works: RESUME.. the refs of the leases that it holds, or has ended
+ *              without knowing whether that was heard; answered by UNKNOWN.., those that are not its own
+ *              any more. Leases not named are given back. The ends of the others are said again.
  * The last record of each list has REC_LAST set; RESUME, UNKNOWN: payload is refs of 8 bytes; KEPT:
  * the tag, and the last one has none and is no task.
  *

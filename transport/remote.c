@@ -74,6 +74,8 @@ static int take_record(struct remote *r, const struct record *rec)
         r->recalled = true;
         return 0;
     case REC_ECHO:
+        r->wire.echoing = false;
+        r->wire.echoed = true;
         remote_on_echo(r, rec);
         return 0;
     default:
@@ -86,6 +88,7 @@ static int take_batches(struct remote *r)
 {
     uint32_t len, records;
     const uint8_t *batch;
+    bool work = false;
     int n = 0, rc;
     while ((batch = lane_rx_next(r->lane, &len, &records))) {
         struct record rec;
@@ -94,12 +97,14 @@ static int take_batches(struct remote *r)
             rc = take_record(r, &rec);
             if (rc < 0)
                 return rc;
+            work |= rec.type != REC_ECHO;
             n++;
         }
         if (rc < 0)
             return rc;
         lane_rx_release(r->lane);
     }
+    r->wire.worked |= work;
     return n;
 }
 
@@ -256,6 +261,9 @@ int remote_wait(struct remote *r, uint64_t deadline)
     rc = r->producing ? remote_give_back(r) : 0;
     remote_tell_taken(r, true);
     (void)remote_flush(r);
+    if (rc == 0 && (r->link == LINK_UP || r->link == LINK_EXCHANGE) &&
+        remote_wire_look(r, now, &deadline))
+        return 0;
     if (rc < 0 || r->hangup || (r->link != LINK_UP && r->link != LINK_EXCHANGE))
         return rc == -ESTALE ? 0 : rc;
     spin_miss(&r->spin);
@@ -419,6 +427,8 @@ void remote_close(fab_t *f)
     if (r->task && !r->broken && (r->lane || r->link != LINK_UP))
         say_all(r);
     remote_beat_end(r);
+    if (r->loop)
+        (void)remote_wire_end(r, false);
     for (int i = 0; i < 4 && r->loop; i++)
         loop_stop(r->loop, &r->src[i]);
     if (r->loop)
@@ -426,6 +436,8 @@ void remote_close(fab_t *f)
     remote_big_close(r);
     if (r->session)
         session_close(r->session);
+    if (r->left)
+        session_break(r->left);
     big_drop(&r->big_out);
     for (uint32_t i = 0; r->task && i < r->window; i++) {
         free(r->task[i].data);
@@ -436,6 +448,7 @@ void remote_close(fab_t *f)
         free(r->held[--r->held_n]);
     free(r->held);
     free(r->task);
+    remote_held_close(r);
     free(r->mark);
     free(r->list);
     free(r->tell);
@@ -481,8 +494,7 @@ static int keep_options(struct remote *r, const char *provider, const char *host
         r->opts.client = r->client;
     }
     r->producer = opts->roles == 0 || opts->roles & FAB_PRODUCER;
-    if (r->producer)
-        session_new_instance(r->self.instance);
+    session_new_instance(r->self.instance);
     return 0;
 }
 
@@ -502,7 +514,7 @@ static int first_link(struct remote *r)
         rc = remote_link_joined(r);
     while (rc == 0 && r->link == LINK_EXCHANGE)
         rc = remote_wait(r, deadline);
-    r->self.resume = true;
+    r->self.resume = with_data;
     return rc == -ETIMEDOUT ? err_set(rc, "%s does not tell which tasks it has", r->info.server)
                             : rc;
 }

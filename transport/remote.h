@@ -7,14 +7,19 @@
  * briefly and then sleep in the handle's loop. While the caller is elsewhere, in a kernel say, the
  * process's beat thread (beat.h) does what the daemon asks for: remote_beat.c.
  *
- *   UP -> DOWN -> JOINING -> EXCHANGE -> UP        of a handle that may produce
+ *   UP -> DOWN -> JOINING -> EXCHANGE -> UP
  *
- * When the link breaks, leases are void at once (the daemon gives them to others). Tasks are not: the
- * handle has kept what it needs to submit them again, connects anew, and both sides find out which of
- * them the daemon has (remote_link.c). Calls wait for that within their time-outs.
+ * When the link breaks, tasks are not lost: the handle has kept what it needs to submit them again,
+ * connects anew, and both sides find out which of them the daemon has (remote_link.c). Calls wait for
+ * that within their time-outs. A handle that waits finds out by itself that the wire is dead, and when
+ * it is there again (remote_wire.c).
  *
- * Failure: when the link does not come back in the time that the daemon keeps its tasks (or the
- * daemon has said that it ends, or the handle only works) every later call returns -EPIPE, and tasks
+ * Leases of a handle that only works stay its own while the daemon has not noticed the break, and what
+ * it ended meanwhile is said on the next link (remote_held.c). Where the daemon has noticed, and for
+ * handles that also produce, leases are void at once: they go to others.
+ *
+ * Failure: when the link does not come back in the time that the daemon keeps its tasks (of a handle that
+ * only works: its leases, or nobody listens there; or the daemon has said that it ends) every later call returns -EPIPE, and tasks
  * whose outcome had not arrived end as FAB_LOST. They do so, too, when the daemon that answers does
  * not know the handle: its segment is another one. Then the handle goes on with that one.
  *
@@ -63,6 +68,17 @@ struct rlease {
     uint8_t *data; /* argument over 64 bytes */
 };
 
+/* What a handle that only works has had under a lease's number: what is to be said of it after a break. */
+struct rheld {
+    uint32_t generation;
+    enum { HELD_NONE, HELD_OPEN, HELD_ENDED, HELD_RELEASED } state;
+    uint8_t status, queue;
+    bool unsaid; /* its end is to be said again on this link */
+    uint32_t len;
+    uint64_t small;
+    uint8_t *data; /* len > 8 */
+};
+
 /* What was said about a lease: cancelled, has a time limit, was begun (fab_begin()), or was given back
  * while the caller had it; each holds for one generation. */
 struct rmark {
@@ -74,6 +90,27 @@ struct rmark {
 #define REMOTE_BIG    (BIG_ANNOUNCED + 1) /* large payloads on their way to us at once */
 #define REMOTE_SPARES 16u
 
+/* Whether the wire is there (remote_wire.c); times are clock_ns. */
+struct remote_wire {
+    uint32_t arrived;      /* messages on this link (lane_counts()), as of the last look */
+    bool worked;           /* since then a record that is no ECHO has come */
+    uint64_t worked_at;    /* work has moved last */
+    uint64_t heard_at;     /* anything has come last, as far as was looked */
+    uint64_t asked_at;     /* an ECHO is out, and nothing has come since; 0: none is */
+    uint64_t pinged_at;    /* the same of a PING; 0: none */
+    uint64_t doubt_ns;     /* silence that is too long; longer after false alarms */
+    uint64_t alarm_at;     /* the last of these */
+    struct session *probe; /* a connection that finds out; held (session_hold()) */
+    uint64_t probed_at;    /* since then */
+    uint64_t probe_at;     /* no other before */
+    uint64_t answered_at;  /* the probe was answered; 0: not yet */
+    bool echoing, echoed;  /* an ECHO is out; one has come back since it was asked */
+    bool full;             /* fabricd is well, and has nothing to say or does not read */
+    uint64_t glanced;      /* ticks */
+    uint32_t spent;        /* links given up for dead, one less each CALM_NS */
+    uint64_t spent_at;
+};
+
 struct remote {
     struct fab base;
     /* what a new link is made with */
@@ -83,7 +120,13 @@ struct remote {
     bool producer;
 
     enum remote_link { LINK_UP, LINK_DOWN, LINK_JOINING, LINK_EXCHANGE } link;
-    uint32_t links; /* how many there were: a lease of another one is void */
+    uint32_t links;  /* how many there were */
+    uint32_t leases; /* counts how often all leases became void: one of another count is */
+    struct session *left; /* the link before, given up for dead: closed when the next is up, as its end
+                           * would tell fabricd that we are gone */
+    struct remote_wire wire;
+    uint32_t tries;
+    uint64_t patience; /* with an answer while a link is made: grows with each that does not come */
     int hangup;     /* why this one is about to end, found where it could not be dealt with */
     char hangup_why[200];
     struct guard guard; /* the caller's thread or the beat thread */
@@ -95,7 +138,8 @@ struct remote {
     const struct tr_ops *tr;
     struct tr_domain *dom;
     struct loop *loop;
-    struct loop_src src[4]; /* 0, 1: the transport; 2: control; 3: fab_attend()'s */
+    struct loop_src src[5]; /* 0, 1: the transport; 2: control; 3: fab_attend()'s; 4: the probe's */
+    bool hurried;           /* this call has no time to wait for a link that is being made */
     struct spin spin;
     int broken; /* 0, or why the link is gone for good: -errno */
     char why[200];
@@ -147,6 +191,8 @@ struct remote {
     uint64_t handed_at; /* ticks of the last hand-over */
     double task_ticks;  /* smoothed time per task */
     struct rmark *mark; /* by the lease's number: what was said about it */
+    struct rheld *held_lease; /* the same; NULL: this handle also produces */
+    uint32_t say_at;          /* remote_held.c: from here on ends may be unsaid; lease_cap: none */
     uint32_t cancels, attended; /* CANCELs that came, and as of the last fab_attend() */
     uint64_t looked_at;         /* fab_cancelled(): ticks */
     uint64_t flushed_at, flush_ticks;
@@ -180,6 +226,40 @@ static inline bool remote_is_up(const struct remote *r)
 {
     return r->link == LINK_UP && !r->broken;
 }
+
+/* remote_link.c: goes on with a session that is being made, or has been, in place of the link. */
+void remote_link_replace(struct remote *r, struct session *s);
+
+/* ---- remote_wire.c ---- */
+/* A new link is up. */
+void remote_wire_begin(struct remote *r);
+/* Before a sleep: looks whether the wire is there; *until comes down to when to look again. 1: the
+ * link was given up for another; 0. */
+int remote_wire_look(struct remote *r, uint64_t now, uint64_t *until);
+/* The same now and then in calls that don't wait. */
+void remote_wire_glance(struct remote *r);
+/* Drops the probe, for good or because the link has ended: then it is returned, if it may be of use. */
+struct session *remote_wire_end(struct remote *r, bool keep);
+/* What is known of the round trip, into self.rtt_ns. */
+void remote_wire_rtt(struct remote *r);
+
+/* ---- remote_held.c ---- */
+/* The table for leases of a new link; kept: those of the last one stay. */
+int remote_held_open(struct remote *r, bool kept) __attribute__((warn_unused_result));
+void remote_held_close(struct remote *r);
+void remote_held_lease(struct remote *r, uint64_t ref);
+/* It was given back, or is not ours any more: nothing is to be said of it. Where it waits to be handed out,
+ * it is skipped; who has it is told at its end. */
+void remote_held_drop(struct remote *r, uint64_t ref);
+/* Still ours, as far as is known. Always true for handles that also produce. */
+bool remote_held_is(const struct remote *r, uint64_t ref);
+/* Its end, to be said again if it should be lost. 1: kept; 0: too long for that; -ENOMEM. */
+int remote_held_end(struct remote *r, const struct record *rec, const void *data)
+    __attribute__((warn_unused_result));
+/* RESUME's next record; *last: it is the last. 1; 0: no room now. */
+int remote_held_name(struct remote *r, bool *last) __attribute__((warn_unused_result));
+/* Says again what is unsaid, as far as there is room; how much. */
+int remote_held_say(struct remote *r);
 
 /* remote_submit.c */
 int remote_placed(struct remote *r, const struct record *rec) __attribute__((warn_unused_result));
@@ -236,6 +316,8 @@ int remote_try_put(struct remote *r, const struct record *rec) __attribute__((wa
 int remote_watch(struct remote *r) __attribute__((warn_unused_result));
 /* Drops all leases: those of a link that has ended. */
 void remote_drop_leases(struct remote *r);
+/* Drops those that wait to be handed out and are not ours any more. */
+void remote_purge_leases(struct remote *r);
 int remote_broken(struct remote *r, int why);
 /* A record from the daemon; data: its payload when it came as a large one (ours to free). */
 int remote_outcome(struct remote *r, const struct record *rec, uint8_t *data)

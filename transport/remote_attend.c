@@ -16,6 +16,7 @@
 #include "transport/remote.h"
 
 #define LOOK_NS 100000u
+#define DOWN_NS 5000000u
 
 int remote_on_mark(struct remote *r, const struct record *rec)
 {
@@ -49,9 +50,12 @@ int remote_cancelled(fab_t *f, const struct fab_lease *l)
     uint64_t now = clock_ticks();
     if (i < r->lease_cap && now - r->looked_at > r->ticks_hz / (1000000000u / LOOK_NS)) {
         r->looked_at = now;
+        r->hurried = true;
         (void)!remote_progress(r); /* a break is remembered */
+        r->hurried = false;
     }
-    return !remote_is_up(r) || l->ref[2] != r->links || i >= r->lease_cap ||
+    return r->broken || !(r->held_lease || remote_is_up(r)) || l->ref[2] != r->leases ||
+           i >= r->lease_cap || !remote_held_is(r, l->ref[0]) ||
            r->mark[i].cancelled == (uint32_t)(l->ref[0] >> 32);
 }
 
@@ -71,14 +75,30 @@ static void on_fd(struct loop_src *src, int result)
     (void)result; /* the caller looks at its word, and reads */
 }
 
+/* Until something comes on the link, or on the caller's descriptor; without a link not for long, since
+ * the descriptor of one that is being made is another's. */
+static int attend_sleep(struct remote *r, uint64_t deadline, uint64_t now)
+{
+    bool here = r->link == LINK_UP || r->link == LINK_EXCHANGE;
+    if (here && remote_wire_look(r, now, &deadline))
+        return 0;
+    if (!here && deadline - now > DOWN_NS)
+        deadline = now + DOWN_NS;
+    int64_t ns = deadline == UINT64_MAX || deadline - now > INT64_MAX ? -1
+                 : deadline > now                                      ? (int64_t)(deadline - now)
+                                                                       : 0;
+    return here ? remote_sleep(r, ns) : loop_run(r->loop, ns);
+}
+
 int remote_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns)
 {
     struct remote *r = (struct remote *)f;
     uint64_t deadline = deadline_of(timeout_ns), now;
+    uint32_t leases = r->leases;
     int rc = r->task ? remote_progress(r) : err_set(-EPERM, "this handle is a tool's");
     if (rc >= 0)
         rc = remote_flush(r);
-    if (rc == -ESTALE || (rc >= 0 && !remote_is_up(r)))
+    if (rc >= 0 && !remote_is_up(r) && !r->held_lease)
         return 0; /* the leases ended with the link */
     if (rc < 0)
         return rc;
@@ -90,12 +110,12 @@ int remote_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t time
         now = clock_ns();
         if (now >= deadline)
             return -ETIMEDOUT;
-        rc = remote_sleep(r, deadline == UINT64_MAX || deadline - now > INT64_MAX
-                                 ? -1
-                                 : (int64_t)(deadline - now));
+        rc = attend_sleep(r, deadline, now);
+        r->hurried = true;
         if (rc == 0)
             rc = remote_progress(r);
-        if (rc == -ESTALE || (rc >= 0 && !remote_is_up(r)))
+        r->hurried = false;
+        if (rc >= 0 && (leases != r->leases || !(r->held_lease || remote_is_up(r))))
             break;
         if (rc < 0)
             return rc;

@@ -29,7 +29,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     own->data = NULL;
     l->ref[0] = rec->ref;
     l->ref[1] = 0;
-    l->ref[2] = r->links;
+    l->ref[2] = r->leases;
     l->kernel = rec->kernel;
     l->len = rec->len;
     l->attempt = rec->attempts;
@@ -50,6 +50,7 @@ int remote_lease(struct remote *r, const struct record *rec, uint8_t *data)
     }
     l->arg = own->data;
     r->lease_n++;
+    remote_held_lease(r, rec->ref);
     CRASH_POINT("remote.leased");
     return 0;
 }
@@ -75,6 +76,19 @@ void remote_drop_leases(struct remote *r)
     r->handed = 0;
     r->handed_first = r->handed_end = 0;
     r->recalled = r->recall_said = false;
+}
+
+void remote_purge_leases(struct remote *r)
+{
+    for (uint32_t n = r->lease_n; n > 0; n--) {
+        struct rlease own = r->lease[r->lease_head];
+        r->lease_head = (r->lease_head + 1) % r->lease_cap;
+        r->lease_n--;
+        if (remote_held_is(r, own.lease.ref[0])) /* behind the others: they keep their order */
+            r->lease[(r->lease_head + r->lease_n++) % r->lease_cap] = own;
+        else
+            free(own.data);
+    }
 }
 
 static long hand_over(struct remote *r, struct fab_lease *l, size_t max, uint64_t now)
@@ -139,8 +153,10 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
         return rc;
     spin_start(&r->spin);
     while (r->lease_n == 0) {
-        if (timeout_ns == 0)
+        if (timeout_ns == 0) {
+            remote_wire_glance(r);
             return deadline_error(0, "no task is waiting");
+        }
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
         /* a new link has not been told what we want */
@@ -156,14 +172,39 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
     return hand_over(r, l, max, clock_ticks());
 }
 
+/* Of a handle that only works: its leases outlive the link. A result too long to be kept waits for it. */
+static int end_held(struct remote *r, const struct fab_lease *l, struct record *rec, const void *data)
+{
+    int kept, rc = 0;
+    do {
+        if (l->ref[2] != r->leases || !remote_held_is(r, l->ref[0]))
+            return err_set(-ESTALE, "the lease went to others while the link was down");
+        kept = remote_held_end(r, rec, data);
+        if (kept == 0 && !remote_is_up(r))
+            rc = remote_await_up(r, UINT64_MAX);
+        else
+            break;
+    } while (rc == 0);
+    if (rc < 0 || kept < 0)
+        return rc < 0 ? rc : kept;
+    if (!remote_is_up(r))
+        return 0; /* it is said on the next link */
+    if (kept == 0)
+        remote_held_drop(r, l->ref[0]);
+    rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
+    return rc == -ESTALE && kept ? 0 : rc;
+}
+
 /* The end of a lease: its large argument's memory is freed whatever happens. */
 static int end(struct remote *r, const struct fab_lease *l, struct record *rec, const void *data)
 {
     int rc = r->broken ? remote_broken(r, r->broken) : 0;
-    if (rc == 0 && (!remote_is_up(r) || l->ref[2] != r->links))
+    if (rc == 0 && (l->ref[2] != r->leases || !(r->held_lease || remote_is_up(r))))
         rc = err_set(-ESTALE, "the lease ended with its link");
     bool gone = rc == 0 && (rc = remote_begun(r, l)) < 0;
-    if (rc == 0)
+    if (rc == 0 && r->held_lease)
+        rc = end_held(r, l, rec, data);
+    else if (rc == 0)
         rc = data ? remote_put_any(r, rec, data, UINT64_MAX) : remote_put(r, rec, UINT64_MAX);
     remote_spare(r, (void *)(uintptr_t)l->ref[1]);
     r->leased -= r->leased > 0 && !gone;

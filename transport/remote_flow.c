@@ -84,8 +84,8 @@ void remote_echo(struct remote *r, uint64_t now)
 void remote_on_echo(struct remote *r, const struct record *rec)
 {
     uint64_t now = clock_ticks();
-    if (rec->ref != r->echo_at || now <= rec->ref)
-        return; /* of an earlier one, or of none of ours */
+    if (rec->ref != r->echo_at || now <= rec->ref || r->wire.pinged_at)
+        return; /* of an earlier one, or of none of ours; or the wire was dead meanwhile */
     /* Too long by up to one task, when nobody looked at the lane meanwhile: so the least counts,
      * and what is longer only by and by. */
     double ticks = (double)(now - rec->ref);
@@ -109,9 +109,11 @@ static bool recall_handed(struct remote *r)
 {
     while (r->handed_end > r->handed_first) {
         uint64_t ref = r->handed_ref[r->handed_end - 1];
-        if (!put_release(r, ref, (uint8_t)r->want_queue))
+        /* one that went to others while the link was down is not ours to give back */
+        if (remote_held_is(r, ref) && !put_release(r, ref, (uint8_t)r->want_queue))
             return false;
         r->mark[(uint32_t)ref].gone = (uint32_t)(ref >> 32);
+        remote_held_drop(r, ref);
         r->handed_end--;
         r->handed -= r->handed > 0;
         r->leased -= r->leased > 0;
@@ -123,7 +125,7 @@ void remote_recall(struct remote *r)
 {
     struct record none = {.type = REC_WANT,
                           .queue = (uint8_t)(r->want_queue == REMOTE_NONE ? 0 : r->want_queue)};
-    if (!r->lane || r->lease_cap == 0)
+    if (!r->lane || r->lease_cap == 0 || r->link != LINK_UP)
         return;
     if (!r->recall_said && !remote_try_put(r, &none))
         return;
@@ -133,6 +135,7 @@ void remote_recall(struct remote *r)
         struct rlease *own = &r->lease[r->lease_head];
         if (!put_release(r, own->lease.ref[0], own->lease.queue))
             return;
+        remote_held_drop(r, own->lease.ref[0]);
         free(own->data);
         own->data = NULL;
         r->lease_head = (r->lease_head + 1) % r->lease_cap;
@@ -173,7 +176,7 @@ int remote_begun(struct remote *r, const struct fab_lease *l)
 {
     uint64_t ref = l->ref[0];
     uint32_t i = (uint32_t)ref, generation = (uint32_t)(ref >> 32), at;
-    if (!(r->opts.flags & FAB_BEGINS) || l->ref[2] != r->links || i >= r->lease_cap)
+    if (!(r->opts.flags & FAB_BEGINS) || l->ref[2] != r->leases || i >= r->lease_cap)
         return 0;
     if (r->mark[i].gone == generation)
         return err_set(-ESTALE, "the task was given back: another worker was idle");
@@ -187,10 +190,16 @@ int remote_begun(struct remote *r, const struct fab_lease *l)
     return 0;
 }
 
+static bool was_recalled(const struct remote *r, uint64_t ref)
+{
+    return (uint32_t)ref < r->lease_cap && r->mark[(uint32_t)ref].gone == (uint32_t)(ref >> 32);
+}
+
 int remote_begin(fab_t *f, const struct fab_lease *l)
 {
     struct remote *r = (struct remote *)f;
-    bool here = remote_is_up(r) && l->ref[2] == r->links;
+    bool here = !r->broken && l->ref[2] == r->leases &&
+                (r->held_lease ? remote_held_is(r, l->ref[0]) || was_recalled(r, l->ref[0]) : remote_is_up(r));
     int rc = here ? remote_begun(r, l) : err_set(-ESTALE, "the lease ended with its link");
     if (rc == 0)
         return 0;

@@ -19,29 +19,43 @@
 #include "transport/remote.h"
 
 /* Pauses between tries: double, and vary by half. The first try comes at once. */
-#define PAUSE_FIRST_NS 20000000u
+#define PAUSE_FIRST_NS 2000000u
 #define PAUSE_MOST_NS  2000000000u
 /* One try. */
 #define TRY_NS 5000000000ll
+/* How long the daemon may take for an answer of the handshake: doubled when it does not come. The wire may
+ * have gone again meanwhile. */
+#define PATIENCE_NS   150000000u
+#define PATIENCE_MOST 5000000000ull
+/* A handle that only works, until the daemon has said for how long it keeps leases. */
+#define WORKER_NS 10000000000ull
+/* Tries where the last link was, before the name is asked for again. */
+#define TRIES_THERE 5u
 /* How long one call may wait for the daemon's answers, whatever its time-out: who calls rarely and
  * only tries would never be through with the handshake in the time the daemon allows for it. */
 #define STEP_NS 20000000u
 
 /* ---- down ---- */
 
-static void leave_link(struct remote *r)
+/* silent: the daemon is not to hear of it before the next link is up, or it would give leases back. */
+static void leave_link(struct remote *r, bool silent)
 {
     remote_beat_end(r);
     for (int i = 0; i < 3; i++)
         loop_stop(r->loop, &r->src[i]);
     remote_big_drop(r);
-    session_break(r->session);
+    if (silent && !r->left)
+        r->left = r->session;
+    else
+        session_break(r->session);
     r->session = NULL;
     r->lane = NULL;
     r->dom = NULL;
     r->hangup = 0;
     big_drop(&r->big_out);
-    remote_drop_leases(r);
+    if (r->producer)
+        remote_drop_leases(r);
+    r->recalled = r->recall_said = false;
     /* what is not named on the next link is forgotten there */
     for (uint32_t i = 0; i < r->window && r->untold > 0; i++) {
         r->untold -= r->task[i].untold;
@@ -52,22 +66,49 @@ static void leave_link(struct remote *r)
     CRASH_POINT("remote.down");
 }
 
+static void begin_outage(struct remote *r)
+{
+    uint64_t keep = r->info.keep_ns;
+    if (!r->producer && (keep = session_patience(r->session)) == 0)
+        keep = WORKER_NS;
+    r->down_at = r->try_at = r->self.since_ns = clock_ns();
+    remote_wire_rtt(r);
+    r->give_up_at = r->down_at + keep;
+    r->pause = PAUSE_FIRST_NS;
+    r->patience = PATIENCE_NS;
+    r->tries = 0;
+}
+
 int remote_link_down(struct remote *r, int why)
 {
     char text[200];
     snprintf(text, sizeof text, "%s", err_text(why));
     (void)!session_progress(r->session); /* a good-bye said before it may not have been read yet */
     (void)err_set(why, "%s", text);
-    if (!r->producer || !r->self.resume || r->info.keep_ns == 0 || session_ended(r->session) ||
+    if (!r->self.resume || (r->producer && r->info.keep_ns == 0) || session_ended(r->session) ||
         why == -EPROTO || why == -ENOMEM || why == -EMSGSIZE)
         return remote_broken(r, why);
     snprintf(r->why, sizeof r->why, "%s", err_text(why));
-    leave_link(r);
+    begin_outage(r);
+    struct session *probe = remote_wire_end(r, true);
+    leave_link(r, false);
     r->link = LINK_DOWN;
-    r->down_at = r->try_at = clock_ns();
-    r->give_up_at = r->down_at + r->info.keep_ns;
-    r->pause = PAUSE_FIRST_NS;
+    if (probe) { /* it has been looking for the daemon for a while */
+        session_go_on(probe, r->patience);
+        r->session = probe;
+        r->link = LINK_JOINING;
+    }
     return 1;
+}
+
+void remote_link_replace(struct remote *r, struct session *s)
+{
+    snprintf(r->why, sizeof r->why, "the wire was dead");
+    begin_outage(r);
+    leave_link(r, true);
+    session_go_on(s, r->patience);
+    r->session = s;
+    r->link = LINK_JOINING;
 }
 
 /* Errors that another try will not mend. */
@@ -84,8 +125,12 @@ static int failed_try(struct remote *r, int rc)
         session_break(r->session);
     r->session = NULL;
     r->link = LINK_DOWN;
-    if (is_final(rc))
+    if (is_final(rc) || (!r->producer && rc == -ECONNREFUSED)) /* then its leases are void, too */
         return remote_broken(r, rc);
+    if (rc == -ETIMEDOUT && r->patience < PATIENCE_MOST)
+        r->patience *= 2;
+    if (++r->tries == TRIES_THERE)
+        r->self.at_len = 0;
     /* the low bits of the tick counter are as good as dice for this */
     r->try_at = now + r->pause / 2 + clock_ticks() * 0x9e3779b97f4a7c15ull % (r->pause / 2);
     r->pause = r->pause * 2 < PAUSE_MOST_NS ? r->pause * 2 : PAUSE_MOST_NS;
@@ -113,6 +158,7 @@ int remote_link_step(struct remote *r)
         if (now < r->try_at)
             return 0;
         o.timeout_ns = TRY_NS;
+        r->self.patience_ns = r->patience;
         int rc = session_begin(&r->session, r->provider, r->host, r->port, &o, true, &r->self);
         if (rc < 0) {
             r->session = NULL;
@@ -121,12 +167,15 @@ int remote_link_step(struct remote *r)
         r->link = LINK_JOINING;
     }
     int rc;
-    while ((rc = session_step(r->session)) == -EAGAIN && clock_ns() - now < STEP_NS)
+    while ((rc = session_step(r->session)) == -EAGAIN && !r->hurried && clock_ns() - now < STEP_NS)
         session_sleep(r->session, now + STEP_NS);
     if (rc == -EAGAIN)
         return 0;
     if (rc < 0)
         return failed_try(r, rc);
+    if (r->left)
+        session_break(r->left);
+    r->left = NULL;
     rc = remote_link_joined(r);
     return rc < 0 ? remote_link_down(r, rc) : 1;
 }
@@ -161,17 +210,24 @@ static void make_list(struct remote *r)
 
 static int make_leases(struct remote *r)
 {
+    if (!r->producer && r->links > 1 && r->info.session == CTL_SESSION_RESUMED)
+        return r->lease_cap == r->info.lease_window ? remote_held_open(r, true)
+                                                    : err_set(-EPROTO, "another window of leases");
+    r->leases++;
+    remote_drop_leases(r);
+    remote_held_close(r);
     /* the daemon counts the leases of each link from anew: what was said of the last one's is over */
     free(r->mark);
     r->mark = calloc(r->info.lease_window, sizeof *r->mark);
     if (r->mark && r->lease && r->handed_ref && r->lease_cap == r->info.lease_window)
-        return 0;
+        return remote_held_open(r, false);
     free(r->lease);
     free(r->handed_ref);
     r->lease_cap = r->info.lease_window;
     r->lease = calloc(r->lease_cap, sizeof *r->lease);
     r->handed_ref = calloc(r->lease_cap, sizeof *r->handed_ref);
-    return r->lease && r->mark && r->handed_ref ? 0 : err_set(-ENOMEM, "no memory for %u leases", r->lease_cap);
+    return r->lease && r->mark && r->handed_ref ? remote_held_open(r, false)
+                                                : err_set(-ENOMEM, "no memory for %u leases", r->lease_cap);
 }
 
 int remote_link_joined(struct remote *r)
@@ -187,6 +243,8 @@ int remote_link_joined(struct remote *r)
     r->want = 0;
     r->want_queue = REMOTE_NONE;
     r->echo_at = 0;
+    session_at(r->session, &r->self);
+    r->self.since_ns = 0;
     int rc = remote_watch(r);
     if (rc == 0)
         rc = make_leases(r);
@@ -200,16 +258,28 @@ int remote_link_joined(struct remote *r)
     if (!r->self.resume && r->info.session == CTL_SESSION_RESUMED)
         return err_set(-EPROTO, "%s goes on where nothing was", r->info.server);
     if (r->info.session == CTL_SESSION_RESUMED) {
-        make_list(r);
+        if (r->producer)
+            make_list(r);
+        r->named = false;
     } else if (r->info.session == CTL_SESSION_NEW) {
         if (r->self.resume)
             remote_lose_all(r);
         r->link = LINK_UP;
     }
+    remote_wire_begin(r);
     return 0;
 }
 
 /* ---- the exchange ---- */
+
+/* Of a handle that only works. */
+static int name_leases(struct remote *r)
+{
+    bool last = false;
+    int rc = remote_held_name(r, &last);
+    r->named = rc == 1 && last;
+    return rc;
+}
 
 /* One record of the tasks to be named. 1; 0: no room now. */
 static int name_some(struct remote *r)
@@ -270,9 +340,11 @@ static int withdraw_again(struct remote *r)
 int remote_link_pump(struct remote *r)
 {
     if (r->link == LINK_EXCHANGE && r->info.session == CTL_SESSION_RESUMED && !r->named)
-        return name_some(r);
+        return r->producer ? name_some(r) : name_leases(r);
     if (r->link != LINK_UP)
         return 0;
+    if (r->held_lease)
+        return remote_held_say(r);
     if (r->list_n > 0)
         return submit_again(r);
     return r->withdraw_at < r->window ? withdraw_again(r) : 0;
@@ -282,7 +354,9 @@ int remote_unknown(struct remote *r, const struct record *rec)
 {
     if (r->link != LINK_EXCHANGE || !r->named)
         return err_set(-EPROTO, "tasks are unknown that nobody named");
-    for (uint32_t k = 0; k < rec_refs(rec); k++) {
+    for (uint32_t k = 0; k < rec_refs(rec) && !r->producer; k++)
+        remote_held_drop(r, rec_ref_at(rec, k));
+    for (uint32_t k = 0; k < rec_refs(rec) && r->producer; k++) {
         uint64_t ref = rec_ref_at(rec, k);
         struct rtask *t = remote_task(r, ref);
         if (!t || t->arrived || r->list_n == r->window)
@@ -296,6 +370,10 @@ int remote_unknown(struct remote *r, const struct record *rec)
         return 0;
     r->link = LINK_UP;
     r->withdraw_at = 0;
+    if (!r->producer) {
+        remote_purge_leases(r);
+        r->say_at = 0;
+    }
     CRASH_POINT("remote.resumed");
     return 0;
 }

@@ -502,6 +502,7 @@ int remote_wait_one(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeou
     while (!t->arrived) {
         int rc;
         if (timeout_ns == 0) {
+            remote_wire_glance(r);
             rc = remote_progress(r);
             if (!t->arrived && rc >= 0)
                 return deadline_error(0, "the task is not done");
@@ -539,8 +540,10 @@ long remote_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t time
     }
     spin_start(&r->spin);
     while (r->done_first == REMOTE_NONE) {
-        if (timeout_ns == 0)
+        if (timeout_ns == 0) {
+            remote_wire_glance(r);
             return deadline_error(0, "no task is done");
+        }
         if (deadline == 0)
             deadline = deadline_of(timeout_ns);
         int rc = remote_wait_outcome(r, deadline);

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * session.c - the client's control connection and the making of a link; see session.h.
+ * session.c - the making of a link, and its end; see session.h.
  *
  * Opening is a machine of stages, each of which ends with an answer from the other side:
  *
- *   CONNECT -> CHALLENGE -> WELCOME -> READY -> JOIN -> UP      (with_data false: WELCOME -> UP)
+ *   CONNECT -> CHALLENGE -> PROVE -> WELCOME -> READY -> JOIN -> UP   (with_data false: WELCOME ->
+ * UP)
  *
- * Only the resolution of a host's name may block (session_begin), and the few bytes that are sent go
- * into a fresh socket's empty buffer.
+ * PROVE waits for nobody, unless the session is held: see session_hold(). Only the resolution of a
+ * host's name may block (session_begin), and the few bytes that are sent go into a fresh socket's
+ * empty buffer.
  */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,168 +26,12 @@
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/keyfile.h"
-#include "transport/dial.h"
-#include "transport/session.h"
+#include "transport/session_parts.h"
 
-#define TIMEOUT_NS 10000000000ll
 #define EVENTS     16
 #define REFUSAL_NS 500000000u
-#define ADMIN_TEXT_MAX (64u << 20)
-
-enum stage { CONNECT, CHALLENGE, WELCOME, READY, JOIN, UP };
-
-struct session {
-    int fd;
-    enum stage stage;
-    char host[256], port[8], provider[16];
-    bool with_data;
-    struct dial dial; /* until one of the host's addresses is connected */
-    struct ctl_hello hello;
-    uint64_t deadline;
-    uint32_t patience_ms; /* fabric.dead_after, as heartbeats tell it */
-    struct ctl_reader in;
-    struct ctl_frame frame;
-    struct ctl_handshake hs;
-    struct ctl_seals seals;
-    struct ctl_welcome welcome;
-    struct session_info info;
-    const struct tr_ops *tr;
-    struct tr_domain *dom;
-    struct tr_ep *ep;
-    struct lane *lane;
-    bool connected;
-    bool broken; /* it is closed without a farewell: the handle means to come back */
-    bool ended; /* fabricd has said that it is over */
-    char *status; /* a reply being collected */
-    size_t status_len;
-    bool status_done;
-    struct { /* a reply being collected */
-        uint32_t serial;
-        bool done;
-        int error;
-        struct admin_reply reply;
-        size_t len;
-    } admin;
-};
-
-/* ---- the socket ---- */
-
-static int await(struct session *s, short events)
-{
-    struct pollfd p = {.fd = s->fd, .events = events};
-    uint64_t now = clock_ns();
-    if (now >= s->deadline)
-        return err_set(-ETIMEDOUT, "%s:%s does not answer", s->host, s->port);
-    int rc = poll(&p, 1, (int)((s->deadline - now) / 1000000 + 1));
-    if (rc < 0 && errno != EINTR)
-        return err_set(-errno, "poll: %s", strerror(errno));
-    return 0;
-}
-
-/* As fabricd's side (gate.c): a host that dies or is cut off is found in about 12 s. */
-static void set_options(int fd)
-{
-    const struct {
-        int level, name, value;
-    } opts[] = {{IPPROTO_TCP, TCP_NODELAY, 1},  {SOL_SOCKET, SO_KEEPALIVE, 1},
-                {IPPROTO_TCP, TCP_KEEPIDLE, 5}, {IPPROTO_TCP, TCP_KEEPINTVL, 2},
-                {IPPROTO_TCP, TCP_KEEPCNT, 3},  {IPPROTO_TCP, TCP_USER_TIMEOUT, 12000}};
-    for (size_t i = 0; i < sizeof opts / sizeof *opts; i++)
-        (void)setsockopt(fd, opts[i].level, opts[i].name, &opts[i].value, sizeof(int));
-}
-
-static int no_connection(const struct session *s, int rc)
-{
-    if (rc == -ECONNREFUSED)
-        return err_set(
-            rc,
-            "no fabricd listens at %s:%s: start one there with listen.address set to an address "
-            "that this host reaches",
-            s->host, s->port);
-    return err_set(rc, "%s:%s: %s", s->host, s->port, strerror(-rc));
-}
-
-/* 0 connected, -EAGAIN not yet. */
-static int connected(struct session *s)
-{
-    int fd = dial_step(&s->dial, clock_ns());
-    if (fd < 0)
-        return fd == -EAGAIN ? fd : no_connection(s, fd);
-    s->fd = fd;
-    set_options(fd);
-    return 0;
-}
-
-static int send_frame(struct session *s, enum ctl_type type, const uint8_t *body, uint32_t len)
-{
-    uint8_t out[CTL_HEAD + 1024 + SEAL_TAG];
-    if (len > sizeof out - CTL_HEAD - SEAL_TAG)
-        return err_set(-EMSGSIZE, "a control frame of %u bytes", len);
-    uint32_t n = ctl_frame_seal(&s->seals.tx, out, type, body, len), at = 0;
-    while (at < n) {
-        ssize_t put = send(s->fd, out + at, n - at, MSG_NOSIGNAL);
-        if (put > 0) {
-            at += (uint32_t)put;
-            continue;
-        }
-        if (put < 0 && errno != EAGAIN && errno != EINTR)
-            return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
-        int rc = await(s, POLLOUT);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
-}
-
-/* Reads what is there. 0 nothing more now, -EPIPE. */
-static int fill(struct session *s)
-{
-    uint32_t room;
-    uint8_t *to = ctl_reader_room(&s->in, &room);
-    ssize_t n = recv(s->fd, to, room, 0);
-    if (n > 0) {
-        ctl_reader_add(&s->in, (uint32_t)n);
-        return 1;
-    }
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return 0;
-    return err_set(-EPIPE, "%s:%s hung up", s->host, s->port);
-}
-
-/* The next frame, opened, into s->frame. As ctl_reader_next(). */
-static int next_frame(struct session *s)
-{
-    int rc = ctl_reader_next(&s->in, &s->frame);
-    if (rc != 1)
-        return rc;
-    /* who refuses our proof has no key in common with us */
-    if (s->stage == WELCOME && s->frame.type == CTL_REFUSE && !s->frame.sealed)
-        return 1;
-    rc = ctl_frame_open(&s->seals.rx, &s->frame);
-    return rc < 0 ? rc : 1;
-}
-
-/* The next frame, into s->frame, which must be of this type. -EAGAIN: it has not come yet. */
-static int expect(struct session *s, enum ctl_type type)
-{
-    int rc;
-    while ((rc = next_frame(s)) == 0) {
-        rc = fill(s);
-        if (rc <= 0)
-            return rc == 0 ? -EAGAIN : rc;
-    }
-    if (rc < 0)
-        return err_prefix(rc, "%s:%s is no fabricd", s->host, s->port);
-    if (s->frame.type == CTL_REFUSE) {
-        struct ctl_refuse r;
-        rc = ctl_get_refuse(&s->frame, &r);
-        return rc < 0 ? rc : err_set(-r.error, "%s:%s refused: %s", s->host, s->port, r.text);
-    }
-    if (s->frame.type != type)
-        return err_set(-EPROTO, "%s:%s sent a frame of type %u in place of %d", s->host, s->port,
-                       s->frame.type, type);
-    return 0;
-}
+/* Who has not looked for longer was elsewhere, with a kernel perhaps. */
+#define AWAY_NS 10000000u
 
 /* ---- handshake ---- */
 
@@ -215,8 +60,9 @@ static int wanted_security(struct session *s, const struct fab_options *opts)
     s->hello.security = CTL_ENCRYPTED;
     return strcmp(text, "encrypted") == 0
                ? 0
-               : err_set(-EINVAL, "FABRIC_SECURITY is \"%.40s\"; set it to \"encrypted\" or "
-                                  "\"authenticated\"",
+               : err_set(-EINVAL,
+                         "FABRIC_SECURITY is \"%.40s\"; set it to \"encrypted\" or "
+                         "\"authenticated\"",
                          text);
 }
 
@@ -228,16 +74,15 @@ static int say_hello(struct session *s)
     uint32_t len = ctl_put_hello(body, &s->hello);
     int rc = hs_note_hello(&s->hs, body, len);
     if (rc == 0)
-        rc = send_frame(s, CTL_HELLO, body, len);
+        rc = session_send(s, CTL_HELLO, body, len);
     CRASH_POINT("session.hello");
     return rc;
 }
 
 static int on_challenge(struct session *s)
 {
-    uint8_t mac[CTL_MAC];
     struct ctl_challenge c;
-    int rc = expect(s, CTL_CHALLENGE);
+    int rc = session_expect(s, CTL_CHALLENGE);
     if (rc == 0)
         rc = ctl_get_challenge(&s->frame, &c);
     if (rc == 0 && c.version != CTL_VERSION)
@@ -248,19 +93,28 @@ static int on_challenge(struct session *s)
                      s->host, s->port);
     if (rc == 0)
         rc = hs_note_challenge(&s->hs, s->frame.body, s->frame.len);
-    if (rc < 0)
-        return rc;
+    s->challenge = c;
+    s->answered = rc == 0;
+    return rc;
+}
+
+static int prove(struct session *s)
+{
+    struct pollfd p = {.fd = s->fd, .events = POLLRDHUP};
+    uint8_t mac[CTL_MAC];
+    if (s->hold)
+        return poll(&p, 1, 0) > 0 ? err_set(-EPIPE, "%s:%s hung up", s->host, s->port) : -EAGAIN;
     hs_client_proof(&s->hs, mac);
-    rc = send_frame(s, CTL_PROOF, mac, sizeof mac);
+    int rc = session_send(s, CTL_PROOF, mac, sizeof mac);
     CRASH_POINT("session.proved");
-    if (rc == 0 && c.security == CTL_ENCRYPTED)
-        rc = hs_seals(&s->hs, false, c.public, &s->seals);
+    if (rc == 0 && s->challenge.security == CTL_ENCRYPTED)
+        rc = hs_seals(&s->hs, false, s->challenge.public, &s->seals);
     return rc;
 }
 
 static int on_welcome(struct session *s)
 {
-    int rc = expect(s, CTL_WELCOME);
+    int rc = session_expect(s, CTL_WELCOME);
     if (rc < 0)
         return rc;
     if (s->frame.len < CTL_MAC)
@@ -331,8 +185,8 @@ static int refusal(struct session *s, int rc)
     int n;
     snprintf(why, sizeof why, "%s", err_text(rc));
     s->deadline = clock_ns() + REFUSAL_NS;
-    while ((n = next_frame(s)) == 0)
-        if ((n = fill(s)) < 0 || (n == 0 && await(s, POLLIN) < 0))
+    while ((n = session_frame(s)) == 0)
+        if ((n = session_fill(s)) < 0 || (n == 0 && session_await(s, POLLIN) < 0))
             break;
     if (n == 1 && s->frame.type == CTL_REFUSE && ctl_get_refuse(&s->frame, &r) == 0)
         return err_set(-r.error, "%s:%s refused: %s", s->host, s->port, r.text);
@@ -387,7 +241,7 @@ static int offer_lane(struct session *s)
     if (rc == 0)
         rc = lane_new(&s->lane, s->tr, s->dom, &p, &ours);
     if (rc == 0)
-        rc = send_frame(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
+        rc = session_send(s, CTL_LANE_OFFER, body, ctl_put_remote(body, &ours));
     CRASH_POINT("session.offered");
     return rc;
 }
@@ -396,7 +250,7 @@ static int on_ready(struct session *s)
 {
     const struct ctl_welcome *w = &s->welcome;
     struct tr_remote theirs;
-    int rc = expect(s, CTL_LANE_READY);
+    int rc = session_expect(s, CTL_LANE_READY);
     if (rc == 0)
         rc = ctl_get_remote(&s->frame, &theirs);
     if (rc == 0)
@@ -426,10 +280,12 @@ static int end_stage(struct session *s)
     int rc;
     switch (s->stage) {
     case CONNECT:
-        rc = connected(s);
+        rc = session_dialled(s);
         return rc < 0 ? rc : say_hello(s);
     case CHALLENGE:
         return on_challenge(s);
+    case PROVE:
+        return prove(s);
     case WELCOME:
         rc = on_welcome(s);
         if (rc == 0)
@@ -445,11 +301,41 @@ static int end_stage(struct session *s)
     return 0;
 }
 
+/* When the present stage is over without an answer. */
+static uint64_t stage_end(const struct session *s)
+{
+    uint64_t end = s->deadline;
+    if (s->patience_ns && s->stage > PROVE && s->stage_at + s->patience_ns < end)
+        end = s->stage_at + s->patience_ns;
+    return end;
+}
+
+static bool may_redial(const struct session *s)
+{
+    return s->stage == CONNECT || s->stage == CHALLENGE;
+}
+
+/* Patience does not end while nobody looks: an answer may be there, and a data connection takes
+ * several looks. */
+static void note_look(struct session *s)
+{
+    uint64_t now = clock_ns();
+    if (now - s->looked_at > AWAY_NS)
+        s->stage_at += now - s->looked_at;
+    s->looked_at = now;
+}
+
 int session_step(struct session *s)
 {
+    note_look(s);
     while (s->stage != UP) {
         int rc = end_stage(s);
-        if (rc == -EAGAIN && clock_ns() >= s->deadline)
+        uint64_t now = clock_ns();
+        if (rc == -EAGAIN && may_redial(s) && now >= s->redial_at && now < s->deadline) {
+            session_redial(s);
+            continue;
+        }
+        if (rc == -EAGAIN && now >= stage_end(s))
             return s->stage == JOIN
                        ? err_set(-ETIMEDOUT,
                                  "the data connection to %s is not answered (a firewall? see "
@@ -459,36 +345,62 @@ int session_step(struct session *s)
         if (rc < 0)
             return rc;
         s->stage = s->stage == WELCOME && !s->with_data ? UP : s->stage + 1;
+        s->stage_at = s->looked_at = now;
     }
     return 0;
 }
 
+/* The descriptors of the control connection to wait for, at most DIAL_MAX, and when session_step()
+ * is due whatever they say. */
+static uint32_t waits_for(const struct session *s, struct pollfd *p, uint64_t *due)
+{
+    bool silent = s->stage == PROVE || s->stage == JOIN; /* nothing is to come on it but its end */
+    uint64_t next = UINT64_MAX;
+    uint32_t n = 1;
+    if (s->stage == CONNECT)
+        n = dial_polls(&s->dial, p, &next);
+    else
+        *p = (struct pollfd){.fd = s->fd, .events = silent ? POLLRDHUP : POLLIN};
+    *due = stage_end(s);
+    if (may_redial(s) && s->redial_at < *due)
+        *due = s->redial_at;
+    if (next < *due)
+        *due = next;
+    return n;
+}
+
+int session_waits_for(const struct session *s, short *events, uint64_t *due)
+{
+    struct pollfd p[DIAL_MAX];
+    /* of several that are being connected the first: the others are looked at when it is due */
+    bool any = waits_for(s, p, due) > 0;
+    *events = any ? p[0].events : 0;
+    return any ? p[0].fd : -1;
+}
+
 void session_sleep(struct session *s, uint64_t until)
 {
-    struct pollfd p[DIAL_MAX] = {{.fd = -1}, {.fd = -1}, {.fd = s->fd, .events = POLLIN}};
-    uint32_t polls = 3;
-    uint64_t now = clock_ns(), next = UINT64_MAX;
-    if (s->stage == CONNECT)
-        polls = dial_polls(&s->dial, p, &next);
-    if (next < until)
-        until = next;
-    if (s->deadline < until)
-        until = s->deadline;
+    struct pollfd p[DIAL_MAX + 2];
+    uint64_t now = clock_ns(), due;
+    uint32_t polls = waits_for(s, p, &due);
+    if (due < until)
+        until = due;
     if (now >= until)
         return;
-    /* the net of 100 ms: a connection that is being made is progress that no descriptor tells of in
-     * libfabric 1.17 */
-    uint64_t ms = (until - now) / 1000000 + 1, most = s->stage == JOIN ? 100 : 1000;
+    /* the net: a connection that is being made is progress that no descriptor tells of in libfabric
+     * 1.17 */
+    uint64_t ms = (until - now) / 1000000 + 1, most = 1000;
     if (s->stage == JOIN) {
         int fd[2], n = s->tr->fds(s->dom, fd);
         if (s->tr->arm(s->dom) != 0)
             return;
         for (int i = 0; i < n; i++)
-            p[i] = (struct pollfd){.fd = fd[i], .events = POLLIN};
-        p[2].events = POLLRDHUP;
+            p[polls++] = (struct pollfd){.fd = fd[i], .events = POLLIN};
+        most = now - s->stage_at < 20000000 ? 1 : 100;
     }
     (void)!poll(p, polls,
                 (int)(ms < most ? ms : most)); /* whatever it says, session_step() looks */
+    s->looked_at = clock_ns();
 }
 
 int session_begin(struct session **out, const char *provider, const char *host, const char *port,
@@ -497,9 +409,13 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     struct session *s = calloc(1, sizeof *s);
     if (!s)
         return err_set(-ENOMEM, "no memory for a session");
-    int64_t timeout = opts->timeout_ns ? opts->timeout_ns : TIMEOUT_NS;
+    int64_t timeout = opts->timeout_ns ? opts->timeout_ns : SESSION_TIMEOUT_NS;
     s->fd = -1;
     dial_init(&s->dial);
+    s->looked_at = clock_ns();
+    s->since = self->since_ns ? self->since_ns : clock_ns();
+    s->patience_ns = self->patience_ns;
+    s->rtt_ns = self->rtt_ns;
     s->with_data = with_data;
     s->deadline = timeout < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout;
     snprintf(s->host, sizeof s->host, "%s", host);
@@ -508,7 +424,8 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     struct ctl_hello *h = &s->hello;
     h->version_min = h->version_max = CTL_VERSION;
     h->roles = opts->roles ? opts->roles : FAB_PRODUCER | FAB_WORKER;
-    snprintf(h->name, sizeof h->name, "%s", opts->name ? opts->name : program_invocation_short_name);
+    snprintf(h->name, sizeof h->name, "%s",
+             opts->name ? opts->name : program_invocation_short_name);
     snprintf(h->provider, sizeof h->provider, "%s", with_data ? provider : "");
     snprintf(h->client, sizeof h->client, "%s", opts->client ? opts->client : "");
     memcpy(h->instance, self->instance, sizeof h->instance);
@@ -520,7 +437,7 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     if (rc == 0 && with_data && !self->resume)
         rc = check_device(provider);
     if (rc == 0)
-        rc = dial_resolve(&s->dial, s->host, s->port);
+        rc = session_dial(s, self);
     if (rc < 0) {
         session_close(s);
         return rc;
@@ -542,6 +459,36 @@ int session_open(struct session **out, const char *provider, const char *host, c
         *out = NULL;
     }
     return rc;
+}
+
+void session_hold(struct session *s)
+{
+    s->hold = true;
+}
+
+bool session_answered(const struct session *s)
+{
+    return s->answered && s->stage == PROVE;
+}
+
+void session_go_on(struct session *s, uint64_t patience_ns)
+{
+    s->hold = false;
+    s->patience_ns = patience_ns;
+    s->stage_at = s->looked_at = clock_ns();
+    if (!s->answered) /* perhaps it is somewhere else by now: the next one asks for the name */
+        s->deadline = s->stage_at + SESSION_TIMEOUT_NS;
+}
+
+void session_at(const struct session *s, struct session_self *self)
+{
+    const struct dial_try *t = dial_winner(&s->dial);
+    self->at_len = t->len;
+    memcpy(&self->at, &t->address, t->len);
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0)
+        self->rtt_ns = info.tcpi_rtt * 1000ull;
 }
 
 void session_new_instance(uint8_t instance[CTL_INSTANCE])
@@ -575,172 +522,6 @@ int session_fd(const struct session *s)
     return s->fd;
 }
 
-/* ---- afterwards ---- */
-
-static int add_status(struct session *s)
-{
-    const struct ctl_frame *f = &s->frame;
-    char *more = realloc(s->status, s->status_len + f->len + 1);
-    if (!more)
-        return err_set(-ENOMEM, "no memory for the status");
-    memcpy(more + s->status_len, f->body, f->len);
-    s->status = more;
-    s->status_len += f->len;
-    s->status[s->status_len] = 0;
-    s->status_done = f->len < CTL_BODY_MAX;
-    return s->status_len > 64u << 20 ? err_set(-EPROTO, "a status without end") : 0;
-}
-
-/* The text grows by what frames bring; its end is a NUL. */
-static int add_admin(struct session *s)
-{
-    struct ctl_admin_reply a;
-    int rc = ctl_get_admin_reply(&s->frame, &a);
-    if (rc < 0)
-        return rc;
-    if (a.serial != s->admin.serial || s->admin.done)
-        return 0; /* nobody waits for it any more */
-    if (s->admin.len + a.text_len > ADMIN_TEXT_MAX)
-        return err_set(-EPROTO, "an answer without end");
-    char *more = realloc(s->admin.reply.text, s->admin.len + a.text_len + 1);
-    if (!more)
-        return err_set(-ENOMEM, "no memory for the answer");
-    if (a.text_len)
-        memcpy(more + s->admin.len, a.text, a.text_len);
-    s->admin.reply.text = more;
-    s->admin.len += a.text_len;
-    more[s->admin.len] = 0;
-    memcpy(s->admin.reply.number, a.number, sizeof a.number);
-    s->admin.error = a.error;
-    s->admin.done = !a.more;
-    return 0;
-}
-
-/* The kernel gives a daemon up that is cut off as soon as the daemon would give up us. */
-static void heed_ping(struct session *s)
-{
-    struct ctl_ping p;
-    if (ctl_get_ping(&s->frame, &p) < 0 || p.dead_after_ms == s->patience_ms || p.dead_after_ms == 0)
-        return;
-    s->patience_ms = p.dead_after_ms;
-    uint32_t ms = p.dead_after_ms < 3600000 ? p.dead_after_ms : 3600000;
-    uint32_t probe = ms / 4000 > 0 ? ms / 4000 : 1; /* in seconds: the kernel knows no less */
-    const struct {
-        int name;
-        uint32_t value;
-    } opts[] = {{TCP_KEEPIDLE, 2 * probe}, {TCP_KEEPINTVL, probe}, {TCP_KEEPCNT, 2}, {TCP_USER_TIMEOUT, ms}};
-    for (size_t i = 0; i < sizeof opts / sizeof *opts; i++)
-        (void)setsockopt(s->fd, IPPROTO_TCP, opts[i].name, &opts[i].value, sizeof(uint32_t));
-}
-
-static int take_frames(struct session *s)
-{
-    int rc;
-    while ((rc = next_frame(s)) == 1) {
-        switch (s->frame.type) {
-        case CTL_PING:
-            heed_ping(s);
-            if (s->frame.len <= 64) {
-                s->deadline = clock_ns() + TIMEOUT_NS;
-                rc = send_frame(s, CTL_PONG, s->frame.body, s->frame.len);
-            }
-            break;
-        case CTL_STATUS_REPLY:
-            rc = add_status(s);
-            break;
-        case CTL_ADMIN_REPLY:
-            rc = add_admin(s);
-            break;
-        case CTL_BYE:
-        case CTL_REFUSE:
-            s->ended = true;
-            rc = err_set(-EPIPE, "fabricd at %s:%s has ended the link", s->host, s->port);
-            break;
-        default: /* CTL_DRAIN: the lane tells, by giving no more work */
-            break;
-        }
-        if (rc < 0)
-            return rc;
-    }
-    return rc;
-}
-
-int session_progress(struct session *s)
-{
-    int rc, more;
-    do {
-        more = fill(s);
-        rc = take_frames(s);
-        if (rc < 0)
-            return rc;
-    } while (more > 0);
-    return more;
-}
-
-bool session_ended(const struct session *s)
-{
-    return s->ended;
-}
-
-int session_status(struct session *s, char **text, int64_t timeout_ns)
-{
-    s->deadline = timeout_ns < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout_ns;
-    s->status_done = false;
-    free(s->status);
-    s->status = NULL;
-    s->status_len = 0;
-    int rc = send_frame(s, CTL_STATUS, NULL, 0);
-    while (rc == 0 && !s->status_done) {
-        rc = session_progress(s);
-        if (rc == 0 && !s->status_done)
-            rc = await(s, POLLIN);
-    }
-    if (rc < 0)
-        return rc;
-    *text = s->status;
-    s->status = NULL;
-    return 0;
-}
-
-static void drop_admin(struct session *s)
-{
-    free(s->admin.reply.text);
-    s->admin.reply.text = NULL;
-    s->admin.len = 0;
-}
-
-int session_admin(struct session *s, const struct admin_request *q, struct admin_reply *r,
-                  int64_t timeout_ns)
-{
-    struct ctl_admin a = {.serial = s->admin.serial + 1, .request = *q};
-    uint8_t body[64];
-    s->deadline = timeout_ns < 0 ? UINT64_MAX / 2 : clock_ns() + (uint64_t)timeout_ns;
-    drop_admin(s);
-    s->admin.serial = a.serial;
-    s->admin.done = false;
-    int rc = send_frame(s, CTL_ADMIN, body, ctl_put_admin(body, &a));
-    while (rc == 0 && !s->admin.done) {
-        rc = session_progress(s);
-        if (rc == 0 && !s->admin.done)
-            rc = await(s, POLLIN);
-    }
-    s->admin.done = true;
-    if (rc == 0 && s->admin.error)
-        rc = err_set(-s->admin.error, "%s", s->admin.reply.text);
-    if (rc < 0) {
-        drop_admin(s);
-        return rc;
-    }
-    *r = s->admin.reply;
-    if (s->admin.len == 0) {
-        free(r->text);
-        r->text = NULL;
-    }
-    s->admin.reply.text = NULL;
-    s->admin.len = 0;
-    return 0;
-}
-
 void session_break(struct session *s)
 {
     s->broken = true;
@@ -770,7 +551,7 @@ void session_close(struct session *s)
     dial_end(&s->dial);
     sodium_memzero(&s->hs, sizeof s->hs);
     sodium_memzero(&s->seals, sizeof s->seals);
+    session_drop_replies(s);
     free(s->status);
-    drop_admin(s);
     free(s);
 }

@@ -28,7 +28,7 @@ struct session_info {
     char server[64];
     char provider[16];
     enum ctl_session session; /* what fabricd knows of the handle's last link */
-    uint32_t untold_max; /* taken outcomes that an idle handle need not tell of */
+    uint32_t untold_max;      /* taken outcomes that an idle handle need not tell of */
     uint64_t keep_ns;         /* how long it keeps a broken link's tasks */
 };
 
@@ -37,6 +37,13 @@ struct session_self {
     uint8_t instance[CTL_INSTANCE];
     bool resume;
     uint32_t window;
+    /* where its last link was: tried alone, and no name is resolved; at_len 0: by name, all that it
+     * has */
+    struct sockaddr_storage at;
+    socklen_t at_len;
+    uint64_t rtt_ns;   /* the round trip there, 0: not known */
+    uint64_t since_ns; /* clock_ns() when the link went, 0: just now: how often is dialled anew */
+    uint64_t patience_ns; /* once the key is proved, for each answer; 0: the time-out */
 };
 /* Draws a handle's number. */
 void session_new_instance(uint8_t instance[CTL_INSTANCE]);
@@ -50,10 +57,20 @@ int session_begin(struct session **out, const char *provider, const char *host, 
 int session_step(struct session *s) __attribute__((warn_unused_result));
 /* Sleeps until session_step() may get further, or until then (clock_ns). */
 void session_sleep(struct session *s, uint64_t until);
+/* What that would wait for: a descriptor (-1: none), its events, and a time. */
+int session_waits_for(const struct session *s, short *events, uint64_t *due);
 /* Both, blocking. On failure nothing is left to close. */
 int session_open(struct session **out, const char *provider, const char *host, const char *port,
                  const struct fab_options *opts, bool with_data, const struct session_self *self)
     __attribute__((warn_unused_result));
+/* Before the first step: it goes as far as fabricd's first answer, which shows that the wire and
+ * fabricd are there, and waits. session_answered(): it has come; session_go_on(): prove the key and
+ * join, which ends the handle's link before. */
+void session_hold(struct session *s);
+bool session_answered(const struct session *s);
+void session_go_on(struct session *s, uint64_t patience_ns);
+/* Where it is connected to and the round trip, into self->at and rtt_ns. */
+void session_at(const struct session *s, struct session_self *self);
 /* Of one that is up; they belong to the caller's thread and are freed by session_close(). */
 struct tr_domain *session_domain(const struct session *s);
 struct lane *session_lane(const struct session *s);
@@ -66,6 +83,12 @@ int session_progress(struct session *s) __attribute__((warn_unused_result));
 /* Feeds an event of the domain; < 0: the link is closed. */
 int session_on_event(struct session *s, const struct tr_event *ev)
     __attribute__((warn_unused_result));
+/* Asks fabricd what it has sent and got in the lane; session_pong(): the answer to the last
+ * question, once. */
+int session_ping(struct session *s) __attribute__((warn_unused_result));
+bool session_pong(struct session *s, struct ctl_pong *out);
+/* How long fabricd waits for a silent peer (fabric.dead_after), ns; 0: it has not said. */
+uint64_t session_patience(const struct session *s);
 /* fabricd has said that it ends: no other one will take its segment over. */
 bool session_ended(const struct session *s);
 /* Asks for the status text (malloc'ed). */

@@ -223,12 +223,29 @@ void gate_cancel(void *gate, uint32_t owner, uint32_t slot, uint64_t word)
             link_cancel(p->link, slot, word);
 }
 
-bool gate_idle(const struct gate *g)
+/* All that the peer was sent before the last call has left this host. It may ask meanwhile whether we
+ * are there, again and again, and the answers are on their way then; they are not waited for. */
+static bool has_left(struct peer *p)
 {
-    for (const struct peer *p = g->peers; p; p = p->next)
-        if (p->stage == STAGE_UP && (p->link->unanswered > 0 || lane_tx_settle(p->lane) == 0))
-            return false;
-    return true;
+    bool out = lane_tx_idle(p->lane); /* the message of the last call, too, and so all before it */
+    if (lane_tx_settle(p->lane) != 0 || (out && p->settling))
+        return true;
+    p->settling = out;
+    return false;
+}
+
+bool gate_idle(struct gate *g)
+{
+    bool idle = true;
+    for (struct peer *p = g->peers; p; p = p->next) {
+        if (p->stage != STAGE_UP)
+            continue;
+        if (p->link->unanswered > 0)
+            p->settling = idle = false;
+        else if (!has_left(p))
+            idle = false;
+    }
+    return idle;
 }
 
 bool gate_busy(const struct gate *g)

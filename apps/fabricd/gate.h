@@ -31,7 +31,7 @@ bool gate_arm(struct gate *g);
  * struct timers calls it. */
 void gate_cancel(void *gate, uint32_t owner, uint32_t slot, uint64_t word);
 /* No remote producer waits for an outcome. */
-bool gate_idle(const struct gate *g);
+bool gate_idle(struct gate *g);
 /* Links are there, so that waiting may spin for them. */
 bool gate_busy(const struct gate *g);
 /* Once a second: timeouts, heartbeats, numbers for status. */

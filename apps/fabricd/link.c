@@ -293,6 +293,15 @@ static uint32_t window_of(const struct link_params *p, uint32_t kept)
     return p->submit_window + kept;
 }
 
+static void publish_peer(const struct link *k, const struct link_params *p)
+{
+    struct seg_link *sl = &p->seg->participant[k->participant].link;
+    snprintf(sl->peer, sizeof sl->peer, "%s", p->peer);
+    snprintf(sl->provider, sizeof sl->provider, "%s", p->provider);
+    snprintf(sl->mode, sizeof sl->mode, "%s", p->mode == LANE_WRITE ? "write" : "send");
+    snprintf(sl->security, sizeof sl->security, "%s", p->encrypted ? "encrypted" : "authenticated");
+}
+
 /* The participant's entry: a new one, or that of the session. */
 static int enter(struct link *k, const struct link_params *p)
 {
@@ -312,12 +321,8 @@ static int enter(struct link *k, const struct link_params *p)
     if (rc < 0)
         return rc;
     k->participant = p->session == LINK_NEW ? (uint32_t)rc : p->kept;
-    struct seg_link *sl = &p->seg->participant[k->participant].link;
-    at_store_rlx(&sl->reconnects, reconnects);
-    snprintf(sl->peer, sizeof sl->peer, "%s", p->peer);
-    snprintf(sl->provider, sizeof sl->provider, "%s", p->provider);
-    snprintf(sl->mode, sizeof sl->mode, "%s", p->mode == LANE_WRITE ? "write" : "send");
-    snprintf(sl->security, sizeof sl->security, "%s", p->encrypted ? "encrypted" : "authenticated");
+    at_store_rlx(&p->seg->participant[k->participant].link.reconnects, reconnects);
+    publish_peer(k, p);
     return 0;
 }
 
@@ -368,6 +373,22 @@ fail:
     leave(p, k->participant);
     free(k);
     return rc;
+}
+
+void link_move(struct link *k, const struct link_params *p)
+{
+    worker_let_go(k);
+    big_drop(&k->big_out);
+    big_in_drop(&k->big_in);
+    k->lane = NULL;
+    k->want = 0;
+    k->recall = RECALL_NONE;
+    k->deaf = false;
+    k->exchange = EXCHANGE_HEAR;
+    k->unknown_n = k->heard = k->told = 0;
+    struct seg_link *sl = &k->local->self->link;
+    at_store_rlx(&sl->reconnects, at_load_rlx(&sl->reconnects) + 1); /* relaxed: for people */
+    publish_peer(k, p);
 }
 
 void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed,

@@ -11,7 +11,7 @@
  * WANTs and completes them as DONE records arrive.
  *
  * A producer's link can break and come back: its participant is kept, and a new link takes it up
- * (resume.c).
+ * (resume.c). A worker's is moved as it is to the new connection, if its end has not been noticed.
  *
  * Backpressure: what the fabric has no room for waits in the link's pending list (its length is
  * bounded by the submit window, its bytes by PENDING_BYTES_MAX); beyond that the lane is not read,
@@ -79,6 +79,7 @@ struct link {
         uint8_t queue;
         bool cancelled; /* the peer is to be told */
         bool revoked;   /* the task has been given to others; what the peer says of it is dropped */
+        bool named;     /* after a move: the peer has it */
     } * lease;
     uint32_t sent;
     uint32_t cancels; /* how many of these */
@@ -119,6 +120,9 @@ struct link {
 };
 
 int link_open(struct link **out, const struct link_params *p) __attribute__((warn_unused_result));
+/* A worker's handle has come back over another connection, p's: leases stay, what was on its way is
+ * void, and the handle says first what it holds. The lane is to be set again. */
+void link_move(struct link *k, const struct link_params *p);
 /* Moves what can be moved. Returns a count of records moved; < 0: the link must be closed (message
  * says why). */
 long link_work(struct link *k) __attribute__((warn_unused_result));

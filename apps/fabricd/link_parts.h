@@ -51,7 +51,7 @@ int producer_on_taken(struct link *k, const struct record *r) __attribute__((war
 
 /* The tasks that the handle below has taken up go into the link's table, and the exchange begins. */
 void resume_open(struct link *k, bool resumed);
-/* RESUME. */
+/* RESUME, of a producer's tasks or a worker's leases. */
 int resume_on_list(struct link *k, const struct record *r) __attribute__((warn_unused_result));
 /* UNKNOWN or KEPT, as far as there is room; returns how many. */
 long resume_send(struct link *k) __attribute__((warn_unused_result));
@@ -71,6 +71,10 @@ long worker_send(struct link *k) __attribute__((warn_unused_result));
 bool worker_claims(const struct link *k);
 /* ECHO: back as it is, unless there is no room. */
 int worker_on_echo(struct link *k, const struct record *r) __attribute__((warn_unused_result));
+/* RESUME of a moved link: the peer has the lease that ref names. False: it is not its own any more. */
+bool worker_on_named(struct link *k, uint64_t ref);
+/* All are named: the others never arrived, or their end was lost; they go to others. */
+void worker_drop_unnamed(struct link *k);
 /* What goes alone goes after the others, and before them: nothing is sent until the peer has ended what
  * it holds. */
 bool worker_waits(const struct link *k);

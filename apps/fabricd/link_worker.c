@@ -120,6 +120,45 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     return rc == -ESTALE ? 0 : rc; /* late: dropped and counted */
 }
 
+/* ---- after a move ---- */
+
+bool worker_on_named(struct link *k, uint64_t ref)
+{
+    struct link_lease *own = lease_of(k, ref);
+    struct fab_lease l;
+    if (!own || own->named)
+        return false;
+    if (own->revoked) {
+        end_lease(k, own);
+        return false;
+    }
+    own->named = true;
+    /* it may have been told so, or that was lost */
+    l = (struct fab_lease){.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+    if (!own->cancelled && local_cancelled(&k->local->base, &l)) {
+        own->cancelled = true;
+        k->cancels++;
+    }
+    return true;
+}
+
+void worker_drop_unnamed(struct link *k)
+{
+    for (uint32_t i = 0; k->lease && i < k->lease_used; i++) {
+        struct link_lease *own = &k->lease[i];
+        struct fab_lease l = {.ref = {own->ref[0], own->ref[1]}, .queue = own->queue};
+        bool named = own->named;
+        own->named = false;
+        if (!(own->generation & 1) || named)
+            continue;
+        int rc = own->revoked ? 0 : local_release(&k->local->base, &l);
+        if (rc < 0 && rc != -ESTALE)
+            continue; /* its slot is damaged: it ends with the link */
+        end_lease(k, own);
+        CRASH_POINT("worker.unnamed");
+    }
+}
+
 /* How long the attempt may take from now, ahead of its lease. */
 static int send_limit(struct link *k, const struct fab_lease *l, uint64_t ref)
 {

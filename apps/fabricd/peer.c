@@ -65,7 +65,8 @@ void peer_close(struct peer *p, const char *why)
         if (why)
             refuse_note(&g->refused, &d->seg, p->refusal, p->from, why);
     } else if (p->stage == STAGE_UP) {
-        peer_tell_refused(p);
+        if (p->link)
+            peer_tell_refused(p);
         log_info("link to %s (%s) ended%s%s", p->from, p->hello.name, why ? ": " : "",
                  why ? why : "");
         g->up--;
@@ -254,6 +255,30 @@ static int find_session(struct peer *p, uint32_t *kept)
     return 0;
 }
 
+/* The link of the same handle, when it only works and has come back before we noticed that its connection
+ * is dead: what it holds is still its own. NULL: there is none, and it begins with nothing. */
+static struct peer *worker_before(const struct peer *p)
+{
+    if (!p->hello.resume || (p->hello.roles & (FAB_PRODUCER | FAB_WORKER)) != FAB_WORKER)
+        return NULL;
+    for (struct peer *q = p->g->peers; q; q = q->next)
+        if (q != p && q->link && !(q->hello.roles & FAB_PRODUCER) &&
+            sodium_memcmp(q->who.instance, p->who.instance, sizeof p->who.instance) == 0)
+            return q;
+    return NULL;
+}
+
+static void take_link(struct peer *p, struct peer *before, const struct link_params *lp)
+{
+    p->link = before->link;
+    p->rtt = before->rtt;
+    p->session = LINK_RESUMED;
+    before->link = NULL;
+    link_move(p->link, lp);
+    CRASH_POINT("peer.moved");
+    peer_close(before, "its handle has come back over another link");
+}
+
 static int make_link(struct peer *p)
 {
     struct daemon *d = p->g->d;
@@ -268,7 +293,8 @@ static int make_link(struct peer *p)
     if (mode < 0)
         return peer_refuse(p, mode, err_text(mode));
     p->mode = (enum lane_mode)mode;
-    if (p->g->links >= c->links)
+    struct peer *before = worker_before(p);
+    if (!before && p->g->links >= c->links)
         return peer_refuse(p, -EUSERS,
                       "all links are taken: raise fabric.links in fabricd's configuration");
     struct link_params lp = {.seg = &d->seg,
@@ -285,6 +311,10 @@ static int make_link(struct peer *p)
                              .pid = (uint32_t)getpid(),
                              .identity = &p->who,
                              .window = p->hello.resume ? p->hello.window : 0};
+    if (before) {
+        take_link(p, before, &lp);
+        return 0;
+    }
     int rc = find_session(p, &lp.kept);
     if (rc < 0)
         return rc;
@@ -409,6 +439,19 @@ static int on_status(struct peer *p)
     return rc;
 }
 
+/* The handle asks what has become of its lane. */
+static int on_ping(struct peer *p, const struct ctl_frame *f)
+{
+    struct ctl_pong pong;
+    uint8_t body[64];
+    int rc = ctl_get_pong(f, &pong);
+    if (rc < 0)
+        return rc;
+    if (p->lane)
+        lane_counts(p->lane, &pong.sent, &pong.arrived);
+    return peer_send(p, CTL_PONG, body, ctl_put_pong(body, &pong));
+}
+
 static int on_frame(struct peer *p, const struct ctl_frame *f)
 {
     if (p->stage == STAGE_HELLO && f->type == CTL_HELLO)
@@ -424,7 +467,7 @@ static int on_frame(struct peer *p, const struct ctl_frame *f)
         case CTL_ADMIN:
             return peer_admin(p, f);
         case CTL_PING:
-            return peer_send(p, CTL_PONG, f->body, f->len < 64 ? f->len : 64);
+            return on_ping(p, f);
         case CTL_PONG:
             on_pong(p, f);
             return 0;
@@ -474,7 +517,10 @@ void peer_on_socket(struct loop_src *src, int result)
     if (rc == 0)
         rc = loop_watch(l, &p->src, p->fd, POLLIN | (p->out_len ? POLLOUT : 0), true, peer_on_socket);
     if (rc < 0) {
+        /* who hangs up on our challenge was not refused: a handle that waited too long for it (we were
+         * stopped, or not there yet) has dialled anew */
+        bool left = p->bye || (rc == -EPIPE && p->stage == STAGE_PROOF);
         p->refusal = refuse_kind(rc);
-        peer_close(p, p->bye ? NULL : err_text(rc));
+        peer_close(p, left ? NULL : err_text(rc));
     }
 }

@@ -53,6 +53,7 @@ struct peer {
     struct lane *lane;
     struct tr_ep *ep;
     bool bye;
+    bool settling; /* gate_idle() has sent it a message behind all others */
     struct pulse pulse;
     struct rtt rtt;
     enum seg_refusal refusal; /* if it is sent away before it has proved the key */

@@ -6,6 +6,9 @@
  *   resumed: the handle lists what it has no outcome of (RESUME). Of these the slots have some; the
  *            others never arrived, or waited in our memory: UNKNOWN, and the handle submits them
  *            again. What the slots have beside them was taken: dropped.
+ *   moved: the same for a worker's leases. It names those that it holds, or has ended without knowing
+ *            that we heard it; UNKNOWN are those that are not its own any more, and the others are
+ *            given back.
  *   taken up: the handle is a new one and knows nothing: KEPT names all that the slots have, by refs
  *            that are ours, which are written into the segment first.
  *
@@ -107,19 +110,34 @@ static void drop_unnamed(struct link *k)
     }
 }
 
+/* A worker's link that was moved: which leases it holds. */
+static int held(struct link *k, uint64_t ref)
+{
+    if (k->heard++ >= k->lease_window)
+        return err_set(-EPROTO, "more leases than there are");
+    if (!worker_on_named(k, ref))
+        k->unknown[k->unknown_n++] = ref;
+    return 0;
+}
+
 int resume_on_list(struct link *k, const struct record *r)
 {
+    bool works = !k->task; /* not by its entry, which others can write to */
+    uint32_t window = works ? k->lease_window : k->submit_window;
     if (k->exchange != EXCHANGE_HEAR)
         return err_set(-EPROTO, "a list of tasks that nobody asked for");
-    if (!k->unknown && !(k->unknown = calloc(k->submit_window, sizeof *k->unknown)))
-        return err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
+    if (!k->unknown && !(k->unknown = calloc(window, sizeof *k->unknown)))
+        return err_set(-ENOMEM, "no memory for a window of %u tasks", window);
     for (uint32_t i = 0; i < rec_refs(r); i++) {
-        int rc = heard(k, rec_ref_at(r, i), r->priority != 0);
+        int rc = works ? held(k, rec_ref_at(r, i)) : heard(k, rec_ref_at(r, i), r->priority != 0);
         if (rc < 0)
             return rc;
     }
     if (r->flags & REC_LAST) {
-        drop_unnamed(k);
+        if (works)
+            worker_drop_unnamed(k);
+        else
+            drop_unnamed(k);
         CRASH_POINT("resume.heard");
         k->exchange = EXCHANGE_UNKNOWN;
     }

@@ -18,7 +18,8 @@
 
 void rtt_begin(struct rtt *r, uint64_t now_ns)
 {
-    *r = (struct rtt){.last_ns = now_ns};
+    r->last_ns = now_ns;
+    r->sent_ns = 0;
 }
 
 void rtt_sent(struct rtt *r, uint64_t sent_ns)

@@ -30,7 +30,8 @@ struct rtt {
     uint32_t kept[RTT_KEEP]; /* in units of RTT_UNIT_NS */
 };
 
-/* The link is up. */
+/* The link is up: a new one (r is zeroed), or one that has gone over to another connection and
+ * keeps its round trips; what was asked over the old one is not answered any more. */
 void rtt_begin(struct rtt *r, uint64_t now_ns);
 /* A PING was sent at sent_ns. */
 void rtt_sent(struct rtt *r, uint64_t sent_ns);

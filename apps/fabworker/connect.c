@@ -3,8 +3,8 @@
  * connect.c - a thread's connection to the fabric, lost and found again.
  *
  * The first connection must succeed (with --wait: once a fabricd is there). Later losses are healed
- * for ever, with waits that double from 100 ms to 5 s and vary by half, so that the threads of many
- * hosts do not return in step.
+ * for ever, with waits that double from 4 ms to 5 s and vary by half, so that the threads of many hosts
+ * do not return in step. (A handle comes back by itself from a link that breaks while fabricd is there.)
  *
  * Messages: one when the first thread loses its connection, one when the last has it again, however
  * many threads there are.

@@ -139,7 +139,8 @@ void connection_wake(struct connection *c);
 void *worker_main(void *arg);
 /* --exit-when-idle: no task is in hand anywhere and none came for that long. */
 bool worker_idle(const struct shared *sh);
-#define WORKER_RETRY_FIRST_NS 100000000ull
+#define WORKER_RETRY_FIRST_NS 100000000ull /* nobody was there yet */
+#define WORKER_AGAIN_FIRST_NS 4000000ull   /* the connection was lost */
 
 /* ---- print.c ---- */
 /* Adds the line of one task that was run: its result's bytes, or failed (why). */

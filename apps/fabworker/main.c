@@ -254,7 +254,7 @@ static int start_thread(struct shared *sh, struct worker *w, int core)
     w->core = core;
     w->batch = 1;
     w->seed = (clock_ns() ^ (uint64_t)getpid() << 32 ^ (uint64_t)core * 0x9e3779b97f4a7c15u) | 1;
-    w->wait_ns = WORKER_RETRY_FIRST_NS;
+    w->wait_ns = WORKER_AGAIN_FIRST_NS;
     snprintf(w->name, sizeof w->name, "fabworker/%d", core);
     at_add(&sh->alive, 1);
     int error = pthread_create(&w->thread, NULL, worker_main, w);

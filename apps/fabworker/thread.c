@@ -263,12 +263,12 @@ static void work(struct worker *w)
         if (rc == 0) {
             long n = fab_claim(w->f, w->queue, w->lease, want, wait_time(sh));
             if (n > 0) {
-                w->wait_ns = WORKER_RETRY_FIRST_NS;
+                w->wait_ns = WORKER_AGAIN_FIRST_NS;
                 busy_begin(sh);
                 rc = w->iso ? run_isolated(w, n, &ran) : run_batch(w, n, &ran);
                 busy_end(sh);
             } else if (n == -ETIMEDOUT || n == -EAGAIN || n == -EINTR || n == 0) {
-                w->wait_ns = WORKER_RETRY_FIRST_NS;
+                w->wait_ns = WORKER_AGAIN_FIRST_NS;
                 if (worker_idle(sh))
                     worker_stop(sh, 0);
             } else {

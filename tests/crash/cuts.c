@@ -31,7 +31,7 @@
 #define WINDOW   2048u
 #define BATCH    64u
 #define FEB_48   106373551u
-#define LIMIT_NS 100000000u
+#define LIMIT_NS 20000000u
 /* Instrumented code says nothing about the bar. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define SLOWNESS 20u

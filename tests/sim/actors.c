@@ -298,6 +298,14 @@ static void remote_body(struct actor *a)
     }
 }
 
+bool actors_dropped(uint32_t handle)
+{
+    for (uint32_t i = 0; i < programs; i++)
+        if (program[i].handle == handle && dropped(program[i].actor))
+            return true;
+    return false;
+}
+
 bool actors_harmed(uint32_t handle)
 {
     for (uint32_t i = 0; i < programs; i++)
@@ -312,7 +320,7 @@ bool actor_kill(uint32_t i)
     if (a->killed || a->done)
         return false;
     for (struct line *l = world.lines; l; l = l->next) {
-        if (l->client != a || !l->client_dom)
+        if (l->client != a || !l->client_dom) /* it may have two: one that is dead, and the next */
             continue;
         sim_trace("kill %s, link %u", a->name, l->number);
         net_kill(l->client_dom);
@@ -321,9 +329,8 @@ bool actor_kill(uint32_t i)
         sim_wake(world.host, l->client_end_due);
         a->killed = true;
         sim_wake(a, sim_now());
-        return true;
     }
-    return false;
+    return a->killed;
 }
 
 void actor_stop(uint32_t i, uint64_t ns)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * host.c - fabricd in the simulation: takes lines in, joins data connections to them by ticket,
- * gives events to lanes, lets the real link.c work and sleeps as gate.c and daemon.c do.
+ * gives events to lanes, lets the real link.c work and sleeps as gate.c and daemon.c do. What a handle
+ * that comes back finds is in host_find.c.
  *
  * Invariants watched here: a link that says there is work (link_arm() false) moves something soon;
  * fabricd asleep is woken by the doorbell alone, by events, by its tick, or by a control
@@ -14,33 +15,18 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "apps/fabricd/link_parts.h"
-#include "apps/fabricd/pulse.h"
 #include "core/clock.h"
 #include "core/error.h"
 #include "core/kept.h"
 #include "core/ring.h"
 #include "core/participant.h"
 #include "core/undertaker.h"
-#include "tests/sim/world.h"
+#include "tests/sim/host_parts.h"
 
 #define EVENTS       16
 #define HANDSHAKE_NS 5000000u
 /* Looks in a row at links that say there is work and then move nothing. */
 #define FRUITLESS_MAX 100
-
-enum stage { STAGE_OFFER, STAGE_TICKET, STAGE_JOINING, STAGE_UP };
-
-struct peer {
-    struct peer *next;
-    struct line *line;
-    enum stage stage;
-    uint64_t since, ticket;
-    struct lane_params lane_params;
-    struct link *link;
-    struct lane *lane;
-    struct tr_ep *ep;
-    struct pulse pulse;
-};
 
 static struct {
     struct tr_domain *dom;
@@ -63,7 +49,7 @@ static uint64_t keep_until(uint32_t id, bool bye)
 
 /* ---- the end of a peer ---- */
 
-static void peer_close(struct peer *p, bool bye)
+void host_peer_close(struct peer *p, bool bye)
 {
     struct peer **at = &world.peers;
     while (*at != p)
@@ -79,48 +65,18 @@ static void peer_close(struct peer *p, bool bye)
     }
     if (p->lane)
         lane_free(p->lane);
-    world.crashes += !bye;
-    link_close(p->link, &world.out, world.me, !bye, keep_until(p->link->participant, bye));
+    world.crashes += !bye && p->link;
+    if (p->link)
+        link_close(p->link, &world.out, world.me, !bye, keep_until(p->link->participant, bye));
     free(p);
 }
 
-static struct peer *peer_of(uint32_t participant)
+bool host_counts(const struct line *line, struct ctl_pong *out)
 {
-    for (struct peer *p = world.peers; p; p = p->next)
-        if (p->link->participant == participant)
-            return p;
-    return NULL;
-}
-
-/* As find_session() in peer.c; identities are not hashed here. */
-static int find_session(const struct session_self *self, const char *client, struct link_params *lp,
-                        struct identity *who)
-{
-    *who = (struct identity){0};
-    memcpy(who->instance, self->instance, sizeof who->instance);
-    if (client)
-        snprintf((char *)who->client, sizeof who->client, "%.15s", client);
-    if (!(lp->roles & FAB_PRODUCER))
-        return 0;
-    lp->identity = who;
-    lp->window = self->resume ? self->window : 0;
-    int id = kept_find(&world.seg, who);
-    bool same = id >= 0 && kept_same_instance(&world.seg, (uint32_t)id, who);
-    if (id >= 0 && !kept_is(&world.seg, (uint32_t)id)) {
-        struct peer *before = peer_of((uint32_t)id);
-        if (!same || !self->resume || !before)
-            return err_set(-EBUSY, "in use");
-        sim_trace("a handle comes back before its link has ended");
-        peer_close(before, false);
-        id = kept_find(&world.seg, who);
-    }
-    if (id < 0)
-        return 0;
-    if (self->resume && !same)
-        return err_set(-ESTALE, "taken over");
-    lp->session = self->resume ? LINK_RESUMED : LINK_TAKEN_UP;
-    lp->kept = (uint32_t)id;
-    return 0;
+    if (!line->peer || !line->peer->lane)
+        return false;
+    lane_counts(line->peer->lane, &out->sent, &out->arrived);
+    return true;
 }
 
 /* Time is over, or with `all` everything is. */
@@ -197,7 +153,7 @@ void host_drop(struct line *line)
     if (!line->peer || !line->joined || !line->client_ep) /* who hears it in the handshake tries again, and finds another */
         return;
     line->over = true;
-    peer_close(line->peer, true);
+    host_peer_close(line->peer, true);
 }
 
 struct tr_ep *line_ep(const struct line *line)
@@ -233,8 +189,13 @@ int host_join(uint32_t roles, const struct session_self *self, const char *clien
                              .lease_window = world.lease_window,
                              .submit_window = world.submit_window,
                              .pid = (uint32_t)getpid()};
-    int rc = find_session(self, client, &lp, &who);
-    if (rc == 0)
+    p->roles = roles;
+    memcpy(p->instance, self->instance, sizeof p->instance);
+    bool taken = host_take_link(p, self, &lp);
+    int rc = taken ? 0 : host_find_session(self, client, &lp, &who);
+    if (taken)
+        lp.session = LINK_RESUMED;
+    else if (rc == 0)
         rc = link_open(&p->link, &lp);
     if (rc < 0) {
         free(p);
@@ -300,7 +261,7 @@ static void on_request(const struct tr_event *ev)
         rc = lane_bind(p->lane, p->ep);
     }
     if (rc < 0)
-        peer_close(p, false);
+        host_peer_close(p, false);
 }
 
 static bool alive(const struct tr_ep *ep)
@@ -326,7 +287,7 @@ static void on_event(const struct tr_event *ev)
             sim_fail("a lane broke the protocol: %s", err_text(rc));
         if (rc < 0) {
             link_read_rest(p->link);
-            peer_close(p, p->line->bye);
+            host_peer_close(p, p->line->bye);
         }
     }
 }
@@ -352,7 +313,7 @@ static long work_links(void)
         if (rc < 0 && rc != -ENOTCONN)
             sim_fail("link %u: %s", p->line->number, err_text((int)rc));
         if (rc < 0)
-            peer_close(p, p->line->bye);
+            host_peer_close(p, p->line->bye);
         else
             n += rc;
     }
@@ -375,7 +336,7 @@ static long look_at_lines(void)
     for (struct line *l = world.lines; l; l = l->next) {
         if (!l->peer || line_due(l) > sim_now())
             continue;
-        peer_close(l->peer, l->bye && l->client_end_due <= sim_now());
+        host_peer_close(l->peer, l->bye && l->client_end_due <= sim_now());
         n++;
     }
     return n;
@@ -445,7 +406,7 @@ static long look_at_pulses(void)
             sim_trace("link %u does not answer", p->line->number);
             world.mute_deaths++;
             p->line->harmed = true;
-            peer_close(p, false);
+            host_peer_close(p, false);
             n++;
         } else if (act & PULSE_PING) {
             ping(p->line);
@@ -583,7 +544,7 @@ void host_open(void)
 void host_close(void)
 {
     while (world.peers)
-        peer_close(world.peers, true);
+        host_peer_close(world.peers, true);
     bury_kept(true);
     tr_net.listener_close(host.listener);
     tr_net.domain_close(host.dom);

@@ -44,7 +44,7 @@ static struct {
 
 struct totals {
     uint64_t schedules, steps, ns, submitted, outcomes, attempts, lost, cancelled, dead, unwaited,
-        refused, released, crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
+        refused, released, moved, came_back, crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
         revoked, pings, mute;
 };
 
@@ -81,6 +81,7 @@ static void partition(struct line *l)
         return;
     sim_trace("link %u is partitioned", l->number);
     l->partitioned = true;
+    l->whole = sim_roll(2);
     l->heal_at = sim_now() + 1 + sim_roll(world.keepalive * 2);
     l->host_patience = sim_now() + world.keepalive + sim_roll(world.keepalive);
     l->client_patience = sim_now() + world.keepalive + sim_roll(world.keepalive);
@@ -319,6 +320,8 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     t->released += o->released;
     t->taken_up += o->taken_up;
     t->told_again += o->again;
+    t->moved += world.moved;
+    t->came_back += world.came_back;
     t->crashes += world.crashes;
     t->recalls += world.recalls;
     t->asked_back += world.asked_back;
@@ -350,6 +353,8 @@ static void report(const struct totals *t, double seconds)
            N(told_again));
     printf("  links: %llu, %llu of them crashed; %llu faults; %llu posts, %llu of them refused\n",
            N(links), N(crashes), N(faults), N(posts), N(again));
+    printf("  came back before the link had ended: %llu workers with their leases, %llu producers\n",
+           N(moved), N(came_back));
     printf("  heartbeats: %llu, %llu links ended for want of an answer; asked back %llu times, %llu "
            "tasks that were claimed; %llu leases revoked\n",
            N(pings), N(mute), N(recalls), N(asked_back), N(revoked));

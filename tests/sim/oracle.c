@@ -263,7 +263,8 @@ void oracle_outcome(uint32_t h, const struct fab_outcome *out)
     case FAB_LOST:
         o->lost++;
         /* a handle that fabricd does not know any more goes on, but without its tasks */
-        if (!own->remote || (!own->broken && world.patient))
+        if (!own->remote ||
+            (!own->broken && world.patient && !actors_dropped((uint32_t)(own - o->handle))))
             sim_fail("task %u is lost, but the link is not", number);
         break;
     default:

@@ -18,7 +18,9 @@
 
 #define TIMEOUT_NS 3000000u
 
-enum stage { HELLO, OFFER, CONNECT, JOIN, UP };
+enum stage { ANSWER, HELLO, OFFER, CONNECT, JOIN, UP };
+/* How often a connection is tried that is not answered. */
+#define REDIAL_NS 30000u
 
 struct session {
     struct line *line;
@@ -33,6 +35,9 @@ struct session {
     struct tr_ep *ep;
     struct lane *lane;
     bool connected;
+    bool hold; /* session_hold() */
+    uint64_t pong_due; /* UINT64_MAX: nothing was asked */
+    uint64_t serial;
 };
 
 /* The session of the running actor: the loop asks for it. One an actor. */
@@ -48,13 +53,17 @@ struct tr_domain *sim_session_domain(void)
     return mine() ? mine()->dom : NULL;
 }
 
-uint64_t session_end_due(void)
+static uint64_t end_due(const struct session *s)
 {
-    struct session *s = mine();
     if (!s || !s->line)
         return UINT64_MAX;
     uint64_t at = s->line->partitioned ? UINT64_MAX : s->line->host_end_due;
     return s->line->client_patience < at ? s->line->client_patience : at;
+}
+
+uint64_t session_end_due(void)
+{
+    return end_due(mine());
 }
 
 /* ---- heartbeats, and the beat threads of all processes ---- */
@@ -134,8 +143,7 @@ uint64_t session_ping_due(void)
 
 static bool ended(const struct session *s)
 {
-    (void)s;
-    return sim.current->killed || session_end_due() <= sim_now();
+    return sim.current->killed || end_due(s) <= sim_now();
 }
 
 static int hung_up(void)
@@ -154,6 +162,26 @@ static int on_join(struct session *s)
                 return rc;
         }
     return s->connected ? 0 : -EAGAIN;
+}
+
+/* The wire of its process is cut, so that nothing new gets through either. */
+static bool wire_is_down(void)
+{
+    for (const struct line *l = world.lines; l; l = l->next)
+        if (l->client == sim.current && l->partitioned && l->whole)
+            return true;
+    return false;
+}
+
+static int on_answer(struct session *s)
+{
+    if (!wire_is_down() && world.dead)
+        return err_set(-ECONNREFUSED, "no fabricd is there");
+    if (wire_is_down()) {
+        s->due = sim_now() + 1 + sim_roll(2 * REDIAL_NS);
+        return -EAGAIN;
+    }
+    return s->hold ? -EAGAIN : 0;
 }
 
 static int on_hello(struct session *s)
@@ -199,7 +227,7 @@ static int on_connect(struct session *s)
 
 int session_step(struct session *s)
 {
-    static int (*const stages[])(struct session *) = {on_hello, on_offer, on_connect, on_join};
+    static int (*const stages[])(struct session *) = {on_answer, on_hello, on_offer, on_connect, on_join};
     while (s->stage != UP) {
         if (sim.current->killed)
             return err_set(-EPROTO, "killed"); /* no use to try again */
@@ -208,12 +236,13 @@ int session_step(struct session *s)
         if (sim_now() < s->due)
             return -EAGAIN;
         int rc = stages[s->stage](s);
-        if (rc == -EAGAIN && sim_now() >= s->deadline)
+        if (rc == -EAGAIN && sim_now() >= s->deadline && !s->hold)
             return err_set(-ETIMEDOUT, "the data connection is not answered");
         if (rc < 0)
             return rc;
         s->stage++;
-        s->line->joined = s->stage == UP;
+        if (s->line)
+            s->line->joined = s->stage == UP;
         s->due = s->stage < JOIN ? sim_now() + 1 + sim_roll(20000) : 0;
     }
     return 0;
@@ -240,7 +269,9 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     (void)with_data;
     if (!s)
         return -ENOMEM;
-    open_now[sim.current - sim.actor] = s;
+    if (!mine()) /* else it is a probe */
+        open_now[sim.current - sim.actor] = s;
+    s->pong_due = UINT64_MAX;
     s->roles = opts->roles;
     s->self = *self;
     s->client = opts->client;
@@ -248,6 +279,60 @@ int session_begin(struct session **out, const char *provider, const char *host, 
     s->deadline = sim_now() + TIMEOUT_NS;
     *out = s;
     return 0;
+}
+
+void session_hold(struct session *s)
+{
+    s->hold = true;
+}
+
+bool session_answered(const struct session *s)
+{
+    return s->stage == ANSWER && s->due <= sim_now() && !world.dead && !wire_is_down();
+}
+
+void session_go_on(struct session *s, uint64_t patience_ns)
+{
+    (void)patience_ns;
+    s->hold = false;
+    s->deadline = sim_now() + TIMEOUT_NS;
+    open_now[sim.current - sim.actor] = s;
+}
+
+int session_waits_for(const struct session *s, short *events, uint64_t *due)
+{
+    uint64_t start = clock_ns() - sim_now();
+    *events = 0;
+    *due = s->due > sim_now() ? start + s->due : UINT64_MAX;
+    return -1;
+}
+
+void session_at(const struct session *s, struct session_self *self)
+{
+    (void)s;
+    self->at_len = 0;
+}
+
+int session_ping(struct session *s)
+{
+    s->serial++;
+    s->pong_due = sim_now() + 1 + sim_roll(20000);
+    return 0;
+}
+
+bool session_pong(struct session *s, struct ctl_pong *out)
+{
+    *out = (struct ctl_pong){.serial = s->serial};
+    if (!s->line || s->line->partitioned || s->pong_due > sim_now() || !host_counts(s->line, out))
+        return false;
+    s->pong_due = UINT64_MAX;
+    return true;
+}
+
+uint64_t session_patience(const struct session *s)
+{
+    (void)s;
+    return world.dead_after;
 }
 
 int session_open(struct session **out, const char *provider, const char *host, const char *port,
@@ -357,7 +442,8 @@ static void close_it(struct session *s, bool bye)
         lane_free(s->lane);
     if (s->dom)
         tr_net.domain_close(s->dom);
-    open_now[sim.current - sim.actor] = NULL;
+    if (mine() == s)
+        open_now[sim.current - sim.actor] = NULL;
     free(s);
 }
 

@@ -35,6 +35,7 @@ struct line {
     uint64_t client_end_due; /* when fabricd hears that the client's end is closed */
     uint64_t host_end_due;   /* when the client hears it of fabricd's end */
     bool partitioned;
+    bool whole; /* with everything else that its process would send */
     uint64_t heal_at;
     bool harmed;                             /* some fault was done to it */
     uint64_t host_patience, client_patience; /* until the kernel's keepalive gives up */
@@ -55,6 +56,8 @@ struct tr_ep *line_ep(const struct line *line);
 /* What fabricd's handshake and lane offer come to. */
 int host_join(uint32_t roles, const struct session_self *self, const char *client,
               struct line **out, struct host_welcome *w);
+/* What fabricd answers to a PING. False: it does not. */
+bool host_counts(const struct line *line, struct ctl_pong *out);
 int host_offer(struct line *line, const struct tr_remote *theirs, struct tr_remote *ours);
 
 /* ---- the oracle ---- */
@@ -122,6 +125,8 @@ struct world {
     uint64_t keep; /* segment.keep_results */
     bool patient;  /* keep is longer than any outage: nothing is lost */
     uint32_t producers, producers_done;
+    uint32_t moved;   /* workers' links that went over to another connection */
+    uint32_t came_back; /* handles of producers that came back before their link had ended */
     uint32_t crashes; /* links that ended with their peer's crash */
     bool stop;        /* workers are to go */
     bool dead;        /* fabricd, and the next one is not there yet */
@@ -153,6 +158,9 @@ bool actor_kill(uint32_t i);
 /* Stops it for a while, as SIGSTOP does. */
 void actor_stop(uint32_t i, uint64_t ns);
 uint32_t actors_remote(void);
+/* fabricd has ended a session of this handle's program. It may not have heard of it, and find another
+ * one when it comes back. */
+bool actors_dropped(uint32_t handle);
 /* A link of this handle had a fault. */
 bool actors_harmed(uint32_t handle);
 

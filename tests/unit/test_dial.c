@@ -158,6 +158,66 @@ Test(dial, a_slow_one_may_still_win)
     is_connected_to(settle(T0 + DIAL_STEP_NS), &a);
 }
 
+Test(dial, a_wire_that_is_back_answers_a_fresh_try)
+{
+    int fd;
+    struct sockaddr_in live = listener(&fd, 16);
+    struct pollfd p[DIAL_MAX];
+    uint64_t next;
+    add_silent();
+    cr_assert_eq(settle(T0), -EAGAIN);
+    unsigned before = descriptors();
+    dial_again(&d);
+    cr_assert_eq(descriptors(), before, "the last try is closed");
+    cr_assert_eq(settle(T0 + 1), -EAGAIN);
+    memcpy(&d.at[0].address, &live, sizeof live); /* it answers again, if it is asked again */
+    cr_assert_eq(settle(T0 + 2), -EAGAIN, "not what was asked before");
+    dial_again(&d);
+    is_connected_to(settle(T0 + 3), &live);
+    cr_assert_eq(dial_polls(&d, p, &next), 0);
+}
+
+Test(dial, fresh_tries_do_not_keep_the_next_address_waiting)
+{
+    struct pollfd p[DIAL_MAX];
+    uint64_t next;
+    add_silent();
+    struct sockaddr_in live = add_live();
+    for (uint64_t now = T0; now < T0 + DIAL_STEP_NS; now += DIAL_STEP_NS / 8) {
+        cr_assert_eq(settle(now), -EAGAIN);
+        dial_again(&d);
+        cr_assert_eq(dial_polls(&d, p, &next), 1, "only those whose turn has come");
+        cr_assert_eq(next, T0 + DIAL_STEP_NS);
+    }
+    is_connected_to(settle(T0 + DIAL_STEP_NS), &live);
+    cr_assert_eq(dial_winner(&d), &d.at[1]);
+}
+
+Test(dial, one_that_refused_is_tried_again)
+{
+    int fd;
+    struct sockaddr_in live = listener(&fd, 16);
+    add_refusing();
+    add_silent();
+    cr_assert_eq(settle(T0), -EAGAIN);
+    memcpy(&d.at[0].address, &live, sizeof live);
+    dial_again(&d);
+    is_connected_to(settle(T0 + 1), &live);
+    cr_assert_eq(dial_winner(&d), &d.at[0]);
+}
+
+Test(dial, a_connection_of_no_use_is_followed_by_others)
+{
+    add_silent();
+    struct sockaddr_in live = add_live();
+    cr_assert_eq(settle(T0), -EAGAIN);
+    int fd = settle(T0 + DIAL_STEP_NS);
+    is_connected_to(fd, &live);
+    close(fd);
+    dial_again(&d);
+    is_connected_to(settle(T0 + DIAL_STEP_NS + 1), &live);
+}
+
 Test(dial, when_all_fail_it_is_said)
 {
     struct pollfd p[DIAL_MAX];

@@ -57,6 +57,19 @@ Test(rtt, of_pings_on_their_way_the_first_is_timed)
     cr_assert(p50 >= 2 * S - 64 && p50 <= 2 * S + 64);
 }
 
+Test(rtt, a_link_on_another_connection_keeps_its_round_trips)
+{
+    rtt_begin(&r, S);
+    trip(2 * S, MS);
+    rtt_sent(&r, 3 * S);
+    rtt_begin(&r, 4 * S);
+    cr_assert_not(rtt_answered(&r, 3 * S, 5 * S), "that was asked over the old one");
+    trip(6 * S, 3 * MS);
+    cr_assert_eq(r.n, 2);
+    cr_assert(rtt_quantiles(&r, &p50, &p99));
+    cr_assert(p50 < 2 * MS && p99 > 2 * MS, "both");
+}
+
 /* Goes on from `now` to `end` as fabricd does, which sleeps until it is told to look; returns how
  * many PINGs were sent. step: how often the lane is heard; 0: it is not. */
 static unsigned live(uint64_t now, uint64_t end, uint64_t step, uint32_t links)

@@ -63,7 +63,7 @@ Test(frames, strangers_are_found_out)
 Test(frames, bodies_of_any_other_length_are_refused)
 {
     struct ctl_hello h = {.version_min = 1,
-                          .version_max = 3,
+                          .version_max = CTL_VERSION,
                           .roles = 2,
                           .name = "n\033[2J",
                           .provider = "tcp"},
@@ -77,7 +77,7 @@ Test(frames, bodies_of_any_other_length_are_refused)
     uint8_t body[CTL_BODY_MAX];
     frame.len = ctl_put_hello(frame.body, &h);
     cr_assert_eq(ctl_get_hello(&frame, &h2), 0);
-    cr_assert(h2.version_max == 3 && !strcmp(h2.provider, "tcp"));
+    cr_assert(h2.version_max == CTL_VERSION && !strcmp(h2.provider, "tcp"));
     cr_assert_str_eq(h2.name, "n?[2J", "control characters must not reach a log");
     uint32_t full = frame.len;
     for (frame.len = 0; frame.len < full; frame.len++)
