@@ -55,15 +55,16 @@
 #define COLD_NS     (50000000000ull / SCALE)
 #define COLD_EVERY  (10000000000ull / SCALE)
 
+/* The lane's, which is not known before the first answer, or what TCP saw when the link was made. */
 static uint64_t rtt_ns(const struct remote *r)
 {
-    return (uint64_t)(r->rtt_ticks * 1e9 / (double)r->ticks_hz);
+    uint64_t lane = (uint64_t)(r->rtt_ticks * 1e9 / (double)r->ticks_hz);
+    return lane > r->self.rtt_ns ? lane : r->self.rtt_ns;
 }
 
 void remote_wire_rtt(struct remote *r)
 {
-    if (r->rtt_ticks > 0) /* else what session_at() has found */
-        r->self.rtt_ns = rtt_ns(r);
+    r->self.rtt_ns = rtt_ns(r);
 }
 
 static void until_then(uint64_t *until, uint64_t then)

@@ -305,8 +305,10 @@ static int end_stage(struct session *s)
 static uint64_t stage_end(const struct session *s)
 {
     uint64_t end = s->deadline;
-    if (s->patience_ns && s->stage > PROVE && s->stage_at + s->patience_ns < end)
-        end = s->stage_at + s->patience_ns;
+    /* a data connection takes two round trips, and there may be some more before it */
+    uint64_t patience = s->patience_ns + 4 * s->rtt_ns;
+    if (s->patience_ns && s->stage > PROVE && s->stage_at + patience < end)
+        end = s->stage_at + patience;
     return end;
 }
 
