@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * instructions.c - how many instructions a task takes from submit to taken: one thread with a
- * producer's and a worker's handle, batches of 16 and of 1, counted by valgrind's callgrind. The one figure
- * that other work on the machine can't disturb. Attaching and warming up fall out by the difference
- * of two runs.
+ * producer's and a worker's handle, batches of 16 and of 1, counted by valgrind's callgrind. The
+ * one figure that other work on the machine can't disturb. Attaching and warming up fall out by the
+ * difference of two runs.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include "core/error.h"
 
 #define BATCH_MAX 16u
-#define TASKS 64000u
+#define TASKS     64000u
 
 /* ---- under valgrind ---- */
 

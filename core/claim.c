@@ -133,8 +133,7 @@ struct hints {
 };
 
 /* In meta: queue and priority, and the marks of tasks that win() must look at more closely. */
-#define META_WIN_MASK                                                                              \
-    (0xffffull << 32 | (uint64_t)(META_TERMS | META_CANCEL | META_SUSPECT) << 16)
+#define META_WIN_MASK (0xffffull << 32 | (uint64_t)(META_TERMS | META_CANCEL | META_SUSPECT) << 16)
 
 static_assert(offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
               "win_run() writes len, attempt, queue and priority as one number");
@@ -176,8 +175,8 @@ static inline bool lease_plain(struct local *l, uint32_t slot, uint64_t w, const
     return true;
 }
 
-/* The same as win() for the first attempt of a plain task (submit.c) of the ring's queue and priority.
- * WON_NOT: it is not that, win() tells. WON_ALONE: we had it, and it came to nothing. */
+/* The same as win() for the first attempt of a plain task (submit.c) of the ring's queue and
+ * priority. WON_NOT: it is not that, win() tells. WON_ALONE: we had it, and it came to nothing. */
 static inline enum won win_plain(struct local *l, uint32_t slot, const struct plain *p,
                                  struct fab_lease *lease)
 {
@@ -195,8 +194,8 @@ static inline enum won win_plain(struct local *l, uint32_t slot, const struct pl
     return take_lease(l, slot, mine, lease) ? WON : WON_ALONE;
 }
 
-/* win_plain() for as long as it meets such tasks. Returns how many were won. *hints: the first one and
- * how many; afterwards those that are left, of which the first leads to something else. */
+/* win_plain() for as long as it meets such tasks. Returns how many were won. *hints: the first one
+ * and how many; afterwards those that are left, of which the first leads to something else. */
 LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_t priority,
                                         struct hints *hints, struct fab_lease *lease)
 {
@@ -216,7 +215,7 @@ LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_
 
 /* READY -> LEASED(me). first: the batch is empty so far. */
 SELDOM static enum won win(struct local *l, uint32_t slot, uint32_t queue, bool first,
-                    struct fab_lease *lease)
+                           struct fab_lease *lease)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
     /* acquire: pairs with the producer's release of READY (submit.c) */
@@ -379,7 +378,6 @@ static void wait_at_hole(struct local *l, uint32_t queue, uint32_t *patience)
         at_store(&l->seg->head->check_wanted, 1);
 }
 
-/* Sleeps until somebody submits to the queue; returns 0, or -EPIPE. */
 /* A wait that does not sleep asks whether it still makes sense. */
 static int fabric_there(const struct local *l)
 {
@@ -390,13 +388,14 @@ static int fabric_there(const struct local *l)
     return 0;
 }
 
+/* Sleeps until somebody submits to the queue; returns 0, or -EPIPE. */
 static int park(struct local *l, struct seg_queue *q, uint32_t queue, uint64_t ns,
                 uint32_t *patience)
 {
     uint32_t seq = at_load(&q->seq);
     at_or(&q->parked, QUEUE_PARKED_WORKERS); /* S1 */
     CRASH_POINT("park.s1");
-    if (!no_work(l, queue)) {                /* S2 */
+    if (!no_work(l, queue)) { /* S2 */
         if (!rings_ready(l, queue))
             wait_at_hole(l, queue, patience);
         return 0;

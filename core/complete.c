@@ -6,9 +6,9 @@
  * A completion writes the result into the task's slot and makes it DONE by one CAS; the producer
  * watches the slot itself.
  *
- * Threads: the handle's. Failure: a death before that CAS leaves a LEASED slot, which the undertaker
- * gives to another worker; a lease that was taken away meanwhile ends as -ESTALE, and what was
- * written is let go.
+ * Threads: the handle's. Failure: a death before that CAS leaves a LEASED slot, which the
+ * undertaker gives to another worker; a lease that was taken away meanwhile ends as -ESTALE, and
+ * what was written is let go.
  */
 #include <errno.h>
 #include <string.h>
@@ -104,8 +104,8 @@ int lease_put_result(struct local *l, uint32_t slot, uint64_t w, const void *res
 
 /* ---- where the time went ---- */
 
-/* The task's own record, before the outcome is published. A task of a batch starts when the one before
- * it ended. */
+/* The task's own record, before the outcome is published. A task of a batch starts when the one
+ * before it ended. */
 static inline void put_times(struct local *l, uint64_t slot, uint64_t w, uint64_t claimed,
                              uint64_t now)
 {
@@ -118,8 +118,8 @@ static inline void put_times(struct local *l, uint64_t slot, uint64_t w, uint64_
     l->free_at = now & l->follow_mask;
 }
 
-/* Adds a finished task to this worker's histograms. Stands behind the publication of the outcome, off
- * the path of whoever waits for it. gap: ticks since the task before. */
+/* Adds a finished task to this worker's histograms. Stands behind the publication of the outcome,
+ * off the path of whoever waits for it. gap: ticks since the task before. */
 static void measure(struct local *l, const struct seg_times *t, uint64_t stamp, uint64_t gap)
 {
     uint32_t n = span_weight(&l->finished, 1, gap);
@@ -150,7 +150,7 @@ static bool try_again(struct local *l, uint32_t slot, uint64_t w, uint64_t meta)
 /* The one end of a lease that has an outcome: LEASED(me) -> DONE or FAILED, or FREE when nobody
  * wants it. */
 SELDOM static int finish(struct local *l, const struct fab_lease *lease, enum slot_state as,
-                  const void *res, uint32_t len)
+                         const void *res, uint32_t len)
 {
     uint64_t w = lease->ref[1], expect = w;
     if (lease->ref[0] >= l->seg->slots)
@@ -169,7 +169,8 @@ SELDOM static int finish(struct local *l, const struct fab_lease *lease, enum sl
         return rc;
     uint64_t gap = now - l->finished_at;
     put_times(l, slot, w, lease->ref[2], now);
-    struct seg_times times = l->seg->times[slot]; /* once the outcome is out the next may write there */
+    struct seg_times times =
+        l->seg->times[slot]; /* once the outcome is out the next may write there */
     if (as == SLOT_FAILED && (sl->arg_len & ARG_TERMS) && try_again(l, slot, w, meta))
         goto counted;
     if (meta_flags(meta) & (META_NO_WAIT | META_ORPHAN)) {
@@ -190,7 +191,8 @@ SELDOM static int finish(struct local *l, const struct fab_lease *lease, enum sl
     /* The producer may have died meanwhile: the undertaker marks its tasks as orphans before it
      * looks at their states, we look at the mark after we changed the state; one of us frees it. */
     if (__builtin_expect((meta_flags(at_load(&sl->meta)) & META_ORPHAN) != 0, 0)) {
-        (void)lease_free(l, slot, done); /* not by way of the lease: its time limit could end that once more */
+        (void)lease_free(
+            l, slot, done); /* not by way of the lease: its time limit could end that once more */
     } else if (producer < l->seg->participants) {
         bell_ring(l->seg, &l->seg->participant[producer], &l->out);
     }
@@ -216,9 +218,10 @@ SELDOM static int complete_rest(struct local *l, uint32_t slot, uint64_t done)
     return 0;
 }
 
-/* The common end stands here: a result of 8 bytes that somebody waits for. finish() does the others, and
- * those whose turn it is to be put into a histogram, and tells when the lease is not held. No function is called on this way but as its end: what a call needs
- * saved would be a tenth of it. */
+/* The common end stands here: a result of 8 bytes that somebody waits for. finish() does the
+ * others, and those whose turn it is to be put into a histogram, and tells when the lease is not
+ * held. No function is called on this way but as its end: what a call needs saved would be a tenth
+ * of it. */
 int local_complete(fab_t *f, const struct fab_lease *lease, const void *res, uint32_t len)
 {
     struct local *l = (struct local *)f;

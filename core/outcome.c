@@ -36,8 +36,9 @@ static void tasks_remove(struct local *l, uint32_t slot)
     l->tasks.n--;
 }
 
-/* A task that was given up, its outcome taken, is kept as a dead letter. Where no more are kept, its
- * slot does not go by its old word, as others do: after our death that would be taken for a letter. */
+/* A task that was given up, its outcome taken, is kept as a dead letter. Where no more are kept,
+ * its slot does not go by its old word, as others do: after our death that would be taken for a
+ * letter. */
 static void bury(struct local *l, uint32_t slot)
 {
     struct seg_slot *sl = &l->seg->slot[slot];
@@ -102,15 +103,14 @@ static bool part_with_zombie(const struct local *l, uint32_t slot, uint64_t w)
 
 /* Reads the outcome of our task in this slot, whose state word w is one, and takes it off the list
  * of outstanding ones. Returns its arg_len as it was read. */
-SELDOM static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w, struct fab_outcome *o)
+SELDOM static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w,
+                                    struct fab_outcome *o)
 {
-    static const uint16_t status[SLOT_STATES] = {[SLOT_DONE] = FAB_COMPLETED,
-                                                 [SLOT_FAILED] = FAB_FAILED,
-                                                 [SLOT_CANCELLED] = FAB_CANCELLED,
-                                                 [SLOT_DEAD] = FAB_DEAD,
-                                                 [SLOT_EXPIRED] = FAB_EXPIRED,
-                                                 [SLOT_OVERRUN] = FAB_OVERRUN,
-                                                 [SLOT_DUPLICATE] = FAB_DUPLICATE};
+    static const uint16_t status[SLOT_STATES] = {
+        [SLOT_DONE] = FAB_COMPLETED,      [SLOT_FAILED] = FAB_FAILED,
+        [SLOT_CANCELLED] = FAB_CANCELLED, [SLOT_DEAD] = FAB_DEAD,
+        [SLOT_EXPIRED] = FAB_EXPIRED,     [SLOT_OVERRUN] = FAB_OVERRUN,
+        [SLOT_DUPLICATE] = FAB_DUPLICATE};
     struct seg_slot *sl = &l->seg->slot[slot];
     /* read once: the segment is not to be trusted */
     uint32_t arg_len = sl->arg_len, res_len = sl->res_len;
@@ -167,7 +167,8 @@ SELDOM static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_o
         arena_free(l->seg, &l->arena, l->me, sl->arg, slot, slot_epoch(w));
     if (o->len > 8 && !overrun) {
         l->held[l->held_n++] = slot;
-        if (l->named) /* taken, though the caller still reads it; ours alone: a plain store will do */
+        if (l->named) /* taken, though the caller still reads it; ours alone: a plain store will do
+                       */
             at_store(&sl->state, slot_word(slot_epoch(w), l->me, slot_attempt(w), SLOT_ZOMBIE));
     } else {
         slot_give(l->seg, &l->stock, l->me, slot);
@@ -318,8 +319,8 @@ static inline void taken(struct local *l, const struct fab_outcome *out, size_t 
 static_assert(offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_outcome, len) == 8,
               "take_plain() writes len, status and attempts as one number");
 
-/* The common outcome: completed, with an argument and a result that need no block, of a handle of the
- * plain kind; w is its word. The task stays in the list: the caller takes it out, with its
+/* The common outcome: completed, with an argument and a result that need no block, of a handle of
+ * the plain kind; w is its word. The task stays in the list: the caller takes it out, with its
  * neighbours. False: nothing has happened, take() has to look. */
 static inline bool take_plain(const struct seg_slot *sl, uint32_t slot, uint64_t w, uint64_t now,
                               struct fab_outcome *o)
@@ -355,10 +356,10 @@ static void join(struct local *l, uint32_t before, uint32_t slot)
         l->tasks.cursor = slot;
 }
 
-/* The same as look() for as long as it meets common outcomes, from `slot` on. Stops at the first task
- * that is something else, which *stopped_at gets. */
-LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct fab_outcome *out, size_t max,
-                         uint32_t *stopped_at)
+/* The same as look() for as long as it meets common outcomes, from `slot` on. Stops at the first
+ * task that is something else, which *stopped_at gets. */
+LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct fab_outcome *out,
+                                         size_t max, uint32_t *stopped_at)
 {
     const struct segment *s = l->seg;
     struct outstanding_task *const list = l->tasks.at;

@@ -15,7 +15,8 @@ static inline uint32_t lap_of(const struct segment *s, uint64_t pos)
 }
 
 /* P2. False: somebody closed the position. */
-SELDOM static bool publish(const struct segment *s, struct seg_ring *r, uint64_t pos, uint32_t value)
+SELDOM static bool publish(const struct segment *s, struct seg_ring *r, uint64_t pos,
+                           uint32_t value)
 {
     _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)];
     uint32_t lap = lap_of(s, pos);
@@ -71,8 +72,8 @@ static inline bool put_one(const struct segment *s, struct seg_ring *r, uint64_t
     uint64_t old = at_load_rlx(cell); /* a guess for the CAS, which checks it */
     uint32_t lap = lap_of(s, pos);
     /* seq_cst as in publish() */
-    bool in = (int32_t)((uint32_t)(old >> 32) - lap) < 0 &&
-              at_cas(cell, &old, ring_cell_word(lap, slot));
+    bool in =
+        (int32_t)((uint32_t)(old >> 32) - lap) < 0 && at_cas(cell, &old, ring_cell_word(lap, slot));
     CRASH_POINT("ring.p2");
     return in || publish(s, r, pos, slot);
 }

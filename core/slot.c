@@ -84,7 +84,8 @@ void slot_put_free(const struct segment *s, uint32_t slot)
     }
 }
 
-static bool free_slot(const struct segment *s, uint32_t slot, uint64_t w, const struct wake_out *out)
+static bool free_slot(const struct segment *s, uint32_t slot, uint64_t w,
+                      const struct wake_out *out)
 {
     uint64_t expect = w;
     if (!at_cas(&s->slot[slot].state, &expect, slot_word(slot_epoch(w), NOBODY, 0, SLOT_FREE)))
@@ -140,8 +141,8 @@ void slot_renew_free_ring(const struct segment *s)
 {
     uint32_t hint[BATCH], n;
     uint64_t left = ring_depth(s->free_ring);
-    while (left > 0 && (n = ring_take(s, s->free_ring, hint,
-                                      left < BATCH ? (uint32_t)left : BATCH)) > 0)
+    while (left > 0 &&
+           (n = ring_take(s, s->free_ring, hint, left < BATCH ? (uint32_t)left : BATCH)) > 0)
         left -= n < left ? n : left;
     for (uint32_t i = 0; i < s->slots; i++)
         if (slot_state(at_load(&s->slot[i].state)) == SLOT_FREE && !ring_put(s, s->free_ring, i)) {

@@ -2,17 +2,17 @@
  *
  * stages.h - when a task passed each stage of its life.
  *
- *   submitted   fab_submit() was called with it                          slot.stamp, by its producer
- *   published   there was room, and it was written                       the producer's own list
- *   claimed     a worker took its lease                                  times[], by that worker
+ *   submitted   fab_submit() was called with it                          slot.stamp, by its
+ * producer published   there was room, and it was written                       the producer's own
+ * list claimed     a worker took its lease                                  times[], by that worker
  *   started     the worker turned to it (behind others of its batch)     times[], by that worker
  *   finished    its result was there                                     times[], by that worker
  *   taken       the producer saw the outcome                             the outcome
  *
- * Every task has all of them, always. What a worker writes is apart from the slot: the slot's line goes
- * from core to core with each task, while times[] is read only for who asks (fab_times()) and for the
- * tasks that are put into histograms; so it stays with the worker. A record is good for as long as the
- * slot is not used again; its epoch tells.
+ * Every task has all of them, always. What a worker writes is apart from the slot: the slot's line
+ * goes from core to core with each task, while times[] is read only for who asks (fab_times()) and
+ * for the tasks that are put into histograms; so it stays with the worker. A record is good for as
+ * long as the slot is not used again; its epoch tells.
  *
  * Who reads the clock how often: a submit once a call, a claim once a batch, a completion once a
  * task (which is the start of the next), a take once a call.
@@ -39,10 +39,10 @@ static inline uint32_t room_pack(uint64_t ticks)
     return units < UINT32_MAX ? (uint32_t)units : UINT32_MAX;
 }
 
-/* Tasks that follow one another closely: one in so many is put into the histograms, for all of them.
- * Each is that comes a millisecond or more after the one before. (By time alone long tasks would be
- * counted for the short ones before them.) gap: ticks since the one before; n: how many came at
- * once. */
+/* Tasks that follow one another closely: one in so many is put into the histograms, for all of
+ * them. Each is that comes a millisecond or more after the one before. (By time alone long tasks
+ * would be counted for the short ones before them.) gap: ticks since the one before; n: how many
+ * came at once. */
 #define SPAN_PACE 64u
 static inline bool span_due(struct span_pace *p, uint32_t n, uint64_t gap)
 {

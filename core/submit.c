@@ -27,10 +27,10 @@
 /* Tasks that were written together and are published together: consecutive ones of a submit, of one
  * queue and priority. */
 struct group {
-    uint64_t submitted; /* ticks, the same for all */
-    uint32_t room;      /* how long they waited for it (stages.h) */
-    bool solo;          /* SLOT_SOLO, if the slot's former task was in the same queue */
-    bool run;           /* by fill_run() */
+    uint64_t submitted;   /* ticks, the same for all */
+    uint32_t room;        /* how long they waited for it (stages.h) */
+    bool solo;            /* SLOT_SOLO, if the slot's former task was in the same queue */
+    bool run;             /* by fill_run() */
     const uint32_t *slot; /* of a run: in the stock, above its top */
     uint32_t slots[PUBLISH_BATCH], epoch[PUBLISH_BATCH]; /* of others */
 };
@@ -143,7 +143,8 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
     return 0;
 }
 
-/* ---- plain tasks: no terms, an argument that needs no block, an outcome that is waited for ---- */
+/* ---- plain tasks: no terms, an argument that needs no block, an outcome that is waited for ----
+ */
 
 static_assert(offsetof(struct fab_task, priority) + 1 - offsetof(struct fab_task, len) == 8,
               "task_kind() reads len, flags, queue and priority as one number");
@@ -182,9 +183,9 @@ static inline uint32_t run_length(const struct fab_task *t, uint32_t n)
     return k;
 }
 
-/* The same as fill_slot(), for a run of n plain tasks of one kind, into the slots g->slot points to.
- * Also puts them behind the outstanding ones and writes their ids. All that does not differ from task
- * to task stands before the loop: what is in it is half of what a submit costs. */
+/* The same as fill_slot(), for a run of n plain tasks of one kind, into the slots g->slot points
+ * to. Also puts them behind the outstanding ones and writes their ids. All that does not differ
+ * from task to task stands before the loop: what is in it is half of what a submit costs. */
 LOOP_OF_ITS_OWN static void fill_run(struct local *l, const struct fab_task *t, uint32_t n,
                                      fab_id *ids, struct group *g)
 {
@@ -261,8 +262,8 @@ static uint32_t group_epoch(const struct local *l, const struct group *g, uint32
     return g->run ? l->tasks.at[g->slot[i]].epoch : g->epoch[i];
 }
 
-/* The ring had room for the first `done` of a group alone: takes the others back, unless somebody found
- * and claimed them already. Returns how many (the first so many) count as submitted. */
+/* The ring had room for the first `done` of a group alone: takes the others back, unless somebody
+ * found and claimed them already. Returns how many (the first so many) count as submitted. */
 SELDOM static uint32_t take_back(struct local *l, const struct group *g, uint32_t done, uint32_t n,
                                  uint32_t given_slot)
 {
@@ -365,8 +366,8 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
 
 enum entered { ENTERED, ENTERED_NOT_NOW, ENTERED_TWICE };
 
-/* Enters the key of the task that the slot at the top of the stock will hold. ENTERED_TWICE: it is a
- * duplicate, and told. */
+/* Enters the key of the task that the slot at the top of the stock will hold. ENTERED_TWICE: it is
+ * a duplicate, and told. */
 static enum entered enter_key(struct local *l, const struct fab_task *t, fab_id *id)
 {
     slot_settle_top(l->seg, &l->stock, l->me); /* the undertaker reads its word */
@@ -408,8 +409,8 @@ static void leave_key(struct local *l, uint32_t slot, uint32_t epoch, bool accep
 
 /* Tasks that can't go the short way. Returns how many were written, or why the first was not: 0 for
  * want of room. */
-LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n, fab_id *ids,
-                       struct group *g)
+LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n,
+                                       fab_id *ids, struct group *g)
 {
     uint32_t k = 0;
     int rc = 0;
@@ -442,8 +443,8 @@ LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t
     return k;
 }
 
-/* One group: at most PUBLISH_BATCH of the tasks. Returns how many were accepted, 0 when the fabric is
- * full, < 0 when the first can't be. */
+/* One group: at most PUBLISH_BATCH of the tasks. Returns how many were accepted, 0 when the fabric
+ * is full, < 0 when the first can't be. */
 static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids,
                          struct group *g)
 {
@@ -467,7 +468,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     }
     /* A task with none before it that could be overtaken may be found without the ring (claim.c).
      */
-    queue_use(l->seg, t->queue, t->priority); /* before they are READY: our death may leave them so */
+    queue_use(l->seg, t->queue,
+              t->priority); /* before they are READY: our death may leave them so */
     g->solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
     if (n > 1 && is_plain(t)) {
         k = run_length(t, (uint32_t)n);
@@ -499,8 +501,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
 
 /* ---- one task ---- */
 
-/* One plain task of 8 bytes, of a kind that was there before, and room for it: what most round trips
- * begin with. */
+/* One plain task of 8 bytes, of a kind that was there before, and room for it: what most round
+ * trips begin with. */
 static inline bool can_go_alone(const struct local *l, const struct fab_task *t)
 {
     const struct segment *s = l->seg;
@@ -516,7 +518,8 @@ static int submit_alone(struct local *l, const struct fab_task *t, fab_id *id, s
     const struct segment *s = l->seg;
     uint32_t slot = l->stock.slot[l->stock.n - 1], q = t->queue, pr = t->priority;
     struct seg_slot *sl = &s->slot[slot];
-    /* the worker that completed the slot's last task may be watching it: one trip of the line, not two */
+    /* the worker that completed the slot's last task may be watching it: one trip of the line, not
+     * two */
     cpu_prefetch_write(sl);
     uint64_t w = at_load_rlx(&sl->state); /* ours, as in fill_slot() */
     uint32_t epoch = slot_next_epoch(w);
@@ -537,8 +540,9 @@ static int submit_alone(struct local *l, const struct fab_task *t, fab_id *id, s
     local_tasks_add(l, slot, epoch, t->tag, 0);
     if (id)
         *id = (fab_id)epoch << 32 | slot;
-    if (__builtin_expect(ring_put_many(s, segment_ready_ring(s, q, pr), &l->known_head[q][pr],
-                                       &slot, 1) == 0, 0)) {
+    if (__builtin_expect(
+            ring_put_many(s, segment_ready_ring(s, q, pr), &l->known_head[q][pr], &slot, 1) == 0,
+            0)) {
         g->run = false;
         g->slot = g->slots;
         g->slots[0] = slot;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * submit_wait.c - what a submit that found no room does: it spins, announces itself (room.h), sleeps,
- * and says which limit it was when its time is over.
+ * submit_wait.c - what a submit that found no room does: it spins, announces itself (room.h),
+ * sleeps, and says which limit it was when its time is over.
  *
- * Threads: the handle's. Failure: who dies while it waits has left a mark at the room, and the next
- * who makes some wakes nobody.
+ * Threads: the handle's. Failure: who dies while it waits has left a mark at the room; whoever makes
+ * some takes it away and wakes nobody.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -22,12 +22,12 @@ int local_times(const fab_t *f, const struct fab_outcome *o, struct fab_times *o
     if (slot_epoch(at_load(&s->slot[slot].state)) - (uint32_t)(o->id >> 32) > 1 ||
         l->tasks.at[slot].epoch != 0 || t.epoch != (uint32_t)(o->id >> 32) || submitted == 0)
         return err_set(-ENODATA, "nothing is known of this task's times (any more)");
-    *out = (struct fab_times){
-        .room_ns = segment_ticks_to_ns(s, published - submitted),
-        .wait_ns = segment_ticks_to_ns(s, span_between(published, t.claimed)),
-        .held_ns = segment_ticks_to_ns(s, span_between(t.claimed, t.started)),
-        .run_ns = segment_ticks_to_ns(s, span_between(t.started, t.finished)),
-        .fetch_ns = segment_ticks_to_ns(s, span_between(t.finished, o->taken)),
-        .total_ns = segment_ticks_to_ns(s, span_between(submitted, o->taken))};
+    *out =
+        (struct fab_times){.room_ns = segment_ticks_to_ns(s, published - submitted),
+                           .wait_ns = segment_ticks_to_ns(s, span_between(published, t.claimed)),
+                           .held_ns = segment_ticks_to_ns(s, span_between(t.claimed, t.started)),
+                           .run_ns = segment_ticks_to_ns(s, span_between(t.started, t.finished)),
+                           .fetch_ns = segment_ticks_to_ns(s, span_between(t.finished, o->taken)),
+                           .total_ns = segment_ticks_to_ns(s, span_between(submitted, o->taken))};
     return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * cells.h - a table's cells out of a fabric's status: the member `key` of the object o, or "-" when there
- * is none or it is of another type.
+ * cells.h - a table's cells out of a fabric's status: the member `key` of the object o, or "-" when
+ * there is none or it is of another type.
  *
  * Threads: one. Failure: see table.h.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * latency_view.c - `fabctl latency`: where the time of tasks goes, stage by stage (core/stages.h), for
- * each queue, and what each worker sees of it. See status_view.h.
+ * latency_view.c - `fabctl latency`: where the time of tasks goes, stage by stage (core/stages.h),
+ * for each queue, and what each worker sees of it. See status_view.h.
  */
 #include <stdio.h>
 #include <string.h>

@@ -43,7 +43,8 @@ static struct hist *span(fab_t *f, enum seg_span s)
     return &((struct local *)f)->self->latency.span[s];
 }
 
-/* Of every length of argument and result, that is on every way through submit, claim and complete. */
+/* Of every length of argument and result, that is on every way through submit, claim and complete.
+ */
 Test(stages, every_task_has_all_its_times_and_they_add_up)
 {
     static const uint32_t sizes[] = {0, 4, 8, 9, 64, 65, 4096};
@@ -177,5 +178,6 @@ Test(stages, a_long_task_stands_for_itself)
     cr_assert_lt(hist_quantile(h, 0.9), MS, "nine of ten are short");
     cr_assert_geq(hist_quantile(h, 0.995), 2 * MS, "one of 51 is long");
     uint64_t sum = at_load(&h->sum);
-    cr_assert_lt(sum, 2ull * ROUNDS * 20 * MS, "it would be 50 times as much if it stood for others");
+    cr_assert_lt(sum, 2ull * ROUNDS * 20 * MS,
+                 "it would be 50 times as much if it stood for others");
 }
