@@ -24,7 +24,8 @@ struct outstanding {
         uint32_t epoch;      /* of our task there; 0: none */
         uint32_t room;       /* how long it waited for room (stages.h) */
     } * at;
-    uint64_t *tag; /* of our task in each slot, should somebody write over it */
+    uint64_t *tag; /* of our task in each slot, should somebody write over it; links have other means,
+                      and save the memory */
     uint32_t n;
     uint32_t cursor; /* where the last partial look ended */
 };
@@ -105,7 +106,8 @@ static inline void local_tasks_add(struct local *l, uint32_t slot, uint32_t epoc
 {
     uint32_t head = l->seg->slots, last = l->tasks.at[head].prev;
     l->tasks.at[slot] = (struct outstanding_task){last, head, epoch, room};
-    l->tasks.tag[slot] = tag;
+    if (!l->linked)
+        l->tasks.tag[slot] = tag;
     l->tasks.at[last].next = slot;
     l->tasks.at[head].prev = slot;
     l->tasks.n++;

@@ -274,7 +274,7 @@ static bool damaged(const struct local *l, uint32_t slot)
 static void take_lost(struct local *l, uint32_t slot, struct fab_outcome *o)
 {
     *o = (struct fab_outcome){.id = (fab_id)l->tasks.at[slot].epoch << 32 | slot,
-                              .tag = l->tasks.tag[slot],
+                              .tag = l->linked ? 0 : l->tasks.tag[slot],
                               .status = FAB_LOST};
     tasks_remove(l, slot);
     at_add(&l->seg->head->damage, 1);

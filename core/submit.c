@@ -211,13 +211,14 @@ LOOP_OF_ITS_OWN static void fill_run(struct local *l, const struct fab_task *t, 
         sl->stamp = submitted;
         if (__builtin_expect(l->linked, 0))
             s->ref[slot] = l->ref;
+        else
+            tags[slot] = t->tag;
         at_store_rlx(&sl->meta, meta);
         /* release: pairs with the claimer's acquire of the state (claim.c) */
         at_store_rel(&sl->state, ready | (uint64_t)epoch << 32);
         CRASH_POINT("submit.ready");
         list[last].next = slot;
         list[slot] = (struct outstanding_task){last, head, epoch, room};
-        tags[slot] = t->tag;
         last = slot;
         if (ids)
             *ids++ = (fab_id)epoch << 32 | slot;
