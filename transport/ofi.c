@@ -7,8 +7,9 @@
  * and the provider's choice obeyed: tcp takes offsets and keys of ours (random, 64 bits), verbs
  * virtual addresses and keys of its own.
  *
- * Completion queues and waiting are in ofi_wait.c. The event queue is read when a sleep has ended and now and then otherwise: a look costs as much
- * as a message.
+ * Completion queues and waiting are in ofi_wait.c. The event queue is read when a sleep has ended, while a connection
+ * is being made (which happens by looking at it), and now and then otherwise: a look costs as much as a
+ * message.
  */
 #include <errno.h>
 #include <netdb.h>

@@ -66,17 +66,26 @@ static void on_signal(struct loop_src *src, int result)
         daemon_drain(d);
 }
 
-/* Nothing is ready or being run. Outcomes not yet taken don't count: a local producer finds them in
- * its mapping even after we are gone; those of remote producers must be on their way (gate_idle).
- */
-static bool fabric_idle(const struct daemon *d)
+static bool gate_settled(const struct daemon *d)
+{
+    return !d->gate || gate_idle(d->gate);
+}
+
+/* Draining ends when nothing is ready or being run. Outcomes not yet taken don't count: a local
+ * producer finds them in its mapping even after we are gone; those of remote producers must be on
+ * their way. That is a matter of microseconds and looked at in each turn: peers ask after us
+ * meanwhile (ECHO), and a look a second could find an answer to that on its way each time. */
+static void stop_when_idle(struct daemon *d)
 {
     for (uint32_t i = 0; i < d->seg.slots; i++) {
         uint32_t st = slot_state(at_load(&d->seg.slot[i].state));
-        if (st == SLOT_READY || st == SLOT_LEASED || st == SLOT_DELAYED)
-            return false;
+        if (st == SLOT_READY || st == SLOT_LEASED || st == SLOT_DELAYED) {
+            d->settling = false;
+            return;
+        }
     }
-    return !d->gate || gate_idle(d->gate);
+    d->settling = !gate_settled(d);
+    d->stop |= !d->settling;
 }
 
 void daemon_check(struct daemon *d)
@@ -111,8 +120,8 @@ static void on_tick(struct loop_src *src, int result)
         undertaker_audit(&d->seg, &d->out, &rep);
         log_info("audit: %u slots put back into rings", rep.requeued);
     }
-    if (d->draining && fabric_idle(d))
-        d->stop = true;
+    if (d->draining)
+        stop_when_idle(d);
     d->stirred = true;
 }
 
@@ -139,8 +148,7 @@ void daemon_drain(struct daemon *d)
             log_warn("queue %s is paused: its tasks, if there are any, keep fabricd from ending "
                      "until somebody who is here resumes it, or until a second signal",
                      d->seg.queue_name[q]);
-    if (fabric_idle(d))
-        d->stop = true;
+    stop_when_idle(d);
 }
 
 /* ---- start ---- */
@@ -276,6 +284,8 @@ int daemon_run(struct daemon *d)
             log_error("the event loop failed: %s", err_text(rc));
             return rc;
         }
+        if (d->settling && gate_settled(d))
+            stop_when_idle(d);
         if (rc > 0) {
             spin_start(&d->spin);
             continue;

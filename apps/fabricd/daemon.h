@@ -60,6 +60,7 @@ struct daemon {
     int signal_fd;
     struct spin spin;
     bool draining, stop;
+    bool settling; /* draining, and all that is left are words on their way to peers */
     int failed; /* why daemon_run() ends, 0: it was asked to */
     bool adopted; /* the segment is that of a fabricd before us */
     uint32_t turns; /* of the loop */
