@@ -36,6 +36,7 @@ static void local_close(fab_t *f)
     pages_free(l->tasks.at, ((size_t)l->seg->slots + 1) * sizeof *l->tasks.at);
     pages_free(l->tasks.tag, (size_t)l->seg->slots * sizeof *l->tasks.tag);
     free(l->held);
+    free(l->known_head);
     if (l->own.base)
         segment_unmap(&l->own);
     free(l);
@@ -83,8 +84,10 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
     spin_init(&l->spin, seg->ticks_hz, spin_ns);
     l->tasks.at = pages_new(((size_t)seg->slots + 1) * sizeof *l->tasks.at);
     l->tasks.tag = pages_new((size_t)seg->slots * sizeof *l->tasks.tag);
+    l->known_head = calloc(seg->queues, sizeof *l->known_head);
     l->held = calloc(LOCAL_HELD_MAX, sizeof *l->held);
-    if (!l->tasks.at || !l->tasks.tag || !l->held || slot_stock_init(&l->stock, stock) < 0) {
+    if (!l->tasks.at || !l->tasks.tag || !l->known_head || !l->held ||
+        slot_stock_init(&l->stock, stock) < 0) {
         local_close(&l->base);
         return err_set(-ENOMEM, "no memory for a handle on %u slots", seg->slots);
     }

@@ -56,7 +56,7 @@ struct local {
     struct outstanding tasks;
     uint32_t *held; /* slots whose outcome bytes the caller may still read */
     uint32_t held_n;
-    uint64_t known_head[SEG_QUEUES_MAX][SEG_PRIORITIES]; /* ring_put_many() */
+    uint64_t (*known_head)[SEG_PRIORITIES]; /* of each queue's rings: ring_put_many() */
     /* Its tasks may be taken up after its death: an outcome that was taken leaves no trace that
      * looks like one that was not. */
     bool named;

@@ -18,7 +18,7 @@ static struct {
     uint32_t stock[WORLD_SLOTS_MAX];
     uint32_t held[LOCAL_HELD_MAX];
     struct outstanding_task tasks[WORLD_SLOTS_MAX + 1];
-    uint64_t tags[WORLD_SLOTS_MAX];
+    uint64_t tags[WORLD_SLOTS_MAX], known_head[1][SEG_PRIORITIES];
 } handles[MD_THREADS];
 
 void *world_alloc(size_t bytes)
@@ -86,6 +86,7 @@ struct local *world_local(uint32_t me, uint32_t stock)
     l->held = handles[me].held;
     l->tasks.at = handles[me].tasks;
     l->tasks.tag = handles[me].tags;
+    l->known_head = handles[me].known_head;
     l->follow_mask = UINT64_MAX;
     l->tasks.at[world.slots].prev = l->tasks.at[world.slots].next = world.slots;
     l->tasks.cursor = world.slots;
