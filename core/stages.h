@@ -2,12 +2,17 @@
  *
  * stages.h - when a task passed each stage of its life.
  *
- *   submitted   fab_submit() was called with it                          slot.stamp, by its
- * producer published   there was room, and it was written                       the producer's own
- * list claimed     a worker took its lease                                  times[], by that worker
- *   started     the worker turned to it (behind others of its batch)     times[], by that worker
- *   finished    its result was there                                     times[], by that worker
- *   taken       the producer saw the outcome                             the outcome
+ *   submitted: fab_submit() was called with it; slot.stamp, by its producer
+ *
+ *   published: there was room, and it was written; the producer's own list
+ *
+ *   claimed: a worker took its lease; times[], by that worker, as the next two
+ *
+ *   started: the worker turned to it, who may have been at others of its batch
+ *
+ *   finished: its result was there
+ *
+ *   taken: the producer saw the outcome; in the outcome
  *
  * Every task has all of them, always. What a worker writes is apart from the slot: the slot's line
  * goes from core to core with each task, while times[] is read only for who asks (fab_times()) and

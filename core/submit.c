@@ -444,6 +444,18 @@ LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t
     return k;
 }
 
+/* k tasks were published in the queue: its workers are to know, and status. */
+static inline void tell(struct local *l, uint32_t queue, uint32_t k)
+{
+    queue_wake(l->seg, &l->seg->queue[queue], &l->out, k);
+    CRASH_POINT("submit.woken");
+    /* relaxed: our own counter, read by status alone */
+    _Atomic uint64_t *c = &l->self->counts[queue].submitted;
+    at_store_rlx(c, at_load_rlx(c) + k);
+    if (at_load_rlx(&l->self->submits_to) != queue)
+        at_store_rlx(&l->self->submits_to, queue); /* for status */
+}
+
 /* One group: at most PUBLISH_BATCH of the tasks. Returns how many were accepted, 0 when the fabric
  * is full, < 0 when the first can't be. */
 static long submit_group(struct local *l, const struct fab_task *t, size_t n, fab_id *ids,
@@ -488,15 +500,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     CRASH_POINT("submit.published");
     if (l->key_entry)
         leave_key(l, g->slot[0], g->epoch[0], true);
-    if (k) {
-        queue_wake(l->seg, &l->seg->queue[t->queue], &l->out, (uint32_t)k);
-        CRASH_POINT("submit.woken");
-        /* relaxed: our own counter, read by status alone */
-        _Atomic uint64_t *c = &l->self->counts[t->queue].submitted;
-        at_store_rlx(c, at_load_rlx(c) + (uint64_t)k);
-        if (at_load_rlx(&l->self->submits_to) != t->queue)
-            at_store_rlx(&l->self->submits_to, t->queue); /* for status */
-    }
+    if (k)
+        tell(l, t->queue, (uint32_t)k);
     return k;
 }
 
@@ -552,13 +557,7 @@ static int submit_alone(struct local *l, const struct fab_task *t, fab_id *id, s
             return 0;
     }
     CRASH_POINT("submit.published");
-    queue_wake(s, &s->queue[q], &l->out, 1);
-    CRASH_POINT("submit.woken");
-    /* relaxed: our own counter, read by status alone */
-    _Atomic uint64_t *c = &l->self->counts[q].submitted;
-    at_store_rlx(c, at_load_rlx(c) + 1);
-    if (at_load_rlx(&l->self->submits_to) != q)
-        at_store_rlx(&l->self->submits_to, q); /* for status */
+    tell(l, q, 1);
     return 1;
 }
 
