@@ -27,6 +27,21 @@ struct scene {
     uint8_t bytes[ARENA + 8192];
 };
 
+/* The link of a peer in these roles; what else a test wants of it, it sets. */
+static inline struct link_params scene_params(const struct scene *s, uint32_t roles)
+{
+    return (struct link_params){.seg = &s->seg,
+                                .daemon_fd = -1,
+                                .roles = roles,
+                                .name = "peer",
+                                .peer = "test",
+                                .provider = "tcp",
+                                .mode = LANE_SEND,
+                                .lease_window = WINDOW,
+                                .submit_window = WINDOW,
+                                .pid = (uint32_t)getpid()};
+}
+
 static inline void open_scene(struct scene *s)
 {
     uint32_t generation;
@@ -36,16 +51,7 @@ static inline void open_scene(struct scene *s)
     s->out.daemon_fd = -1;
     s->me = unit_participant(&s->seg, "fabricd", &generation);
     s->local = unit_handle(&s->seg, "local", -1);
-    struct link_params lp = {.seg = &s->seg,
-                             .daemon_fd = -1,
-                             .roles = FAB_PRODUCER | FAB_WORKER,
-                             .name = "peer",
-                             .peer = "test",
-                             .provider = "tcp",
-                             .mode = LANE_SEND,
-                             .lease_window = WINDOW,
-                             .submit_window = WINDOW,
-                             .pid = (uint32_t)getpid()};
+    struct link_params lp = scene_params(s, FAB_PRODUCER | FAB_WORKER);
     cr_assert_eq(link_open(&s->link, &lp), 0, "%s", err_text(-1));
     s->link->lane = s->p.lane[1];
     unit_fill(s->bytes, sizeof s->bytes, 3);

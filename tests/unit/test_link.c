@@ -196,20 +196,11 @@ static void again(struct scene *s, enum link_session how)
     close_pair(&s->p);
     cr_assert_eq(participant_life(at_load(&s->seg.participant[kept].life)), LIFE_KEPT);
     open_pair(&s->p, LANE_SEND, 22);
-    struct link_params lp = {.seg = &s->seg,
-                             .daemon_fd = -1,
-                             .roles = FAB_PRODUCER | FAB_WORKER,
-                             .name = "peer",
-                             .peer = "test",
-                             .provider = "tcp",
-                             .mode = LANE_SEND,
-                             .lease_window = WINDOW,
-                             .submit_window = WINDOW,
-                             .identity = &who,
-                             .session = how,
-                             .kept = kept,
-                             .window = how == LINK_RESUMED ? WINDOW : 0,
-                             .pid = (uint32_t)getpid()};
+    struct link_params lp = scene_params(s, FAB_PRODUCER | FAB_WORKER);
+    lp.identity = &who;
+    lp.session = how;
+    lp.kept = kept;
+    lp.window = how == LINK_RESUMED ? WINDOW : 0;
     cr_assert_eq(link_open(&s->link, &lp), 0, "%s", err_text(-1));
     s->link->lane = s->p.lane[1];
 }

@@ -5,20 +5,6 @@
  */
 #include "tests/unit/link_case.h"
 
-static struct link_params worker_params(const struct scene *s)
-{
-    return (struct link_params){.seg = &s->seg,
-                                .daemon_fd = -1,
-                                .roles = FAB_WORKER,
-                                .name = "peer",
-                                .peer = "test",
-                                .provider = "tcp",
-                                .mode = LANE_SEND,
-                                .lease_window = WINDOW,
-                                .submit_window = WINDOW,
-                                .pid = (uint32_t)getpid()};
-}
-
 /* A worker with n leases, whose refs go into ref[], of tasks of the local handle's. */
 static void lease_some(struct scene *s, uint32_t n, uint64_t *ref)
 {
@@ -27,7 +13,7 @@ static void lease_some(struct scene *s, uint32_t n, uint64_t *ref)
     struct fab_task t = {.kernel = 1, .arg = s->bytes, .len = 8};
     open_scene(s);
     link_close(s->link, &s->out, s->me, false, 0);
-    struct link_params lp = worker_params(s);
+    struct link_params lp = scene_params(s, FAB_WORKER);
     cr_assert_eq(link_open(&s->link, &lp), 0, "%s", err_text(-1));
     s->link->lane = s->p.lane[1];
     say(s, (struct record){.type = REC_WANT, .len = n});
@@ -44,7 +30,7 @@ static void lease_some(struct scene *s, uint32_t n, uint64_t *ref)
 
 static void move(struct scene *s)
 {
-    struct link_params lp = worker_params(s);
+    struct link_params lp = scene_params(s, FAB_WORKER);
     const struct seg_link *sl = &s->seg.participant[s->link->participant].link;
     uint32_t before = at_load_rlx(&sl->reconnects); /* relaxed: of this thread's */
     link_move(s->link, &lp);
