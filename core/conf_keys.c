@@ -156,13 +156,13 @@ const struct conf_key conf_keys[] = {
          "How batches of tasks move: \"write\" (one-sided), \"send\" (into posted buffers), or\n"
          "\"auto\": what is faster with the provider.")},
     {"fabric", "lane_cell", NUMBER(T_SIZE, lane_cell, 1 << 10, 1 << 20), .step = 64,
-     DEFAULT("\"16KiB\"", "The largest batch (\"1KiB\" to \"1MiB\", a multiple of 64 bytes).")},
+     DEFAULT("\"32KiB\"", "The largest batch (\"1KiB\" to \"1MiB\", a multiple of 64 bytes).")},
     {"fabric", "lane_cells", NUMBER(T_POW2, lane_cells, 2, 256),
-     DEFAULT("8",
+     DEFAULT("4",
              "Batches on their way at once in each direction (2 to 256, rounded up to a power of\n"
              "two).")},
     {"fabric", "lease_window", NUMBER(T_U32, lease_window, 1, 65536),
-     DEFAULT("1024", "Most tasks that a thread of a remote worker may hold (1 to 65536).")},
+     DEFAULT("4096", "Most tasks that a thread of a remote worker may hold (1 to 65536).")},
     {"fabric", "submit_window", NUMBER(T_U32, submit_window, 16, 1048576),
      DEFAULT("4096", "Most tasks that a remote producer may have outstanding (16 to 1048576).")},
     {"fabric", "links", NUMBER(T_U32, links, 1, 16384),

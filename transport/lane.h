@@ -43,8 +43,8 @@
 /* The bytes of a lane_write(), in cells, at least and at most; in between as many as have gone in
  * LANE_DIRECT_NS of late: small records wait behind two of them. Large pieces cost less: 1 MiB by
  * four writes took fabricd 280 us, by one 200. */
-#define LANE_DIRECT_MIN 16u
-#define LANE_DIRECT_MAX 64u
+#define LANE_DIRECT_MIN 8u
+#define LANE_DIRECT_MAX 32u
 #define LANE_DIRECT_NS  300000u
 #define LANE_NOTE 256u /* both sides', head included */
 

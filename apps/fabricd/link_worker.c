@@ -34,8 +34,10 @@ static struct link_lease *lease_of(struct link *k, uint64_t ref)
 void worker_prefetch(const struct link *k, uint64_t ref)
 {
     uint32_t i = (uint32_t)ref;
-    if (i < k->lease_window && k->lease[i].ref[0] < k->seg->slots)
+    if (i < k->lease_window && k->lease[i].ref[0] < k->seg->slots) {
         cpu_prefetch_write(&k->seg->slot[k->lease[i].ref[0]]);
+        cpu_prefetch_write(&k->seg->times[k->lease[i].ref[0]]);
+    }
 }
 
 static int make_leases(struct link *k)
