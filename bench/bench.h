@@ -222,6 +222,7 @@ int job_check(const struct job *j, const struct fab_outcome *o) MUST;
 struct worker_spec {
     const char *address, *key;
     unsigned batch;             /* most tasks a claim takes */
+    bool together;              /* a batch of results of 8 bytes is completed as one */
     int64_t spin_ns;            /* as in fab_options */
     int core;                   /* -1: unpinned */
     struct worker_share *share; /* in shared memory; NULL: nothing is shared */
@@ -251,6 +252,7 @@ struct load {
     unsigned batch, producers, workers;
     uint64_t window; /* tasks a producer has outstanding; 0: as suits the batch */
     double seconds;
+    bool together;   /* workers complete a batch as one: results of 8 bytes alone */
     bool every_core; /* workers from the first core on, not from the second */
 };
 /* Leased and answered tasks a second; every answer is checked. < 0: failed. */

@@ -19,16 +19,16 @@
 /* ---- under valgrind ---- */
 
 static int one_batch(fab_t *producer, fab_t *worker, const struct job *j, const struct fab_task *t,
-                     unsigned batch)
+                     const struct fab_result *res, unsigned batch)
 {
     struct fab_lease l[BATCH_MAX];
     struct fab_outcome o[BATCH_MAX];
     if (fab_submit(producer, t, batch, NULL, 0) != batch ||
         fab_claim(worker, 0, l, batch, 0) != batch)
         return err_set(-EIO, "a batch was not taken whole");
-    for (unsigned i = 0; i < batch; i++)
-        if (fab_complete(worker, &l[i], &j->expect, sizeof j->expect) < 0)
-            return -EIO;
+    if (batch == 1 ? fab_complete(worker, l, &j->expect, sizeof j->expect) < 0
+                   : fab_complete_many(worker, l, res, batch) != batch)
+        return -EIO;
     for (unsigned got = 0; got < batch;) {
         long n = fab_wait_any(producer, o, batch, 0);
         if (n < 0)
@@ -48,15 +48,18 @@ int instructions_child(const char *address, unsigned batch, unsigned long n)
     fab_t *producer = NULL, *worker = NULL;
     struct job j = job_feb();
     struct fab_task t[BATCH_MAX];
+    struct fab_result res[BATCH_MAX];
     if (batch < 1 || batch > BATCH_MAX)
         return err_set(-EINVAL, "a batch of 1 to %u", BATCH_MAX);
-    for (unsigned i = 0; i < batch; i++)
+    for (unsigned i = 0; i < batch; i++) {
         t[i] = job_task(&j);
+        res[i] = (struct fab_result){.data = &j.expect, .len = sizeof j.expect};
+    }
     int rc = fab_open(&producer, address, &po);
     if (rc == 0)
         rc = fab_open(&worker, address, &wo);
     for (unsigned long i = 0; rc == 0 && i < n; i += batch)
-        rc = one_batch(producer, worker, &j, t, batch);
+        rc = one_batch(producer, worker, &j, t, res, batch);
     fab_close(worker);
     fab_close(producer);
     return rc;

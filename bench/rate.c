@@ -153,6 +153,7 @@ double measure_rate(const struct settings *st, const struct fixture *fx, const s
         struct worker_spec w = {.address = l->worker_at,
                                 .key = fx->key,
                                 .batch = l->batch,
+                                .together = l->together && l->batch > 1,
                                 .core = core_of(st, first + workers)};
         worker[workers] = worker_start(&w);
         rc = worker[workers] < 0 ? worker[workers] : 0;

@@ -19,6 +19,7 @@ static double turn_rate(const struct settings *st, const struct fixture *f, cons
     struct load l = {.worker_at = at,
                      .job = job_feb(),
                      .batch = batch,
+                     .together = true,
                      .producers = 1,
                      .workers = 1,
                      .seconds = st->quick ? st->seconds : st->slice};
@@ -116,6 +117,7 @@ int bench_scale(const struct settings *st, struct report *rep, const struct fixt
             struct load l = {.worker_at = f->local,
                              .job = job_feb(),
                              .batch = 16,
+                             .together = true,
                              .producers = each[i],
                              .workers = each[i],
                              .seconds = st->slice};

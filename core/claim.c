@@ -155,10 +155,10 @@ static inline struct plain plain_of(const struct local *l, uint32_t queue, uint3
 }
 
 /* The lease of a plain task, whose word is now w. False: its argument needs a block after all. */
-static inline bool lease_plain(struct local *l, uint32_t slot, uint64_t w, const struct plain *p,
+static inline bool lease_plain(const struct segment *s, uint32_t slot, uint64_t w, const struct plain *p,
                                struct fab_lease *lease)
 {
-    const struct seg_slot *sl = &l->seg->slot[slot];
+    const struct seg_slot *sl = &s->slot[slot];
     uint32_t len = sl->arg_len; /* read once */
     if (__builtin_expect(len > 64, 0))
         return false;
@@ -168,45 +168,36 @@ static inline bool lease_plain(struct local *l, uint32_t slot, uint64_t w, const
     lease->kernel = sl->kernel;
     lease->small[0] = sl->arg;
     if (__builtin_expect(len > 8, 0))
-        memcpy(lease->small, l->seg->wide[slot].bytes, sizeof lease->small);
+        memcpy(lease->small, s->wide[slot].bytes, sizeof lease->small);
     lease->arg = NULL;
     lease->due_ns = 0;
     memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
     return true;
 }
 
-/* The same as win() for the first attempt of a plain task (submit.c) of the ring's queue and
- * priority. WON_NOT: it is not that, win() tells. WON_ALONE: we had it, and it came to nothing. */
-static inline enum won win_plain(struct local *l, uint32_t slot, const struct plain *p,
-                                 struct fab_lease *lease)
-{
-    struct seg_slot *sl = &l->seg->slot[slot];
-    /* acquire: pairs with the producer's release of READY (submit.c) */
-    uint64_t w = at_load_acq(&sl->state);
-    uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
-    uint64_t mine = (w & ~0xffffffffull) | p->low;
-    if ((w & (SLOT_ATTEMPT_MASK | 0x7f)) != SLOT_READY || (meta & META_WIN_MASK) != p->wanted ||
-        !at_cas(&sl->state, &w, mine))
-        return WON_NOT;
-    CRASH_POINT("claim.leased");
-    if (lease_plain(l, slot, mine, p, lease))
-        return WON;
-    return take_lease(l, slot, mine, lease) ? WON : WON_ALONE;
-}
-
-/* win_plain() for as long as it meets such tasks. Returns how many were won. *hints: the first one
- * and how many; afterwards those that are left, of which the first leads to something else. */
+/* The same as win() for first attempts of plain tasks (submit.c) of the ring's queue and priority, for as
+ * long as it meets such tasks. Returns how many were won. *hints: the first one and how many; afterwards
+ * those that are left, of which the first leads to something else, for win() to tell. */
 LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_t priority,
                                         struct hints *hints, struct fab_lease *lease)
 {
+    const struct segment *const s = l->seg;
+    struct seg_slot *const slots = s->slot;
     const struct plain p = plain_of(l, queue, priority);
-    const uint32_t *hint = hints->slot, *end = hint + hints->n;
+    const uint32_t *hint = hints->slot, *const end = hint + hints->n;
     struct fab_lease *next = lease;
     for (; hint < end; hint++) {
-        enum won how = win_plain(l, *hint, &p, next);
-        if (how == WON_NOT)
+        struct seg_slot *sl = &slots[*hint];
+        /* acquire: pairs with the producer's release of READY (submit.c) */
+        uint64_t w = at_load_acq(&sl->state);
+        uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
+        uint64_t mine = (w & ~0xffffffffull) | p.low;
+        if ((w & (SLOT_ATTEMPT_MASK | 0x7f)) != SLOT_READY || (meta & META_WIN_MASK) != p.wanted ||
+            !at_cas(&sl->state, &w, mine))
             break;
-        next += how == WON;
+        CRASH_POINT("claim.leased");
+        if (lease_plain(s, *hint, mine, &p, next) || take_lease(l, *hint, mine, next))
+            next++; /* else it has come to nothing */
     }
     hints->n = (uint32_t)(end - hint);
     hints->slot = hint;
@@ -251,11 +242,12 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
 {
     uint32_t hint[CLAIM_BATCH], won = 0;
     struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
+    const struct seg_slot *const slots = l->seg->slot;
     while (won < max && !l->alone && ring_ready(l->seg, r)) {
         uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
         struct hints left = {hint, ring_take(l->seg, r, hint, want)};
         for (uint32_t i = 1; i < left.n; i++)
-            cpu_prefetch_write(&l->seg->slot[hint[i]]);
+            cpu_prefetch_write(&slots[hint[i]]);
         l->claimed_at = clock_ticks();
         while ((won += win_run(l, queue, priority, &left, lease + won), left.n > 0)) {
             enum won how = win(l, *left.slot, queue, batch_n + won == 0, &lease[won]);
@@ -337,7 +329,7 @@ static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
     CRASH_POINT("claim.leased");
     /* SOLO: a first attempt without terms */
     struct plain p = plain_of(l, queue, meta_priority(at_load_rlx(&sl->meta)));
-    return lease_plain(l, l->hot, mine, &p, lease) || take_lease(l, l->hot, mine, lease);
+    return lease_plain(l->seg, l->hot, mine, &p, lease) || take_lease(l, l->hot, mine, lease);
 }
 
 /* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at

@@ -302,6 +302,17 @@ FAB_API FAB_MUST int fab_begin(fab_t *f, const struct fab_lease *l);
  * fab_flush(). */
 FAB_API FAB_MUST int fab_complete(fab_t *f, const struct fab_lease *l, const void *res,
                                   uint32_t len);
+/* fab_complete() for n leases at once, which costs about half of it for results of 8 bytes: for a worker
+ * that computes its batch as a whole, or has very short tasks. In the histograms (fabctl latency) such
+ * tasks share their batch's time evenly. Returns how many leases have ended, from the first on; those that
+ * were no longer held count, too, and their results were dropped. Fewer than n, or an error for the first:
+ * what fab_complete() says to the next one. */
+struct fab_result {
+    const void *data;
+    uint32_t len;
+};
+FAB_API FAB_MUST long fab_complete_many(fab_t *f, const struct fab_lease *leases,
+                                        const struct fab_result *results, size_t n);
 /* Ends a lease with an error: one sentence for the producer (at most 255 bytes are kept). */
 FAB_API FAB_MUST int fab_fail(fab_t *f, const struct fab_lease *l, const char *message);
 /* Gives a task back unstarted; another worker gets it. */

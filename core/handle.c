@@ -23,6 +23,13 @@ int deadline_error(int64_t timeout_ns, const char *what)
                : err_set(-ETIMEDOUT, "%s within %.3f s", what, (double)timeout_ns / 1e9);
 }
 
+int result_fits(uint32_t len)
+{
+    return len <= FAB_ARG_MAX
+               ? 0
+               : err_set(-EMSGSIZE, "a result of %u bytes is over the limit of %u", len, FAB_ARG_MAX);
+}
+
 FAB_API void fab_close(fab_t *f)
 {
     /* A forked child's copy: a farewell from here would end its parent's handle. */
@@ -106,9 +113,14 @@ FAB_API int fab_begin(fab_t *f, const struct fab_lease *l)
 
 FAB_API int fab_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
 {
-    if (len > FAB_ARG_MAX)
-        return err_set(-EMSGSIZE, "a result of %u bytes is over the limit of %u", len, FAB_ARG_MAX);
-    return f->ops->complete(f, l, res, len);
+    int rc = result_fits(len);
+    return rc < 0 ? rc : f->ops->complete(f, l, res, len);
+}
+
+FAB_API long fab_complete_many(fab_t *f, const struct fab_lease *leases, const struct fab_result *results,
+                               size_t n)
+{
+    return n ? f->ops->complete_many(f, leases, results, n) : 0;
 }
 
 FAB_API int fab_fail(fab_t *f, const struct fab_lease *l, const char *message)

@@ -28,6 +28,7 @@ struct fab_ops {
     long (*claim)(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
     int (*begin)(fab_t *f, const struct fab_lease *l); /* NULL: nothing is to be said */
     int (*complete)(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
+    long (*complete_many)(fab_t *f, const struct fab_lease *l, const struct fab_result *res, size_t n);
     int (*fail)(fab_t *f, const struct fab_lease *l, const char *message);
     int (*release)(fab_t *f, const struct fab_lease *l);
     int (*crash)(fab_t *f, const struct fab_lease *l, const char *text);
@@ -51,5 +52,8 @@ struct fab {
 uint64_t deadline_of(int64_t timeout_ns);
 /* -EAGAIN for a try, -ETIMEDOUT for a wait, with message "what". */
 int deadline_error(int64_t timeout_ns, const char *what);
+
+/* 0, or -EMSGSIZE for a result that is over FAB_ARG_MAX. */
+int result_fits(uint32_t len) __attribute__((warn_unused_result));
 
 #endif

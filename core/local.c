@@ -181,6 +181,7 @@ const struct fab_ops local_ops = {
     .outstanding = local_outstanding,
     .claim = local_claim,
     .complete = local_complete,
+    .complete_many = local_complete_many,
     .fail = local_fail,
     .release = local_release,
     .crash = local_crash,

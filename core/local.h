@@ -137,6 +137,7 @@ int local_cancelled(fab_t *f, const struct fab_lease *l);
 int local_attend(fab_t *f, uint32_t *word, uint32_t value, int fd, int64_t timeout_ns);
 long local_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
 int local_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
+long local_complete_many(fab_t *f, const struct fab_lease *l, const struct fab_result *res, size_t n);
 int local_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int local_release(fab_t *f, const struct fab_lease *l);
 int local_wait_room(fab_t *f, int64_t timeout_ns);

@@ -325,11 +325,14 @@ static_assert(offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_o
 static inline bool take_plain(const struct seg_slot *sl, uint32_t slot, uint64_t w, uint64_t now,
                               struct fab_outcome *o)
 {
-    uint64_t lens, rest; /* read once */
+    const uint64_t eights = 8ull << 32 | 8;
+    uint64_t lens, rest = 8; /* read once */
     memcpy(&lens, &sl->arg_len, sizeof lens);
-    rest = lens >> 32;
-    if (rest > 8 || (uint32_t)lens > 64)
-        return false;
+    if (__builtin_expect(lens != eights, 0)) {
+        rest = lens >> 32;
+        if (rest > 8 || (uint32_t)lens > 64)
+            return false;
+    }
     rest |= (uint64_t)FAB_COMPLETED << 32 | (w & SLOT_ATTEMPT_MASK) << (48 - 8);
     o->id = (w & ~0xffffffffull) | slot;
     o->tag = sl->tag;
@@ -372,19 +375,21 @@ LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct 
     if (max > room)
         max = room;
     for (; slot != head && n < max; n++) {
+        const struct seg_slot *sl = &slots[slot];
+        struct outstanding_task *task = &list[slot];
         /* acquire: pairs with the worker's CAS to DONE. A miss is looked at again, by outcome_of(),
          * which is S2 of wake.h where that is needed. */
-        uint64_t w = at_load_acq(&slots[slot].state);
-        if ((w & ~(uint64_t)SLOT_ATTEMPT_MASK) != (done | (uint64_t)list[slot].epoch << 32))
+        uint64_t w = at_load_acq(&sl->state);
+        if ((w & ~(uint64_t)SLOT_ATTEMPT_MASK) != (done | (uint64_t)task->epoch << 32))
             break;
         if (n == 0)
             now = clock_ticks();
-        if (!take_plain(&slots[slot], slot, w, now, &out[n]))
+        if (!take_plain(sl, slot, w, now, &out[n]))
             break;
-        list[slot].epoch = 0;
-        *stock++ = slot;
+        task->epoch = 0;
+        stock[n] = slot;
         CRASH_POINT("take.given");
-        slot = list[slot].next;
+        slot = task->next;
     }
     *stopped_at = slot;
     if (n == 0)

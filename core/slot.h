@@ -191,7 +191,8 @@ static inline uint32_t slot_epoch_after(uint32_t epoch)
 /* The epoch of the next task in a slot of our stock, whose state word is w. */
 static inline uint32_t slot_next_epoch(uint64_t w)
 {
-    return slot_state(w) == SLOT_FILLING ? slot_epoch(w) : slot_epoch_after(slot_epoch(w));
+    uint32_t epoch = slot_epoch(w) + (slot_state(w) != SLOT_FILLING); /* no branch: submit.c's loop */
+    return epoch + (epoch == 0);
 }
 
 int slot_stock_init(struct slot_stock *st, uint32_t cap) __attribute__((warn_unused_result));

@@ -346,6 +346,7 @@ int remote_cancel(fab_t *f, fab_id id);
 int remote_withdraw(fab_t *f, fab_id id);
 long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns);
 int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len);
+long remote_complete_many(fab_t *f, const struct fab_lease *l, const struct fab_result *res, size_t n);
 int remote_begin(fab_t *f, const struct fab_lease *l);
 int remote_fail(fab_t *f, const struct fab_lease *l, const char *message);
 int remote_release(fab_t *f, const struct fab_lease *l);

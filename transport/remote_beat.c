@@ -93,6 +93,8 @@ GUARDED(long, claim,
 GUARDED(int, begin, (fab_t * f, const struct fab_lease *l), f, l)
 GUARDED(int, complete, (fab_t * f, const struct fab_lease *l, const void *res, uint32_t len), f, l,
         res, len)
+GUARDED(long, complete_many,
+        (fab_t * f, const struct fab_lease *l, const struct fab_result *res, size_t n), f, l, res, n)
 GUARDED(int, fail, (fab_t * f, const struct fab_lease *l, const char *message), f, l, message)
 GUARDED(int, release, (fab_t * f, const struct fab_lease *l), f, l)
 GUARDED(int, crash, (fab_t * f, const struct fab_lease *l, const char *text), f, l, text)
@@ -127,6 +129,7 @@ const struct fab_ops remote_guarded = {
     .claim = claim_op,
     .begin = begin_op,
     .complete = complete_op,
+    .complete_many = complete_many_op,
     .fail = fail_op,
     .release = release_op,
     .crash = crash_op,

@@ -222,6 +222,18 @@ int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32
     return end((struct remote *)f, l, &rec, len ? res : "");
 }
 
+long remote_complete_many(fab_t *f, const struct fab_lease *l, const struct fab_result *res, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int rc = result_fits(res[i].len);
+        if (rc == 0)
+            rc = remote_complete(f, &l[i], res[i].data, res[i].len);
+        if (rc < 0 && rc != -ESTALE)
+            return i ? (long)i : rc;
+    }
+    return (long)n;
+}
+
 int remote_end(struct remote *r, const struct fab_lease *l, enum fab_status status, const char *text)
 {
     struct record rec = {.type = REC_DONE,

@@ -169,20 +169,25 @@ static void look_ahead(const struct link *k, struct reader *b)
 
 static long read_batch(struct link *k, struct reader *b)
 {
+    struct worker_done done;
     struct record r;
     long n = 0;
     int rc;
+    done.n = 0;
     for (int i = 0; i < LOOK_AHEAD && b->ahead < b->len; i++)
         look_ahead(k, b);
     while ((rc = rec_next(b->batch, b->len, &b->at, &r)) == 1) {
         if (b->ahead < b->len)
             look_ahead(k, b);
-        rc = on_record(k, &r);
+        rc = worker_gather(k, &done, &r);
+        if (rc == 0 && (rc = worker_settle(k, &done)) == 0)
+            rc = on_record(k, &r);
         if (rc < 0)
-            return rc;
+            break;
         n++;
     }
-    return rc < 0 ? rc : n;
+    int end = worker_settle(k, &done); /* what came before a wrong record counts */
+    return rc < 0 ? rc : end < 0 ? end : n;
 }
 
 static long read_batches(struct link *k)

@@ -9,6 +9,7 @@
 #include "apps/fabricd/link.h"
 
 #define LINK_NONE UINT32_MAX
+#define LINK_DONE_MAX 32u
 /* Large arguments on their way at once: the next is ready when the one before it is out. */
 #define LINK_BIG_AHEAD 2u
 #define LINK_PENDING_BYTES_MAX (16u << 20)
@@ -62,6 +63,17 @@ long resume_send(struct link *k) __attribute__((warn_unused_result));
 int worker_on_want(struct link *k, const struct record *r) __attribute__((warn_unused_result));
 int worker_on_done(struct link *k, const struct record *r, const void *data)
     __attribute__((warn_unused_result));
+/* Results of 8 bytes, the common ones, are gathered and completed many at once. What was gathered must be
+ * settled before any other record is looked at, and before the batch that is read is released. */
+struct worker_done {
+    uint32_t n;
+    struct fab_lease lease[LINK_DONE_MAX];
+    struct fab_result result[LINK_DONE_MAX];
+    uint64_t bytes[LINK_DONE_MAX];
+};
+/* 1: it was gathered; 0: it is no such record. */
+int worker_gather(struct link *k, struct worker_done *d, const struct record *r) __attribute__((warn_unused_result));
+int worker_settle(struct link *k, struct worker_done *d) __attribute__((warn_unused_result));
 /* The end of the lease ref will be read soon. */
 void worker_prefetch(const struct link *k, uint64_t ref);
 /* Claims and sends as much as is wanted; returns how many. */

@@ -122,6 +122,37 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
     return rc == -ESTALE ? 0 : rc; /* late: dropped and counted */
 }
 
+int worker_settle(struct link *k, struct worker_done *d)
+{
+    uint32_t n = d->n;
+    d->n = 0;
+    long done = n ? local_complete_many(&k->local->base, d->lease, d->result, n) : 0;
+    CRASH_POINT("worker.done");
+    if (done < 0)
+        return (int)done;
+    return (uint32_t)done == n ? 0 : err_set(-EIO, "a result of 8 bytes was refused");
+}
+
+int worker_gather(struct link *k, struct worker_done *d, const struct record *r)
+{
+    if (r->type != REC_DONE || r->flags & REC_BIG || r->priority != FAB_COMPLETED || r->len != sizeof *d->bytes)
+        return 0;
+    struct link_lease *own = lease_of(k, r->ref);
+    if (!own || link_still_leaving(k, REC_LEASE, r->ref)) /* as in worker_on_done() */
+        return err_set(-EPROTO, "a result for a lease this peer does not hold");
+    if (!own->revoked) {
+        struct fab_lease *l = &d->lease[d->n];
+        memcpy(l->ref, own->ref, sizeof l->ref);
+        l->queue = own->queue;
+        memcpy(&d->bytes[d->n], r->payload, sizeof *d->bytes); /* read once: the peer may write there */
+        d->result[d->n] = (struct fab_result){.data = &d->bytes[d->n], .len = sizeof *d->bytes};
+        d->n++;
+    }
+    end_lease(k, own); /* now: a second result for it would be one too many */
+    int rc = d->n == LINK_DONE_MAX ? worker_settle(k, d) : 0;
+    return rc < 0 ? rc : 1;
+}
+
 /* ---- after a move ---- */
 
 bool worker_on_named(struct link *k, uint64_t ref)

@@ -98,6 +98,48 @@ Test(conform, a_link_that_is_cut_comes_back_with_its_tasks, .timeout = 60)
     fabric_end();
 }
 
+/* More than one lane's batch of them, results of several lengths among them. */
+Test(conform, a_batch_is_completed_as_one, .timeout = 30)
+{
+    enum { N = 300 };
+    static struct fab_lease l[N];
+    static struct fab_result r[N];
+    static uint8_t bytes[N];
+    uint64_t n[N];
+    fabric_begin("");
+    fab_t *p = open_as(FAB_PRODUCER, fx.local), *w = open_as(FAB_WORKER, address);
+    for (uint64_t i = 0; i < N; i++) {
+        n[i] = i;
+        bytes[i] = (uint8_t)(i * 7);
+        struct fab_task t = task("feb", &n[i], 8);
+        t.tag = i;
+        cr_assert_eq(fab_submit(p, &t, 1, NULL, SECOND), 1, "%s", fab_errmsg());
+    }
+    for (long had = 0; had < N;) {
+        long k = fab_claim(w, 0, l, N, 5 * SECOND);
+        cr_assert_gt(k, 0, "%s", fab_errmsg());
+        for (long i = 0; i < k; i++) {
+            uint64_t of = *(const uint64_t *)fab_arg(&l[i]);
+            r[i] = of % 50 == 3 ? (struct fab_result){bytes, (uint32_t)of} : (struct fab_result){&n[of], 8};
+        }
+        cr_assert_eq(fab_complete_many(w, l, r, (size_t)k), k, "%s", fab_errmsg());
+        had += k;
+    }
+    cr_assert_eq(fab_flush(w), 0);
+    for (int got = 0; got < N; got++) {
+        struct fab_outcome o;
+        cr_assert_eq(fab_wait_any(p, &o, 1, 5 * SECOND), 1, "%s", fab_errmsg());
+        cr_assert_eq(o.status, FAB_COMPLETED);
+        if (o.tag % 50 == 3)
+            cr_assert(o.len == o.tag && memcmp(fab_data(&o), bytes, o.len) == 0);
+        else
+            cr_assert(o.len == 8 && o.small == o.tag);
+    }
+    fab_close(w);
+    fab_close(p);
+    fabric_end();
+}
+
 Test(conform, leases_end_with_their_link, .timeout = 30)
 {
     fabric_begin("");

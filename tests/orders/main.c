@@ -25,7 +25,7 @@ const struct md_scenario *const md_scenarios[] = {
     &corr_rlx,   &iriw_sc,   &iriw_ra,      &wrc_ra,          &wrc_rlx,        &sequence,
     &count,      &ring_mpsc, &ring_laps,    &ring_hole_death, &ring_hole_slow, &wake_one,
     &wake_many,  &wake_bell, &wake_any,     &slot_handover,   &slot_hot,       &slot_cancel,
-    &slot_run,   &slot_stock, &orphan,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
+    &slot_run,   &slot_stock, &orphan,    &orphan_run,    &orphan_reuse, &worker_dies,     &producer_dies,  &keys,
     &overrun_buried, &overrun_unstarted, &expired_orphan, &orphan_overrun, NULL};
 
 #define CELL "&c[seen]"
@@ -46,11 +46,15 @@ const struct md_weak md_weaks[] = {
     {"outcome-relaxed", "outcome_of", "at_load", NULL, MD_RLX, "slot-handover"},
     {"any-set-release", "local_wait_any", "at_store", NULL, MD_REL, "wake-any"},
     {"done-acq_rel", "local_complete", "at_cas", "&sl->state", MD_ACQ_REL, "wake-bell"},
+    {"run-done-acq_rel", "complete_run", "at_cas", "&sl->state", MD_ACQ_REL, "wake-any"},
+    {"run-done-relaxed", "complete_run", "at_cas", "&sl->state", MD_RLX, "slot-run"},
+    {"run-bell-look-acquire", "bell_ring", "at_load", "&p->bell_parked", MD_ACQ, "wake-any"},
     {"done-relaxed", "local_complete", "at_cas", "&sl->state", MD_RLX, "slot-handover"},
     {"READY-relaxed", "fill_slot", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
     {"any-outcome-relaxed", "look_plain", "at_load_acq", NULL, MD_RLX, "wake-any"},
     {"hot-claim-relaxed", "claim_hot", "at_cas", "&sl->state", MD_RLX, "slot-hot"},
     {"orphan-look-relaxed", "local_complete", "at_load", "&sl->meta", MD_RLX, "orphan"},
+    {"orphan-run-look-relaxed", "complete_run", "at_load", "&sl->meta", MD_RLX, "orphan-run"},
     {"orphan-mark-acq_rel", "orphan", "at_cas", "&sl->meta", MD_ACQ_REL, "orphan"},
     {"orphan-state-acquire", "orphan", "at_load", "&sl->state", MD_ACQ, "orphan"},
     {"key-publish-release", "take_entry", "at_store", "&e->word", MD_REL, "keys"},

@@ -79,6 +79,14 @@ static void orphan_worker(void)
     complete(handles[1]);
 }
 
+static void orphan_run_worker(void)
+{
+    uint64_t answer = world_answer(lease.small[0]);
+    struct fab_result res = {.data = &answer, .len = sizeof answer};
+    ran++;
+    MD_CHECK(local_complete_many(&handles[1]->base, &lease, &res, 1) == 1, "complete");
+}
+
 static void orphan_undertaker(void)
 {
     real_orphan(UNDERTAKER, 0, (uint32_t)id);
@@ -94,6 +102,17 @@ const struct md_scenario orphan = {
     .what = "a task is completed while its dead producer's tasks are marked: one of both frees it",
     .setup = setup_orphan,
     .body = {orphan_worker, orphan_undertaker},
+    .check = orphan_check,
+    .dfs = {4, 2},
+    .dfs_long = {8, 4},
+    .walks = 10000,
+};
+
+const struct md_scenario orphan_run = {
+    .name = "orphan-run",
+    .what = "the same where the task is completed as one of many",
+    .setup = setup_orphan,
+    .body = {orphan_run_worker, orphan_undertaker},
     .check = orphan_check,
     .dfs = {4, 2},
     .dfs_long = {8, 4},

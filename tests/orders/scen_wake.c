@@ -169,11 +169,18 @@ static void any_producer(void)
     consumed++;
 }
 
+static void any_worker(void)
+{
+    uint64_t answer = world_answer(lease.small[0]);
+    struct fab_result res = {.data = &answer, .len = sizeof answer};
+    MD_CHECK(local_complete_many(&handles[1]->base, &lease, &res, 1) == 1, "complete");
+}
+
 const struct md_scenario wake_any = {
     .name = "wake-any",
-    .what = "as wake-bell, in local_wait_any()",
+    .what = "as wake-bell, in local_wait_any() and local_complete_many()",
     .setup = setup_bell,
-    .body = {any_producer, bell_worker},
+    .body = {any_producer, any_worker},
     .check = check,
     .dfs = {6, 2},
     .dfs_long = {8, 3},

@@ -19,7 +19,7 @@ extern const struct md_scenario wake_one, wake_many, wake_bell, wake_any;
 /* scen_slot.c */
 extern const struct md_scenario slot_handover, slot_hot, slot_run, slot_stock, slot_cancel;
 /* scen_death.c */
-extern const struct md_scenario orphan, orphan_reuse, worker_dies, producer_dies;
+extern const struct md_scenario orphan, orphan_run, orphan_reuse, worker_dies, producer_dies;
 
 /* scen_terms.c */
 extern const struct md_scenario overrun_buried, overrun_unstarted, expired_orphan, orphan_overrun;

@@ -59,6 +59,36 @@ Test(link, a_lease_does_not_end_before_its_argument_has_left)
     free(s);
 }
 
+/* Results are gathered and completed many at once, but a lease ends when its result is read. */
+Test(link, a_second_result_for_a_lease_ends_the_link_and_the_first_counts)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    struct record r;
+    struct fab_outcome o;
+    uint8_t copy[CELL];
+    uint64_t answers[] = {41, 42};
+    open_scene(s);
+    struct fab_task t = {.kernel = 1, .arg = s->bytes, .len = 8};
+    fab_id id;
+    cr_assert_eq(fab_submit(s->local, &t, 1, &id, 0), 1);
+    say(s, (struct record){.type = REC_WANT, .len = 1});
+    cr_assert_eq(turn(s), 0);
+    cr_assert(hear(s, &r, copy));
+    cr_assert_eq(r.type, REC_LEASE);
+    for (int i = 0; i < 2; i++)
+        say(s, (struct record){.type = REC_DONE,
+                               .priority = FAB_COMPLETED,
+                               .ref = r.ref,
+                               .len = 8,
+                               .payload = (uint8_t *)&answers[i]});
+    cr_assert_eq(turn(s), -EPROTO);
+    cr_assert_eq(fab_wait(s->local, id, &o, 0), 0);
+    cr_assert_eq(o.small, 41);
+    cr_assert_eq(s->link->in_flight, 0);
+    close_scene(s);
+    free(s);
+}
+
 /* ---- what fits nowhere ---- */
 
 Test(link, an_argument_over_the_arena_fails_alone)
