@@ -11,16 +11,9 @@
 #include "core/error.h"
 #include "transport/record.h"
 
-static uint32_t put_word(const struct record *r)
+void rec_put_any(uint8_t *to, const struct record *r)
 {
-    uint32_t attempts = r->attempts < 255 ? r->attempts : 255;
-    return (uint32_t)(r->type & 31) | (uint32_t)(r->flags & 7) << 5 | (uint32_t)r->queue << 8 |
-           (uint32_t)r->priority << 16 | attempts << 24;
-}
-
-void rec_put(uint8_t *to, const struct record *r)
-{
-    uint32_t word = htole32(put_word(r)), len = htole32(r->len);
+    uint32_t word = htole32(rec_word(r)), len = htole32(r->len);
     uint64_t ref = htole64(r->ref), kernel = htole64(r->kernel);
     memcpy(to, &word, 4);
     memcpy(to + 4, &len, 4);
@@ -37,10 +30,6 @@ void rec_put(uint8_t *to, const struct record *r)
     }
     if (!r->payload)
         return;
-    if (r->len == 8) {
-        memcpy(to, r->payload, 8); /* the common case, one move */
-        return;
-    }
     memcpy(to, r->payload, r->len);
     memset(to + r->len, 0, REC_PAD(r->len) - r->len); /* nothing of ours leaks in the padding */
 }
@@ -87,7 +76,7 @@ static bool has_payload(const struct record *r)
            r->type != REC_ECHO;
 }
 
-int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
+int rec_next_any(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
 {
     uint32_t left = len - *at, need = REC_HEAD, word, rlen;
     const uint8_t *p = batch + *at;

@@ -61,9 +61,11 @@
 #ifndef FABRIC_RECORD_H
 #define FABRIC_RECORD_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include "core/fabric.h"
 
 enum rec_type {
@@ -148,11 +150,73 @@ void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t);
 /* -EPROTO: not the payload of TERMS. */
 int rec_get_terms(const struct record *r, struct fab_terms *t) __attribute__((warn_unused_result));
 
+/* rec_put(), rec_next() for all records. */
+void rec_put_any(uint8_t *to, const struct record *r);
+int rec_next_any(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
+    __attribute__((warn_unused_result));
+
+/* The first word: {type:5 flags:3 queue:8 priority:8 attempts:8}. */
+static inline uint32_t rec_word(const struct record *r)
+{
+    uint32_t attempts = r->attempts < 255 ? r->attempts : 255;
+    return (uint32_t)(r->type & 31) | (uint32_t)(r->flags & 7) << 5 | (uint32_t)r->queue << 8 |
+           (uint32_t)r->priority << 16 | attempts << 24;
+}
+
+/* Leases with an argument of 8 bytes and results of 8 bytes are what a busy link carries: they are written
+ * and read in line, in half the instructions. */
+static inline bool rec_is_eight(uint8_t type, uint8_t flags, uint32_t len)
+{
+    return (type == REC_DONE || type == REC_LEASE) && flags == 0 && len == 8;
+}
+
 /* Writes r at `to` (8-byte aligned, rec_size(r) bytes). */
-void rec_put(uint8_t *to, const struct record *r);
+static inline void rec_put(uint8_t *to, const struct record *r)
+{
+    if (!rec_is_eight(r->type, r->flags, r->len) || !r->payload) {
+        rec_put_any(to, r);
+        return;
+    }
+    uint64_t head = htole64((uint64_t)rec_word(r) | (uint64_t)8 << 32), ref = htole64(r->ref),
+             kernel = htole64(r->kernel);
+    memcpy(to, &head, 8);
+    memcpy(to + 8, &ref, 8);
+    if (r->type == REC_LEASE) {
+        memcpy(to + REC_HEAD, &kernel, 8);
+        to += REC_KERNEL;
+    }
+    memcpy(to + REC_HEAD, r->payload, 8);
+}
+
 /* Reads the record at *at, advances *at. 1: there; 0: the batch is at its end; -EPROTO: it makes no
  * sense. Payload points into the batch. */
-int rec_next(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)
-    __attribute__((warn_unused_result));
+__attribute__((warn_unused_result)) static inline int rec_next(const uint8_t *batch, uint32_t len,
+                                                               uint32_t *at, struct record *r)
+{
+    const uint8_t *p = batch + *at;
+    uint64_t head, ref, kernel = 0;
+    if (len - *at < REC_HEAD + REC_KERNEL + 8) /* room for either */
+        return rec_next_any(batch, len, at, r);
+    memcpy(&head, p, 8); /* read once: it may lie where the peer can write */
+    memcpy(&ref, p + 8, 8);
+    head = le64toh(head);
+    if (!rec_is_eight(head & 31, head >> 5 & 7, (uint32_t)(head >> 32)))
+        return rec_next_any(batch, len, at, r);
+    p += REC_HEAD;
+    if ((head & 31) == REC_LEASE) {
+        memcpy(&kernel, p, 8);
+        p += REC_KERNEL;
+    }
+    *r = (struct record){.type = head & 31,
+                         .queue = (uint8_t)(head >> 8),
+                         .priority = (uint8_t)(head >> 16),
+                         .attempts = (uint8_t)(head >> 24),
+                         .len = 8,
+                         .ref = le64toh(ref),
+                         .kernel = le64toh(kernel),
+                         .payload = p};
+    *at = (uint32_t)(p + 8 - batch);
+    return 1;
+}
 
 #endif

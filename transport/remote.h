@@ -256,6 +256,9 @@ bool remote_held_is(const struct remote *r, uint64_t ref);
 /* Its end, to be said again if it should be lost. 1: kept; 0: too long for that; -ENOMEM. */
 int remote_held_end(struct remote *r, const struct record *rec, const void *data)
     __attribute__((warn_unused_result));
+/* remote_held_is() and remote_held_end() in one, for a result of 8 bytes while the link is up. False: the lease is
+ * not ours any more. */
+bool remote_held_eight(struct remote *r, uint64_t ref, uint8_t queue, const void *data);
 /* RESUME's next record; *last: it is the last. 1; 0: no room now. */
 int remote_held_name(struct remote *r, bool *last) __attribute__((warn_unused_result));
 /* Says again what is unsaid, as far as there is room; how much. */

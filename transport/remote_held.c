@@ -100,6 +100,23 @@ int remote_held_end(struct remote *r, const struct record *rec, const void *data
     return true;
 }
 
+bool remote_held_eight(struct remote *r, uint64_t ref, uint8_t queue, const void *data)
+{
+    uint32_t i = (uint32_t)ref;
+    if (!r->held_lease || i >= r->lease_cap)
+        return true; /* as in remote_held_is() */
+    struct rheld *h = &r->held_lease[i];
+    if (h->generation != (uint32_t)(ref >> 32) || h->state != HELD_OPEN)
+        return false;
+    h->state = HELD_ENDED;
+    h->status = FAB_COMPLETED;
+    h->queue = queue;
+    h->unsaid = false;
+    h->len = 8;
+    memcpy(&h->small, data, 8);
+    return true;
+}
+
 /* ---- the exchange on a new link ---- */
 
 int remote_held_name(struct remote *r, bool *last)
