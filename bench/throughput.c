@@ -8,7 +8,7 @@
 #include "bench/bench.h"
 #include "core/error.h"
 
-static const unsigned quick_batches[] = {1, 4, 16, 64, 256},
+static const unsigned quick_batches[] = {1, 4, 16, 32, 64, 256},
                       all_batches[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 #define ZEROMQ "zeromq.tcp" /* a floor with a program of its own */
 #define BATCHES_MAX (sizeof all_batches / sizeof *all_batches)
