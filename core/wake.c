@@ -19,13 +19,16 @@
 #define PROBE_NS 200000u
 #define CROWD    2u
 /* A switch to another thread and back takes longer than SWITCH_NS; one who polls, too, has done what there
- * was for him and yields within HOG_NS. After a yield to one who did not there is none for as long, twice as long
- * each time that meets such a one again, KEEP_MAX times HOG_NS at most; a 64th of that is forgotten with
- * each short one. (All of it, where one who computes shares the core with one who polls: a quarter less
- * throughput than without any yields; so it is a tenth.) */
+ * was for him and yields within HOG_NS. After a yield to one who did not there is none for as long, twice
+ * as long each time that meets such a one again, less by a 64th with each short one. (All of it, where one
+ * who computes shares the core with one who polls: a quarter less throughput than without any yields; so
+ * it is a tenth.) KEEP_MAX times HOG_NS at most, and KEEP_FEW times as long as it was for one who has not
+ * slept since: two who poll may take each other for hogs, when others have held up both, and meet again
+ * only when both ask. */
 #define SWITCH_NS 1500u
 #define HOG_NS    1500000u
 #define KEEP_MAX  700u
+#define KEEP_FEW  4u
 
 int futex_sleep(_Atomic uint32_t *word, uint32_t expect, uint64_t ns)
 {
@@ -118,6 +121,7 @@ void spin_init(struct spin *sp, uint64_t ticks_hz, int64_t ns)
     sp->until = 0;
     sp->busy = ns == FAB_SPIN_ALWAYS;
     sp->crowd = 0;
+    sp->slept = false;
     sp->share_at = sp->keep = 0;
     sp->probe_ticks = ticks_hz / (1000000000u / PROBE_NS);
     sp->hog_ticks = ticks_hz / (1000000000u / HOG_NS);
@@ -137,12 +141,13 @@ void spin_init(struct spin *sp, uint64_t ticks_hz, int64_t ns)
 /* A yield went to one who computes, and was long. */
 static void met_hog(struct spin *sp, uint64_t now, uint64_t took)
 {
-    const uint64_t most = KEEP_MAX * sp->hog_ticks;
+    const uint64_t most = sp->slept ? KEEP_MAX * sp->hog_ticks : KEEP_FEW * took;
     sp->keep = sp->keep * 2 > took ? sp->keep * 2 : took;
     if (sp->keep > most)
         sp->keep = most;
-    sp->share_at = now + sp->keep;
+    sp->share_at = now + sp->keep - sp->keep * (now & 31) / 128; /* not in step with the other */
     sp->crowd = 0;
+    sp->slept = false;
 }
 
 void spin_share(struct spin *sp)
@@ -174,5 +179,6 @@ void spin_hit(struct spin *sp)
 
 void spin_miss(struct spin *sp)
 {
+    sp->slept = true;
     sp->ticks = sp->ticks / 2 > sp->ticks_min ? sp->ticks / 2 : sp->ticks_min;
 }

@@ -83,6 +83,7 @@ struct spin {
     bool busy; /* when the budget is used up, the wait looks at its time and spins on */
     /* spin_share(): */
     uint32_t crowd;    /* how often of late a yield has let somebody run */
+    bool slept;        /* since the last yield to one who computes */
     uint64_t share_at; /* the next yield, not before; ticks, as the rest */
     uint64_t keep;     /* how long there was none after one that went to who computes */
     uint64_t probe_ticks, switch_ticks, hog_ticks;

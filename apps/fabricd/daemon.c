@@ -295,6 +295,7 @@ int daemon_run(struct daemon *d)
             continue;
         }
         if (arm(d) && !d->stop) {
+            d->spin.slept = true;
             rc = loop_run(d->loop, sleep_time(d));
             if (rc < 0)
                 return rc;
