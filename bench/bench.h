@@ -230,11 +230,17 @@ struct worker_spec {
 struct worker_share {
     _Alignas(HOT_LINE) _Atomic uint64_t done; /* completed tasks */
     _Alignas(HOT_LINE) _Atomic uint32_t stop; /* it ends when this is set, holding no task */
+    _Atomic uint32_t pause; /* it waits while this is set, holding no task */
+    _Atomic uint32_t batch; /* not 0: instead of the one it was started with */
+    _Alignas(HOT_LINE) _Atomic uint32_t paused; /* by itself: it waits */
 };
 /* A worker process. Returns its pid. */
 int worker_start(const struct worker_spec *w) MUST;
 /* Ends one that shares: every task that it took is completed and counted. */
 void worker_stop(const struct worker_spec *w, int pid);
+/* Returns when it waits; lets it go on with that batch. */
+void worker_pause(struct worker_share *share);
+void worker_go_on(struct worker_share *share, unsigned batch);
 /* Kernels that only these workers have: fixed work, bytes looked at, the tick of the start. */
 int kernels_register(void) MUST;
 uint64_t kernel_burn(uint64_t iterations);

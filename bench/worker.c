@@ -45,13 +45,31 @@ static int run_together(fab_t *f, struct kernel_ctx *ctx, const struct fab_lease
     return done < 0 ? (int)done : 0;
 }
 
+/* Holding no task. */
+static void wait_pause(struct worker_share *share)
+{
+    at_store(&share->paused, 1);
+    while (at_load(&share->pause) && !at_load_rlx(&share->stop))
+        nap_ns(1000000);
+    at_store(&share->paused, 0);
+}
+
+static unsigned batch_of(const struct worker_spec *w)
+{
+    unsigned n = w->share ? at_load_rlx(&w->share->batch) : 0; /* a number, changed in a pause */
+    n = n ? n : w->batch;
+    return n < BATCH_MAX ? n : BATCH_MAX;
+}
+
 static void work(fab_t *f, const struct worker_spec *w)
 {
     struct kernel_ctx ctx = {0};
     struct fab_lease lease[BATCH_MAX];
     int64_t patience = w->share ? 20000000 : FAB_FOREVER;
     while (!w->share || !at_load_rlx(&w->share->stop)) { /* a one-way flag */
-        long n = fab_claim(f, 0, lease, w->batch < BATCH_MAX ? w->batch : BATCH_MAX, patience);
+        if (w->share && at_load_rlx(&w->share->pause)) /* a flag; what it orders: wait_pause() */
+            wait_pause(w->share);
+        long n = fab_claim(f, 0, lease, batch_of(w), patience);
         if (n == -ETIMEDOUT)
             continue;
         if (n < 0)
@@ -78,6 +96,21 @@ static void child(const struct worker_spec *w, int ready)
     work(f, w);
     fab_close(f);
     _exit(0);
+}
+
+void worker_pause(struct worker_share *share)
+{
+    at_store(&share->pause, 1);
+    while (!at_load(&share->paused))
+        nap_ns(100000);
+}
+
+void worker_go_on(struct worker_share *share, unsigned batch)
+{
+    at_store_rlx(&share->batch, batch); /* it reads it after it has seen pause */
+    at_store(&share->pause, 0);
+    while (at_load(&share->paused))
+        cpu_relax();
 }
 
 void worker_stop(const struct worker_spec *w, int pid)

@@ -34,6 +34,8 @@
 #define HOT_STREAK 64
 /* Every so many looks at the rings one starts with the lowest priority. */
 #define STARVATION_GUARD 32
+/* Tasks that wait longer than so many others have left the caches. */
+#define DEEP 4096u
 
 /* Copies what the worker needs of a task we hold. False: the slot's numbers make no sense. */
 static bool read_task(struct local *l, uint32_t slot, uint64_t w, uint64_t meta,
@@ -236,6 +238,15 @@ static void put_back(struct local *l, uint32_t queue, struct seg_ring *r, const 
         queue_wake(l->seg, &l->seg->queue[queue], &l->out, n);
 }
 
+/* Looked at now and then: tail's line belongs to the producers. */
+SELDOM static void look_how_deep(struct local *l, uint32_t queue)
+{
+    uint32_t used = queue_priorities(l->seg, queue);
+    l->deep = false;
+    for (uint32_t pr = 0; pr < SEG_PRIORITIES; pr++)
+        l->deep |= (used >> pr & 1) && ring_depth(segment_ready_ring(l->seg, queue, pr)) > DEEP;
+}
+
 /* batch_n: how many the batch has already. */
 static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
                            struct fab_lease *lease, uint32_t batch_n, uint32_t max)
@@ -248,6 +259,8 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
         struct hints left = {hint, ring_take(l->seg, r, hint, want)};
         for (uint32_t i = 1; i < left.n; i++)
             cpu_prefetch_write(&slots[hint[i]]);
+        if (l->deep)
+            ring_fetch_ahead(l->seg, r, left.n);
         l->claimed_at = clock_ticks();
         while ((won += win_run(l, queue, priority, &left, lease + won), left.n > 0)) {
             enum won how = win(l, *left.slot, queue, batch_n + won == 0, &lease[won]);
@@ -275,10 +288,12 @@ static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *l
         max = 1;
     l->alone = false;
     uint32_t used = queue_priorities(l->seg, queue);
-    if (++l->claims % STARVATION_GUARD == 0)
+    if (++l->claims % STARVATION_GUARD == 0) {
+        look_how_deep(l, queue);
         for (uint32_t pr = SEG_PRIORITIES - 1; pr > 0 && won == 0; pr--)
             if (used >> pr & 1)
                 won = claim_ring(l, queue, pr, lease, 0, 1);
+    }
     for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
         if (used >> pr & 1)
             won += claim_ring(l, queue, pr, lease + won, won, max - won);

@@ -72,6 +72,7 @@ struct local {
     uint32_t streak;                  /* claims in a row that found their task there */
     bool woken;                       /* the last claim slept */
     bool alone;                       /* it ended at a task that goes alone (META_SUSPECT) */
+    bool deep;                        /* so much waits that it is in no cache (claim.c) */
     uint64_t claimed_at, finished_at; /* ticks: the last claim, the last end of a lease (stages.h) */
     /* When the worker turned to its next task at the earliest: when it finished the one before. 0, as
      * follow_mask is, for a link: its leases' tasks are run elsewhere, side by side. */

@@ -64,6 +64,20 @@ static inline uint64_t ring_depth(struct seg_ring *r)
     return tail > head ? tail - head : 0;
 }
 
+/* Has the slots of the next n entries brought from memory meanwhile. For a ring so deep that they are
+ * in no cache: a line that was just written is better left where it is. */
+static inline void ring_fetch_ahead(const struct segment *s, struct seg_ring *r, uint32_t n)
+{
+    uint64_t head = at_load_rlx(&r->head); /* relaxed: a guess */
+    uint32_t at = (uint32_t)head & (s->ring_cells - 1), lap = (uint32_t)(head >> s->ring_shift);
+    for (uint32_t i = at; i < at + n && i < s->ring_cells; i++) {
+        uint64_t cell = at_load_rlx(&r->cell[i]); /* relaxed: nothing behind it is read */
+        if ((uint32_t)(cell >> 32) != lap)
+            break;
+        cpu_prefetch_write(&s->slot[(uint32_t)cell & s->slot_mask]);
+    }
+}
+
 /* Puts n slots in order; returns how many fitted (the first so many). known_head: what the caller
  * last saw of head, kept by it from put to put and read anew only when the ring looks full by it:
  * head's line belongs to the consumers. */

@@ -81,6 +81,12 @@ struct spin {
     uint64_t until; /* of the present wait */
     uint32_t round;
     bool busy; /* when the budget is used up, the wait looks at its time and spins on */
+    /* spin_share(): */
+    uint32_t crowd;    /* how often of late a yield has let somebody run */
+    bool slept;        /* since the last yield to one who computes */
+    uint64_t share_at; /* the next yield, not before; ticks, as the rest */
+    uint64_t keep;     /* how long there was none after one that went to who computes */
+    uint64_t probe_ticks, switch_ticks, hog_ticks;
 };
 
 /* ns: 0 adaptive (between 1 and 50 us), > 0 fixed, < 0 none, FAB_SPIN_ALWAYS: busy. */
@@ -97,6 +103,14 @@ static inline bool spin_on(struct spin *sp)
         sp->until = clock_ticks() + sp->ticks;
     return (++sp->round & 15) || clock_ticks() < sp->until;
 }
+/* After a round in vain of one who waits for processes, not for a line: where more threads poll than
+ * there are cores they wait for each other's time slices, milliseconds for what takes microseconds. So
+ * each yields the core after a round in vain. One who computes and does not poll would keep it for all
+ * of his time slice, and we should react to nothing meanwhile; who sleeps gets it back at once. So after
+ * a yield that took long there are none for a while, and the spin ends in sleep as it does anyway. Where
+ * nobody wants the core it is a yield a millisecond. */
+void spin_share(struct spin *sp);
+
 /* How long to wait before the first look at a line that somebody else is about to write. A look that
  * comes too early takes the line away from him, and costs both a trip between their cores. In rounds of
  * cpu_relax(); learnt from how many looks it took: one may have come late, a third was too early by

@@ -253,8 +253,10 @@ int remote_wait(struct remote *r, uint64_t deadline)
         r->spin.ticks = COMING_SPINS * r->spin.ticks_max;
     else if (r->spin.ticks > r->spin.ticks_max)
         r->spin.ticks = r->spin.ticks_max;
-    if (spin_on(&r->spin))
+    if (spin_on(&r->spin)) {
+        spin_share(&r->spin);
         return 0;
+    }
     uint64_t now = clock_ns();
     if (now >= deadline)
         return -ETIMEDOUT;

@@ -290,9 +290,12 @@ int daemon_run(struct daemon *d)
             spin_start(&d->spin);
             continue;
         }
-        if (d->gate && gate_busy(d->gate) && (busy_poll || spin_on(&d->spin)))
+        if (d->gate && gate_busy(d->gate) && (busy_poll || spin_on(&d->spin))) {
+            spin_share(&d->spin);
             continue;
+        }
         if (arm(d) && !d->stop) {
+            d->spin.slept = true;
             rc = loop_run(d->loop, sleep_time(d));
             if (rc < 0)
                 return rc;

@@ -422,3 +422,104 @@ Test(wake, crowds_lose_none, .timeout = 60)
         fab_close(x[i].f);
     segment_unmap(&s);
 }
+
+/* ---- sharing a core ---- */
+
+#define HANDOVERS 2000
+
+struct relay {
+    int core;
+    uint32_t mine; /* whose turn is even, whose is odd */
+    _Atomic uint32_t *turn;
+};
+
+/* Passes the turn on each time it comes, waiting by looks alone. */
+static void *run_relay(void *arg)
+{
+    struct relay *r = arg;
+    struct spin sp;
+    cr_assert_eq(topo_pin(r->core), 0);
+    spin_init(&sp, clock_ticks_hz(), FAB_SPIN_ALWAYS);
+    spin_start(&sp);
+    for (uint32_t n = at_load(r->turn); n < HANDOVERS; n = at_load(r->turn)) {
+        if (n % 2 == r->mine) {
+            at_store(r->turn, n + 1);
+            spin_start(&sp);
+        } else {
+            (void)spin_on(&sp);
+            spin_share(&sp);
+        }
+    }
+    return NULL;
+}
+
+static int first_core(void)
+{
+    struct cores c;
+    cr_assert_eq(topo_allowed(&c), 0);
+    return c.core[0];
+}
+
+/* A handover a time slice, some milliseconds, would be 5 seconds and more. */
+Test(share, two_that_poll_on_one_core_do_not_wait_for_time_slices, .timeout = 60)
+{
+    _Atomic uint32_t turn = 0;
+    struct relay a = {first_core(), 0, &turn}, b = {a.core, 1, &turn};
+    pthread_t other;
+    uint64_t start = clock_ns();
+    cr_assert_eq(pthread_create(&other, NULL, run_relay, &b), 0);
+    run_relay(&a);
+    pthread_join(other, NULL);
+    uint64_t took = clock_ns() - start;
+    cr_assert_lt(took, 2 * UNIT_SECOND, "%d handovers in %llu ns", HANDOVERS,
+                 (unsigned long long)took);
+}
+
+struct hog {
+    int core;
+    _Atomic uint32_t stop;
+};
+
+static void *compute(void *arg)
+{
+    struct hog *h = arg;
+    cr_assert_eq(topo_pin(h->core), 0);
+    while (!at_load(&h->stop))
+        ;
+    return NULL;
+}
+
+static uint64_t own_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * UNIT_SECOND + (uint64_t)t.tv_nsec;
+}
+
+/* Who yields to one who never does gets next to nothing; half of the core is everybody's right. What
+ * others on the machine take, they take from both. */
+Test(share, one_that_computes_does_not_get_it_all, .timeout = 60)
+{
+    struct hog h = {.core = first_core()};
+    struct spin sp;
+    pthread_t other;
+    clockid_t clock;
+    struct timespec t;
+    cr_assert_eq(topo_pin(h.core), 0);
+    cr_assert_eq(pthread_create(&other, NULL, compute, &h), 0);
+    cr_assert_eq(pthread_getcpuclockid(other, &clock), 0);
+    spin_init(&sp, clock_ticks_hz(), FAB_SPIN_ALWAYS);
+    spin_start(&sp);
+    uint64_t mine = own_ns();
+    for (uint64_t end = clock_ns() + UNIT_SECOND; clock_ns() < end;) {
+        (void)spin_on(&sp);
+        spin_share(&sp);
+    }
+    mine = own_ns() - mine;
+    cr_assert_eq(clock_gettime(clock, &t), 0);
+    uint64_t its = (uint64_t)t.tv_sec * UNIT_SECOND + (uint64_t)t.tv_nsec;
+    at_store(&h.stop, 1);
+    pthread_join(other, NULL);
+    cr_assert_gt(mine * 4, its, "%llu ns beside %llu", (unsigned long long)mine,
+                 (unsigned long long)its);
+}
