@@ -100,13 +100,14 @@ struct fab_options {
  * submitted again.) When that does not succeed within fabricd's segment.keep_results, or fabricd
  * has another segment by then, tasks end as FAB_LOST; calls return -EPIPE in the first case, and the
  * handle goes on in the second. A call with time-out 0 may take up to 20 ms while the link is made.
- * Leases of such handles do not survive: they go to other workers at once, and ending one is -ESTALE.
  *
- * Handles that only work come back, too, within fabric.dead_after. Where fabricd has not noticed the
- * break by then (a wire that drops everything) they keep their leases, and what was ended meanwhile is
- * told once: fab_complete() is 0 while the link is away. Where it has, or another worker has got the
- * task for the long silence, ending the lease is -ESTALE. When nobody listens at fabricd's address, or
- * after that time, calls return -EPIPE.
+ * Leases: where fabricd has not noticed the break by the time the link is back (a wire that drops
+ * everything) handles keep theirs, and what was ended meanwhile is told once: fab_complete() is 0 while
+ * the link is away. Where it has (connections that were closed, a killed fabricd), or another worker has
+ * got the task for the long silence, ending the lease is -ESTALE.
+ *
+ * Handles that only work come back, too, within fabric.dead_after. When nobody listens at fabricd's
+ * address, or after that time, calls return -EPIPE.
  *
  * A handle finds out that its wire is dead, and that it is there again, in calls that wait or find
  * nothing. */

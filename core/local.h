@@ -176,6 +176,9 @@ void local_block_free(struct local *l, const void *at);
 
 /* Takes a task off the list of outstanding ones, if it is there, and leaves its slot alone. */
 void local_unlist(struct local *l, fab_id id);
+/* Puts one back that local_read_any() or local_unlist() took off and local_drop() did not let go: its
+ * outcome is read again. */
+void local_list(struct local *l, fab_id id);
 
 /* For an owner that sleeps elsewhere (fabricd's loop): S1 and S2 of wake.h. True: armed, the
  * daemon's doorbell will be rung; false: there is work, do not sleep. */

@@ -186,6 +186,13 @@ void local_unlist(struct local *l, fab_id id)
         tasks_remove(l, slot);
 }
 
+void local_list(struct local *l, fab_id id)
+{
+    uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32);
+    if (slot < l->seg->slots && epoch != 0 && l->tasks.at[slot].epoch == 0)
+        local_tasks_add(l, slot, epoch, 0, 0); /* a link's list has no tags */
+}
+
 bool local_drop(struct local *l, fab_id id)
 {
     uint32_t slot = (uint32_t)id;

@@ -141,8 +141,9 @@ struct ctl_hello {
 
 enum ctl_session {
     CTL_SESSION_NEW,      /* nothing is known of an earlier link */
-    CTL_SESSION_RESUMED,  /* record.h: RESUME is expected */
+    CTL_SESSION_RESUMED,  /* record.h: RESUME is expected; leases are void */
     CTL_SESSION_TAKEN_UP, /* tasks of an earlier handle with the same client id follow (KEPT) */
+    CTL_SESSION_MOVED,    /* RESUME is expected, and the handle's leases may be its own yet */
     CTL_SESSIONS
 };
 

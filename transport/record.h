@@ -35,10 +35,11 @@
  *              not taken (priority 1); answered by UNKNOWN.., those of the first that fabricd does
  *              not have, to be submitted again
  *   taken up   KEPT.., each task that the session has, under a ref that fabricd chose
- *   moved      of a handle that only works: RESUME.. the refs of the leases that it holds, or has ended
- *              without knowing whether that was heard; answered by UNKNOWN.., those that are not its own
- *              any more. Leases not named are given back. The ends of the others are said again.
- * The last record of each list has REC_LAST set; RESUME, UNKNOWN: payload is refs of 8 bytes; KEPT:
+ *   moved      what resumed has, of a handle that produces; then (RESUME of priority REC_LEASES) the refs
+ *              of the leases that it holds, or has ended without knowing whether that was heard; answered
+ *              by UNKNOWN.. (the same), those that are not its own any more. Leases not named are given
+ *              back. The ends of the others are said again.
+ * The last record of all has REC_LAST set; RESUME, UNKNOWN: payload is refs of 8 bytes; KEPT:
  * the tag, and the last one has none and is no task.
  *
  * A payload over what one batch holds is announced by a record with REC_BIG set, whose len is
@@ -99,6 +100,9 @@ enum rec_type {
 #define REC_DIRECT  4u /* LEASE, OUTCOME, with REC_BIG */
 #define REC_LAST    4u /* RESUME, UNKNOWN, KEPT */
 
+/* The priority of a RESUME or UNKNOWN whose refs are leases'. */
+#define REC_LEASES 2u
+
 #define REC_HEAD   16u
 #define REC_KERNEL 8u
 #define REC_TAG    8u
@@ -109,7 +113,7 @@ struct record {
     uint8_t type; /* enum rec_type */
     uint8_t flags;
     uint8_t queue;
-    uint8_t priority;  /* SUBMIT, LEASE; in OUTCOME and DONE the status (enum fab_status;
+    uint8_t priority;  /* SUBMIT, LEASE; RESUME: see above; in OUTCOME and DONE the status (enum fab_status;
                         * DONE with FAB_DEAD: its kernel crashed, the daemon counts) */
     uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more */
     uint32_t len;      /* payload, or with REC_BIG the whole length, or for WANT the number */

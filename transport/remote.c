@@ -496,6 +496,7 @@ static int keep_options(struct remote *r, const char *provider, const char *host
         r->opts.client = r->client;
     }
     r->producer = opts->roles == 0 || opts->roles & FAB_PRODUCER;
+    r->works = opts->roles == 0 || opts->roles & FAB_WORKER;
     session_new_instance(r->self.instance);
     return 0;
 }

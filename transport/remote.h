@@ -14,9 +14,9 @@
  * that within their time-outs. A handle that waits finds out by itself that the wire is dead, and when
  * it is there again (remote_wire.c).
  *
- * Leases of a handle that only works stay its own while the daemon has not noticed the break, and what
- * it ended meanwhile is said on the next link (remote_held.c). Where the daemon has noticed, and for
- * handles that also produce, leases are void at once: they go to others.
+ * Leases stay the handle's own while the daemon has not noticed the break, and what it ended meanwhile is
+ * said on the next link (remote_held.c). Where the daemon has noticed they are void at once: they go to
+ * others.
  *
  * Failure: when the link does not come back in the time that the daemon keeps its tasks (of a handle that
  * only works: its leases, or nobody listens there; or the daemon has said that it ends) every later call returns -EPIPE, and tasks
@@ -68,7 +68,7 @@ struct rlease {
     uint8_t *data; /* argument over 64 bytes */
 };
 
-/* What a handle that only works has had under a lease's number: what is to be said of it after a break. */
+/* What the handle has had under a lease's number: what is to be said of it after a break. */
 struct rheld {
     uint32_t generation;
     enum { HELD_NONE, HELD_OPEN, HELD_ENDED, HELD_RELEASED } state;
@@ -117,7 +117,7 @@ struct remote {
     char provider[16], host[256], port[8], name[FAB_NAME_MAX], client[FAB_CLIENT_MAX];
     struct fab_options opts;
     struct session_self self;
-    bool producer;
+    bool producer, works;
 
     enum remote_link { LINK_UP, LINK_DOWN, LINK_JOINING, LINK_EXCHANGE } link;
     uint32_t links;  /* how many there were */
@@ -161,7 +161,7 @@ struct remote {
     uint32_t lent_n, lent_cap;
     uint32_t *list; /* of task numbers: to be named (EXCHANGE), then to be submitted again (UP) */
     uint32_t list_n, list_at, list_arrived; /* from there on the named ones have arrived */
-    bool named;       /* all of the list has been sent */
+    enum { NAMING_TASKS, NAMING_LEASES, NAMED } naming; /* EXCHANGE: what is being sent, or all has been */
     uint32_t withdraw_at; /* cancellations from here on are to be repeated; window: none */
     struct big_queue big_out;
     struct remote_big {
@@ -191,7 +191,8 @@ struct remote {
     uint64_t handed_at; /* ticks of the last hand-over */
     double task_ticks;  /* smoothed time per task */
     struct rmark *mark; /* by the lease's number: what was said about it */
-    struct rheld *held_lease; /* the same; NULL: this handle also produces */
+    struct rheld *held_lease; /* the same; NULL: this handle only produces */
+    uint32_t name_at;         /* EXCHANGE: those from here on are to be named */
     uint32_t say_at;          /* remote_held.c: from here on ends may be unsaid; lease_cap: none */
     uint32_t cancels, attended; /* CANCELs that came, and as of the last fab_attend() */
     uint64_t looked_at;         /* fab_cancelled(): ticks */

@@ -174,7 +174,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
     return hand_over(r, l, max, clock_ticks());
 }
 
-/* Of a handle that only works: its leases outlive the link. A result too long to be kept waits for it. */
+/* Its leases outlive the link. A result too long to be kept waits for it. */
 static int end_held(struct remote *r, const struct fab_lease *l, struct record *rec, const void *data)
 {
     int kept, rc = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * remote_held.c - the leases of a handle that only works, across a break of its link.
+ * remote_held.c - the leases of a handle, across a break of its link.
  *
  * While the daemon has not noticed the break (a wire that is dead makes no noise), the leases are
  * still the handle's: its caller goes on with them, and what it ends is kept here. On the next link
@@ -52,7 +52,8 @@ void remote_held_close(struct remote *r)
 int remote_held_open(struct remote *r, bool kept)
 {
     r->say_at = r->lease_cap;
-    if (kept || r->producer)
+    r->name_at = 0;
+    if (kept || !r->works)
         return 0;
     remote_held_close(r);
     r->held_lease = calloc(r->lease_cap, sizeof *r->held_lease);
@@ -122,7 +123,7 @@ bool remote_held_eight(struct remote *r, uint64_t ref, uint8_t queue, const void
 int remote_held_name(struct remote *r, bool *last)
 {
     uint64_t refs[REMOTE_LIST];
-    uint32_t n = 0, i = r->list_at;
+    uint32_t n = 0, i = r->name_at;
     for (; i < r->lease_cap && n < REMOTE_LIST; i++) {
         struct rheld *h = &r->held_lease[i];
         if (h->state == HELD_NONE)
@@ -133,12 +134,13 @@ int remote_held_name(struct remote *r, bool *last)
     *last = i == r->lease_cap;
     struct record rec = {.type = REC_RESUME,
                          .flags = *last ? REC_LAST : 0,
+                         .priority = REC_LEASES,
                          .len = n * 8,
                          .payload = (const uint8_t *)refs};
     if (!remote_try_put(r, &rec))
         return 0;
     CRASH_POINT("held.named");
-    r->list_at = *last ? 0 : i;
+    r->name_at = i;
     return 1;
 }
 

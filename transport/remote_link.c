@@ -53,8 +53,6 @@ static void leave_link(struct remote *r, bool silent)
     r->dom = NULL;
     r->hangup = 0;
     big_drop(&r->big_out);
-    if (r->producer)
-        remote_drop_leases(r);
     r->recalled = r->recall_said = false;
     /* what is not named on the next link is forgotten there */
     for (uint32_t i = 0; i < r->window && r->untold > 0; i++) {
@@ -205,12 +203,27 @@ static void make_list(struct remote *r)
             r->list_arrived = r->list_n;
         }
     }
-    r->named = false;
+}
+
+static bool is_resumed(const struct remote *r)
+{
+    return r->info.session == CTL_SESSION_RESUMED || r->info.session == CTL_SESSION_MOVED;
+}
+
+/* The first of what is to be named. */
+static int begin_naming(struct remote *r)
+{
+    if (!r->producer && !r->held_lease)
+        return err_set(-EPROTO, "%s asks for what this handle can't have", r->info.server);
+    if (r->producer)
+        make_list(r);
+    r->naming = r->producer ? NAMING_TASKS : NAMING_LEASES;
+    return 0;
 }
 
 static int make_leases(struct remote *r)
 {
-    if (!r->producer && r->links > 1 && r->info.session == CTL_SESSION_RESUMED)
+    if (r->held_lease && r->info.session == CTL_SESSION_MOVED)
         return r->lease_cap == r->info.lease_window ? remote_held_open(r, true)
                                                     : err_set(-EPROTO, "another window of leases");
     r->leases++;
@@ -255,29 +268,27 @@ int remote_link_joined(struct remote *r)
     if (r->self.resume && (r->info.submit_window != r->window ||
                            r->info.session == CTL_SESSION_TAKEN_UP))
         return err_set(-EPROTO, "%s does not go on where it was", r->info.server);
-    if (!r->self.resume && r->info.session == CTL_SESSION_RESUMED)
+    if (!r->self.resume && is_resumed(r))
         return err_set(-EPROTO, "%s goes on where nothing was", r->info.server);
-    if (r->info.session == CTL_SESSION_RESUMED) {
-        if (r->producer)
-            make_list(r);
-        r->named = false;
+    if (is_resumed(r)) {
+        rc = begin_naming(r);
     } else if (r->info.session == CTL_SESSION_NEW) {
         if (r->self.resume)
             remote_lose_all(r);
         r->link = LINK_UP;
     }
     remote_wire_begin(r);
-    return 0;
+    return rc;
 }
 
 /* ---- the exchange ---- */
 
-/* Of a handle that only works. */
 static int name_leases(struct remote *r)
 {
     bool last = false;
     int rc = remote_held_name(r, &last);
-    r->named = rc == 1 && last;
+    if (rc == 1 && last)
+        r->naming = NAMED;
     return rc;
 }
 
@@ -286,13 +297,13 @@ static int name_some(struct remote *r)
 {
     uint64_t refs[REMOTE_LIST];
     uint32_t n = 0, at = r->list_at;
-    bool arrived = at >= r->list_arrived;
+    bool arrived = at >= r->list_arrived, leases = r->held_lease && r->info.session == CTL_SESSION_MOVED;
     uint32_t end = arrived ? r->list_n : r->list_arrived;
     for (; at < end && n < REMOTE_LIST; at++)
         if (r->task[r->list[at]].generation & 1) /* else it has been taken meanwhile */
             refs[n++] = htole64(remote_ref(r, r->list[at]));
     struct record rec = {.type = REC_RESUME,
-                         .flags = at == r->list_n ? REC_LAST : 0,
+                         .flags = at == r->list_n && !leases ? REC_LAST : 0,
                          .priority = arrived,
                          .len = n * 8,
                          .payload = (const uint8_t *)refs};
@@ -301,7 +312,7 @@ static int name_some(struct remote *r)
     CRASH_POINT("remote.named");
     r->list_at = at;
     if (at == r->list_n) {
-        r->named = true;
+        r->naming = leases ? NAMING_LEASES : NAMED;
         r->list_n = r->list_at = 0; /* now for those that come back as unknown */
     }
     return 1;
@@ -339,38 +350,50 @@ static int withdraw_again(struct remote *r)
 
 int remote_link_pump(struct remote *r)
 {
-    if (r->link == LINK_EXCHANGE && r->info.session == CTL_SESSION_RESUMED && !r->named)
-        return r->producer ? name_some(r) : name_leases(r);
+    if (r->link == LINK_EXCHANGE && is_resumed(r) && r->naming != NAMED)
+        return r->naming == NAMING_TASKS ? name_some(r) : name_leases(r);
     if (r->link != LINK_UP)
         return 0;
-    if (r->held_lease)
-        return remote_held_say(r);
+    int rc = 0, said = r->held_lease ? remote_held_say(r) : 0;
     if (r->list_n > 0)
-        return submit_again(r);
-    return r->withdraw_at < r->window ? withdraw_again(r) : 0;
+        rc = submit_again(r);
+    else if (r->withdraw_at < r->window)
+        rc = withdraw_again(r);
+    return rc < 0 ? rc : said + rc;
+}
+
+/* A task that the daemon does not have. */
+static int unknown_task(struct remote *r, uint64_t ref)
+{
+    const struct rtask *t = remote_task(r, ref);
+    if (!t || t->arrived || r->list_n == r->window)
+        return err_set(-EPROTO, "a task is unknown that nobody named");
+    if (t->placed)
+        remote_lose(r, (uint32_t)ref); /* its argument was the daemon's to keep */
+    else
+        r->list[r->list_n++] = (uint32_t)ref;
+    return 0;
 }
 
 int remote_unknown(struct remote *r, const struct record *rec)
 {
-    if (r->link != LINK_EXCHANGE || !r->named)
+    bool leases = rec->priority == REC_LEASES;
+    if (r->link != LINK_EXCHANGE || !is_resumed(r) || r->naming != NAMED || !(leases || r->producer))
         return err_set(-EPROTO, "tasks are unknown that nobody named");
-    for (uint32_t k = 0; k < rec_refs(rec) && !r->producer; k++)
-        remote_held_drop(r, rec_ref_at(rec, k));
-    for (uint32_t k = 0; k < rec_refs(rec) && r->producer; k++) {
-        uint64_t ref = rec_ref_at(rec, k);
-        struct rtask *t = remote_task(r, ref);
-        if (!t || t->arrived || r->list_n == r->window)
-            return err_set(-EPROTO, "a task is unknown that nobody named");
-        if (t->placed)
-            remote_lose(r, (uint32_t)ref); /* its argument was the daemon's to keep */
+    for (uint32_t k = 0; k < rec_refs(rec); k++) {
+        int rc = 0;
+        if (leases)
+            remote_held_drop(r, rec_ref_at(rec, k));
         else
-            r->list[r->list_n++] = (uint32_t)ref;
+            rc = unknown_task(r, rec_ref_at(rec, k));
+        if (rc < 0)
+            return rc;
     }
     if (!(rec->flags & REC_LAST))
         return 0;
     r->link = LINK_UP;
     r->withdraw_at = 0;
-    if (!r->producer) {
+    if (r->held_lease) {
         remote_purge_leases(r);
         r->say_at = 0;
     }

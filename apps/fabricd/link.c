@@ -380,7 +380,7 @@ fail:
     return rc;
 }
 
-void link_move(struct link *k, const struct link_params *p)
+enum link_session link_move(struct link *k, const struct link_params *p)
 {
     worker_let_go(k);
     big_drop(&k->big_out);
@@ -389,11 +389,13 @@ void link_move(struct link *k, const struct link_params *p)
     k->want = 0;
     k->recall = RECALL_NONE;
     k->deaf = false;
-    k->exchange = EXCHANGE_HEAR;
-    k->unknown_n = k->heard = k->told = 0;
+    if (k->task)
+        producer_move(k);
+    enum link_session as = resume_move(k);
     struct seg_link *sl = &k->local->self->link;
     at_store_rlx(&sl->reconnects, at_load_rlx(&sl->reconnects) + 1); /* relaxed: for people */
     publish_peer(k, p);
+    return as;
 }
 
 void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed,

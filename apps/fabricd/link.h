@@ -10,8 +10,8 @@
  * the ready rings and sends outcomes back; for a worker it claims up to as many leases as the peer
  * WANTs and completes them as DONE records arrive.
  *
- * A producer's link can break and come back: its participant is kept, and a new link takes it up
- * (resume.c). A worker's is moved as it is to the new connection, if its end has not been noticed.
+ * A link can break and come back. If its end has not been noticed by then it is moved as it is to the
+ * new connection; else a producer's participant was kept, and a new link takes it up (resume.c).
  *
  * Backpressure: what the fabric has no room for waits in the link's pending list (its length is
  * bounded by the submit window, its bytes by PENDING_BYTES_MAX); beyond that the lane is not read,
@@ -42,7 +42,7 @@ struct link_params {
     uint32_t lease_window, submit_window;
     uint32_t pid; /* the daemon's own: the participant lives as long as it */
     const struct identity *identity; /* of a producer; NULL: its tasks can't be taken up */
-    enum link_session { LINK_NEW, LINK_RESUMED, LINK_TAKEN_UP } session;
+    enum link_session { LINK_NEW, LINK_RESUMED, LINK_TAKEN_UP, LINK_MOVED } session; /* ctl_session */
     uint32_t kept; /* the kept participant whose tasks it takes up; not with LINK_NEW */
     uint32_t window; /* of a handle that had a link before: the places of its table; 0: it had none */
 };
@@ -112,17 +112,22 @@ struct link {
     uint32_t placed_n;
     /* what both sides know (resume.c) */
     enum { EXCHANGE_OVER, EXCHANGE_HEAR, EXCHANGE_UNKNOWN, EXCHANGE_KEPT } exchange;
-    uint64_t *unknown;
-    uint32_t unknown_n, heard, kept_n, told;
+    struct link_list {
+        uint64_t *ref; /* named by the handle, and not known */
+        uint32_t n, heard, told;
+    } unknown[2]; /* tasks, leases */
+    uint32_t kept_n, kept_told;
+    bool names_leases; /* the handle is to name the leases that it has */
 
     struct big_queue big_out;
     struct big_in big_in;
 };
 
 int link_open(struct link **out, const struct link_params *p) __attribute__((warn_unused_result));
-/* A worker's handle has come back over another connection, p's: leases stay, what was on its way is
- * void, and the handle says first what it holds. The lane is to be set again. */
-void link_move(struct link *k, const struct link_params *p);
+/* The handle has come back over another connection, p's: tasks and leases stay, what was on its way is
+ * void, and the handle says first what it has. The lane is to be set again. Returns what the handle is to
+ * be told: LINK_MOVED; without a lease that it might have, LINK_RESUMED for a producer, else LINK_NEW. */
+enum link_session link_move(struct link *k, const struct link_params *p);
 /* Moves what can be moved. Returns a count of records moved; < 0: the link must be closed (message
  * says why). */
 long link_work(struct link *k) __attribute__((warn_unused_result));

@@ -34,6 +34,8 @@ int link_too_large(const struct link *k, uint32_t len);
 /* ---- link_producer.c: a remote producer's tasks ---- */
 
 int producer_open(struct link *k) __attribute__((warn_unused_result));
+/* The link goes over to another connection: its tasks are those in slots, and none of them is answered. */
+void producer_move(struct link *k);
 void producer_close(struct link *k);
 /* SUBMIT (own: its payload when it came as a large one, taken over), CANCEL, TERMS. */
 int producer_on_submit(struct link *k, const struct record *r, uint8_t *own)
@@ -52,6 +54,8 @@ int producer_on_taken(struct link *k, const struct record *r) __attribute__((war
 
 /* The tasks that the handle below has taken up go into the link's table, and the exchange begins. */
 void resume_open(struct link *k, bool resumed);
+/* The link goes over to another connection, and the exchange begins; see link_move(). */
+enum link_session resume_move(struct link *k);
 /* RESUME, of a producer's tasks or a worker's leases. */
 int resume_on_list(struct link *k, const struct record *r) __attribute__((warn_unused_result));
 /* UNKNOWN or KEPT, as far as there is room; returns how many. */

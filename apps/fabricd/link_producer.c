@@ -361,11 +361,29 @@ int producer_open(struct link *k)
                    : err_set(-ENOMEM, "no memory for a window of %u tasks", k->submit_window);
 }
 
+/* An outcome that was read or sent may not have arrived: it is read again, unless the handle says that it
+ * has it. What waited for room is submitted again. */
+void producer_move(struct link *k)
+{
+    while (k->pending_first)
+        pop_pending(k);
+    free_terms(k);
+    k->terms = NULL;
+    for (uint32_t i = 0; i < k->submit_window; i++) {
+        struct link_task *t = &k->task[i];
+        t->wanted = false;
+        t->state = t->state == TASK_PLACED || t->state == TASK_TOLD ? TASK_PLACED : TASK_NONE;
+        if (t->state == TASK_PLACED)
+            local_list(k->local, t->id);
+    }
+    k->got_n = k->got_at = k->placed_n = k->unanswered = 0;
+    CRASH_POINT("producer.moved");
+}
+
 void producer_close(struct link *k)
 {
     while (k->pending_first)
         pop_pending(k);
     free_terms(k);
     pages_free(k->task, k->submit_window * sizeof *k->task);
-    free(k->unknown);
 }

@@ -406,6 +406,8 @@ void worker_let_go(struct link *k)
 
 void worker_close(struct link *k)
 {
+    for (int i = 0; i < 2; i++)
+        free(k->unknown[i].ref);
     pages_free(k->lease, k->lease_window * sizeof *k->lease);
     pages_free(k->claimed, LINK_BATCH * sizeof *k->claimed);
 }

@@ -212,15 +212,6 @@ static int on_hello(struct peer *p, const struct ctl_frame *f)
     return peer_send(p, CTL_CHALLENGE, body, len);
 }
 
-/* The peer whose link is participant id. */
-static struct peer *peer_of(struct gate *g, uint32_t id)
-{
-    for (struct peer *p = g->peers; p; p = p->next)
-        if (p->link && p->link->participant == id)
-            return p;
-    return NULL;
-}
-
 /* Finds what the peer left behind when its last link broke, or an earlier handle with its client id
  * did. Sets p->session and *kept. */
 static int find_session(struct peer *p, uint32_t *kept)
@@ -233,18 +224,10 @@ static int find_session(struct peer *p, uint32_t *kept)
     int id = kept_find(&d->seg, &p->who);
     bool same = id >= 0 && kept_same_instance(&d->seg, (uint32_t)id, &p->who);
     if (id >= 0 && !kept_is(&d->seg, (uint32_t)id)) {
-        struct peer *before = peer_of(p->g, (uint32_t)id);
-        if (!same || !p->hello.resume || !before) {
-            snprintf(text, sizeof text,
-                     "client id \"%.63s\" is in use by participant %d: end that one, or choose "
-                     "another id",
-                     p->who.text, id);
-            return peer_refuse(p, -EADDRINUSE, text);
-        }
-        /* we have not noticed yet that its old link is dead: who comes with its number knows */
-        peer_close(before, "its handle has come back over another link");
-        CRASH_POINT("peer.superseded");
-        id = kept_find(&d->seg, &p->who);
+        snprintf(text, sizeof text,
+                 "client id \"%.63s\" is in use by participant %d: end that one, or choose another id",
+                 p->who.text, id);
+        return peer_refuse(p, -EADDRINUSE, text);
     }
     if (id < 0)
         return 0;
@@ -255,15 +238,19 @@ static int find_session(struct peer *p, uint32_t *kept)
     return 0;
 }
 
-/* The link of the same handle, when it only works and has come back before we noticed that its connection
- * is dead: what it holds is still its own. NULL: there is none, and it begins with nothing. */
-static struct peer *worker_before(const struct peer *p)
+static bool same_handle(const struct peer *p, const struct peer *q)
 {
-    if (!p->hello.resume || (p->hello.roles & (FAB_PRODUCER | FAB_WORKER)) != FAB_WORKER)
-        return NULL;
-    for (struct peer *q = p->g->peers; q; q = q->next)
-        if (q != p && q->link && !(q->hello.roles & FAB_PRODUCER) &&
-            sodium_memcmp(q->who.instance, p->who.instance, sizeof p->who.instance) == 0)
+    return ((p->hello.roles ^ q->hello.roles) & (FAB_PRODUCER | FAB_WORKER)) == 0 &&
+           sodium_memcmp(q->who.client, p->who.client, sizeof p->who.client) == 0 &&
+           sodium_memcmp(q->who.instance, p->who.instance, sizeof p->who.instance) == 0;
+}
+
+/* The link of the same handle, when it has come back before we noticed that its connection is dead: who
+ * comes with its number knows, and what it holds is still its own. NULL: there is none. */
+static struct peer *link_before(const struct peer *p)
+{
+    for (struct peer *q = p->hello.resume ? p->g->peers : NULL; q; q = q->next)
+        if (q != p && q->link && same_handle(p, q))
             return q;
     return NULL;
 }
@@ -272,9 +259,8 @@ static void take_link(struct peer *p, struct peer *before, const struct link_par
 {
     p->link = before->link;
     p->rtt = before->rtt;
-    p->session = LINK_RESUMED;
     before->link = NULL;
-    link_move(p->link, lp);
+    p->session = link_move(p->link, lp);
     CRASH_POINT("peer.moved");
     peer_close(before, "its handle has come back over another link");
 }
@@ -293,7 +279,7 @@ static int make_link(struct peer *p)
     if (mode < 0)
         return peer_refuse(p, mode, err_text(mode));
     p->mode = (enum lane_mode)mode;
-    struct peer *before = worker_before(p);
+    struct peer *before = link_before(p);
     if (!before && p->g->links >= c->links)
         return peer_refuse(p, -EUSERS,
                       "all links are taken: raise fabric.links in fabricd's configuration");

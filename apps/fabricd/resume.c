@@ -6,9 +6,11 @@
  *   resumed: the handle lists what it has no outcome of (RESUME). Of these the slots have some; the
  *            others never arrived, or waited in our memory: UNKNOWN, and the handle submits them
  *            again. What the slots have beside them was taken: dropped.
- *   moved: the same for a worker's leases. It names those that it holds, or has ended without knowing
- *            that we heard it; UNKNOWN are those that are not its own any more, and the others are
- *            given back.
+ *   moved: the same of a link that goes over as it is (link_move()), and for a worker's leases: the
+ *            handle names those that it holds, or has ended without knowing that we heard it; UNKNOWN are
+ *            those that are not its own any more, and leases that were not named are given back. A link
+ *            that never had a lease, or whose handle has not joined it yet, has none that could be named:
+ *            what the handle may hold is of a link before, whose numbers would be taken for ours.
  *   taken up: the handle is a new one and knows nothing: KEPT names all that the slots have, by refs
  *            that are ours, which are written into the segment first.
  *
@@ -73,13 +75,29 @@ void resume_open(struct link *k, bool resumed)
     k->exchange = resumed ? EXCHANGE_HEAR : EXCHANGE_KEPT;
 }
 
+enum link_session resume_move(struct link *k)
+{
+    for (int i = 0; i < 2; i++)
+        k->unknown[i].n = k->unknown[i].heard = k->unknown[i].told = 0;
+    k->names_leases = k->lease != NULL;
+    k->exchange = k->task || k->lease ? EXCHANGE_HEAR : EXCHANGE_OVER;
+    return k->lease ? LINK_MOVED : k->task ? LINK_RESUMED : LINK_NEW;
+}
+
 /* ---- RESUME in ---- */
+
+enum { TASKS, LEASES }; /* struct link_list */
+
+static void not_known(struct link_list *l, uint64_t ref)
+{
+    l->ref[l->n++] = ref;
+}
 
 static int heard(struct link *k, uint64_t ref, bool arrived)
 {
     uint32_t i = (uint32_t)ref;
     struct link_task *t = i < k->submit_window ? &k->task[i] : NULL;
-    if (!t || k->heard++ >= k->submit_window)
+    if (!t || k->unknown[TASKS].heard++ >= k->submit_window)
         return err_set(-EPROTO, "a task number outside the window");
     if (t->wanted)
         return err_set(-EPROTO, "a task is named twice");
@@ -91,7 +109,7 @@ static int heard(struct link *k, uint64_t ref, bool arrived)
     } else if (known) {
         k->unanswered++;
     } else if (!arrived) {
-        k->unknown[k->unknown_n++] = ref;
+        not_known(&k->unknown[TASKS], ref);
     }
     t->wanted = known;
     return 0;
@@ -110,37 +128,43 @@ static void drop_unnamed(struct link *k)
     }
 }
 
-/* A worker's link that was moved: which leases it holds. */
+/* Of a link that was moved: which leases the handle holds. */
 static int held(struct link *k, uint64_t ref)
 {
-    if (k->heard++ >= k->lease_window)
+    if (k->unknown[LEASES].heard++ >= k->lease_window)
         return err_set(-EPROTO, "more leases than there are");
     if (!worker_on_named(k, ref))
-        k->unknown[k->unknown_n++] = ref;
+        not_known(&k->unknown[LEASES], ref);
     return 0;
+}
+
+static void all_named(struct link *k)
+{
+    if (k->task)
+        drop_unnamed(k);
+    if (k->names_leases)
+        worker_drop_unnamed(k);
+    k->names_leases = false;
+    CRASH_POINT("resume.heard");
+    k->exchange = EXCHANGE_UNKNOWN;
 }
 
 int resume_on_list(struct link *k, const struct record *r)
 {
-    bool works = !k->task; /* not by its entry, which others can write to */
-    uint32_t window = works ? k->lease_window : k->submit_window;
-    if (k->exchange != EXCHANGE_HEAR)
-        return err_set(-EPROTO, "a list of tasks that nobody asked for");
-    if (!k->unknown && !(k->unknown = calloc(window, sizeof *k->unknown)))
-        return err_set(-ENOMEM, "no memory for a window of %u tasks", window);
+    bool leases = r->priority == REC_LEASES;
+    struct link_list *l = &k->unknown[leases ? LEASES : TASKS];
+    uint32_t window = leases ? k->lease_window : k->submit_window;
+    if (k->exchange != EXCHANGE_HEAR || !(leases ? k->names_leases : k->task != NULL))
+        return err_set(-EPROTO, "a list of %s that nobody asked for", leases ? "leases" : "tasks");
+    if (!l->ref && !(l->ref = calloc(window, sizeof *l->ref)))
+        return err_set(-ENOMEM, "no memory for a list of %u %s", window, leases ? "leases" : "tasks");
     for (uint32_t i = 0; i < rec_refs(r); i++) {
-        int rc = works ? held(k, rec_ref_at(r, i)) : heard(k, rec_ref_at(r, i), r->priority != 0);
+        int rc = leases ? held(k, rec_ref_at(r, i)) : heard(k, rec_ref_at(r, i), r->priority != 0);
         if (rc < 0)
             return rc;
     }
-    if (r->flags & REC_LAST) {
-        if (works)
-            worker_drop_unnamed(k);
-        else
-            drop_unnamed(k);
-        CRASH_POINT("resume.heard");
-        k->exchange = EXCHANGE_UNKNOWN;
-    }
+    if (r->flags & REC_LAST)
+        all_named(k);
     return 0;
 }
 
@@ -148,19 +172,22 @@ int resume_on_list(struct link *k, const struct record *r)
 
 static int send_unknown(struct link *k)
 {
+    struct link_list *const leases = &k->unknown[LEASES];
+    struct link_list *l = k->unknown[TASKS].told < k->unknown[TASKS].n ? &k->unknown[TASKS] : leases;
     uint64_t refs[LINK_BATCH];
     uint32_t n = 0;
-    while (n < LINK_BATCH && k->told + n < k->unknown_n) {
-        refs[n] = htole64(k->unknown[k->told + n]);
+    while (n < LINK_BATCH && l->told + n < l->n) {
+        refs[n] = htole64(l->ref[l->told + n]);
         n++;
     }
     struct record r = {.type = REC_UNKNOWN,
-                       .flags = k->told + n == k->unknown_n ? REC_LAST : 0,
+                       .flags = l->told + n == l->n && (l == leases || leases->n == 0) ? REC_LAST : 0,
+                       .priority = l == leases ? REC_LEASES : 0,
                        .len = n * 8,
                        .payload = (const uint8_t *)refs};
     int rc = link_put(k, &r);
     if (rc == 1)
-        k->told += n;
+        l->told += n;
     if (rc == 1 && r.flags & REC_LAST)
         k->exchange = EXCHANGE_OVER;
     return rc;
@@ -170,12 +197,12 @@ static int send_kept(struct link *k)
 {
     struct record r = {.type = REC_KEPT, .payload = (const uint8_t *)""};
     uint64_t tag = 0;
-    if (k->told == k->kept_n) {
+    if (k->kept_told == k->kept_n) {
         r.flags = REC_LAST;
     } else {
-        const struct seg_slot *sl = &k->seg->slot[(uint32_t)k->task[k->told].id];
+        const struct seg_slot *sl = &k->seg->slot[(uint32_t)k->task[k->kept_told].id];
         tag = htole64(sl->tag);
-        r.ref = 1ull << 32 | k->told;
+        r.ref = 1ull << 32 | k->kept_told;
         r.kernel = sl->kernel;
         r.len = sizeof tag;
         r.payload = (const uint8_t *)&tag;
@@ -184,7 +211,7 @@ static int send_kept(struct link *k)
     if (rc == 1 && r.flags & REC_LAST)
         k->exchange = EXCHANGE_OVER;
     else if (rc == 1)
-        k->told++;
+        k->kept_told++;
     return rc;
 }
 

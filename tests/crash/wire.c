@@ -12,6 +12,7 @@
  *   restart  fabricd is killed meanwhile, and started again: its host hears no end of connections
  *   hold     as both, with tasks of 20 ms, of which the worker has one at a time: it ends while the
  *            wire is away, and its result must be told afterwards, not the task be run again
+ *   hold-both  the same with a worker whose handle produces, too (wire_both.h)
  *   slow     the wire stays; another producer and another worker on host B are stopped in the
  * middle of their work, for 3 s: the stream must not be, though both hold what is not theirs
  *   stopped  the wire stays; fabricd is stopped (SIGSTOP) for 15 s, and must find no crowd at its
@@ -31,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -39,11 +41,13 @@
 #include "core/atomic.h"
 #include "core/clock.h"
 #include "core/fabric.h"
+#include "tests/crash/wire_both.h"
 #include "tests/crash/wire_net.h"
 
 #define SECOND   1000000000ull
 #define MS       1000000ull
-#define WINDOW   (t.mode == HOLD ? 8u : 2048u)
+#define NAPS     (t.mode == HOLD || t.mode == HOLD_BOTH)
+#define WINDOW   (NAPS ? 8u : 2048u)
 #define BATCH    64u
 #define RESERVE  (WINDOW < 2 * BATCH ? WINDOW / 2 : BATCH)
 #define FEB_48   106373551u
@@ -54,9 +58,9 @@
 #define CROWD    20 /* of two handles, in 15 s */
 #define LIMIT_NS (100 * MS)
 
-enum mode { BOTH, FROM_A, FROM_B, RESTART, HOLD, SLOW, STOPPED, MODES };
-static const char *const mode_names[MODES] = {"both", "from-a", "from-b", "restart",
-                                              "hold", "slow",   "stopped"};
+enum mode { BOTH, FROM_A, FROM_B, RESTART, HOLD, HOLD_BOTH, SLOW, STOPPED, MODES };
+static const char *const mode_names[MODES] = {"both", "from-a",    "from-b", "restart",
+                                              "hold", "hold-both", "slow",   "stopped"};
 
 static struct {
     const char *build;
@@ -78,6 +82,7 @@ static struct {
     uint64_t back_at, first_after;
     uint64_t answered_at, longest; /* the longest time without an answer */
     pid_t other[2];                /* SLOW: a producer and a worker */
+    struct both *both;             /* HOLD_BOTH */
     uint64_t *first, *later;       /* by time: to the first answer, and to that of a later task */
     unsigned n;
 } t = {.lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER};
@@ -129,6 +134,36 @@ static pid_t start_worker(void)
     pid_t pid = start(WIRE_HOST_B, "fabworker", argv, null);
     close(null);
     return pid;
+}
+
+static pid_t start_both(void)
+{
+    pid_t pid = -1;
+    t.both = mmap(NULL, sizeof *t.both, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (t.both != MAP_FAILED && (pid = fork()) == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(wire_enter(WIRE_HOST_B) < 0 ? 127 : both_run(t.both, t.fx.remote, t.fx.key));
+    }
+    return pid;
+}
+
+/* It has kept its leases, and its own tasks were answered. */
+static int end_both(pid_t pid, bool well)
+{
+    const struct both *b = t.both;
+    int status;
+    at_store(&t.both->stop, 1);
+    if (!well)
+        kill(pid, SIGKILL); /* it may wait for ever */
+    if (waitpid(pid, &status, 0) != pid || !well)
+        return 1;
+    if (status != 0)
+        return fail("the handle that is both", b->why[0] ? b->why : "killed");
+    printf("  the handle that is both: %llu leases ended, %llu of them too late; of its %llu own tasks %llu "
+           "run again\n",
+           (unsigned long long)b->ended, (unsigned long long)b->late,
+           (unsigned long long)b->answered, (unsigned long long)b->again);
+    return (b->late + b->again) * 4 > t.times ? fail("it has lost its leases", "") : 0;
 }
 
 /* Somebody else's producer and worker, who want as much as they can get. */
@@ -259,8 +294,8 @@ static int submit_some(void)
     end += t.waiting && end + WINDOW < t.tasks ? WINDOW : 0;
     size_t n = 0;
     while (n < BATCH && t.submitted + n < end && t.submitted + n - t.answered < window) {
-        task[n] = (struct fab_task){.kernel = fab_kernel_id(t.mode == HOLD ? "sleep" : "feb"),
-                                    .arg = t.mode == HOLD ? &nap : &arg,
+        task[n] = (struct fab_task){.kernel = fab_kernel_id(NAPS ? "sleep" : "feb"),
+                                    .arg = NAPS ? &nap : &arg,
                                     .len = 8,
                                     .tag = t.submitted + n};
         n++;
@@ -279,7 +314,7 @@ static int take(const struct fab_outcome *o)
     if (o->tag >= t.tasks || t.seen[o->tag])
         return fail("a task is answered twice", "");
     memcpy(&v, fab_data(o), o->len < 4 ? o->len : 4);
-    if (o->status != FAB_COMPLETED || (t.mode != HOLD && v != FEB_48)) {
+    if (o->status != FAB_COMPLETED || (!NAPS && v != FEB_48)) {
         fprintf(stderr, "wire: task %llu: status %u after %u attempts\n",
                 (unsigned long long)o->tag, o->status, o->attempts);
         return 1;
@@ -387,7 +422,7 @@ static int report(void)
     printf("%s, %u times in %llu tasks: 0 lost, 0 answered twice, %llu run again\n",
            mode_names[t.mode], t.n, (unsigned long long)t.tasks, (unsigned long long)t.again);
     over = line("from the wire to the first answer:", t.first);
-    if (t.mode == HOLD) /* that waits for those before it */
+    if (NAPS) /* that waits for those before it */
         (void)line("to that of a task submitted after it:", t.later);
     else
         over = line("to that of a task submitted after it:", t.later);
@@ -399,7 +434,7 @@ static int report(void)
     printf("  %ld connections were tried and given up\n", crowd);
     if (crowd < 0 || (t.mode == STOPPED && crowd > CROWD))
         return fail("a crowd at fabricd's gate", fab_errmsg());
-    if (t.mode == HOLD && t.again * 4 > t.n)
+    if (NAPS && t.again * 4 > t.n)
         return fail("tasks that were ended while the wire was away were run again", "");
     return over * 10 > t.n ? fail("more than a tenth is over the bar", "") : 0;
 }
@@ -424,7 +459,7 @@ static int stream(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: wire BUILD_DIR [both|from-a|from-b|restart|hold|slow|stopped [TIMES "
+    fprintf(stderr, "usage: wire BUILD_DIR [both|from-a|from-b|restart|hold|hold-both|slow|stopped [TIMES "
                     "[TASKS, at least "
                     "10 a time [SEED]]]]\n");
     return 2;
@@ -453,12 +488,15 @@ int main(int argc, char **argv)
         return fail("memory", "there is none");
     if (wire_enter(WIRE_HOST_A) < 0 || fixture_start_on(&t.fx, t.build, "tcp", WIRE_A, "") < 0)
         return fail("fabricd", fab_errmsg());
-    pid_t worker = start_worker();
+    pid_t worker = t.mode == HOLD_BOTH ? start_both() : start_worker();
     if (t.mode == SLOW)
         start_others();
     int rc = stream();
     end_others();
-    child_stop(worker);
+    if (t.mode != HOLD_BOTH)
+        child_stop(worker);
+    else if (end_both(worker, rc == 0) && rc == 0)
+        rc = 1;
     kill(t.fx.pid, SIGCONT);
     int status = fixture_stop(&t.fx);
     if (rc == 0 && !(WIFEXITED(status) && WEXITSTATUS(status) == 0))

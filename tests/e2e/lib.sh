@@ -2,7 +2,7 @@
 # Needs BUILD_DIR; SOURCE_DIR where a test says so.
 set -u
 PATH=$BUILD_DIR/apps:$PATH
-dir=$(mktemp -d /tmp/fabric-e2e-XXXXXX)
+dir=$(mktemp -d "${GUARDED:-/tmp}/fabric-e2e-XXXXXX")
 export FABRIC_RUNTIME_DIR=$dir/run FABRIC_STATE_DIR=$dir/state
 unset FABRIC_SERVER FABRIC_KEY_FILE
 pids=()

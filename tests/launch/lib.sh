@@ -2,6 +2,7 @@
 # A launcher's script names the places of the documentation (block), starts its services with serve(), its job with foreground(),
 # and then calls expect_links, end_without_loss and friends. Needs BUILD_DIR and SOURCE_DIR, or takes this tree's.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+[ "${GUARDED:-}" ] || exec "$here/guard" "$0" "$@" # whatever becomes of this script, nothing of it is left
 : "${SOURCE_DIR:=$(cd "$here/../.." && pwd)}"
 : "${BUILD_DIR:=$SOURCE_DIR/build}"
 export BUILD_DIR SOURCE_DIR
@@ -67,13 +68,7 @@ workers() { # their pids, however they were launched: they have our key
         [ "$(cat "/proc/$p/comm" 2>/dev/null)" = fabworker ] && echo "$p"
     done
 }
-ours() { # processes that come from here, whoever started them: by their environment
-    grep -lzFx -- "FABRIC_RUNTIME_DIR=$dir/run" /proc/[0-9]*/environ 2>/dev/null | while IFS=/ read -r _ _ p _; do
-        case $(cat "/proc/$p/comm" 2>/dev/null) in '' | grep) ;; *) echo "$p" ;; esac
-    done
-}
 trap 'type end_jobs >/dev/null 2>&1 && end_jobs
-    kill -9 $(ours) $(workers) 2>/dev/null # what a failed test has left
     cleanup' EXIT
 until_same() { # SECONDS EXPECTED COMMAND...: what it says when it says so, or at the end
     local end=$((SECONDS + $1)) want=$2 got

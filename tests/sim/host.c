@@ -193,9 +193,7 @@ int host_join(uint32_t roles, const struct session_self *self, const char *clien
     memcpy(p->instance, self->instance, sizeof p->instance);
     bool taken = host_take_link(p, self, &lp);
     int rc = taken ? 0 : host_find_session(self, client, &lp, &who);
-    if (taken)
-        lp.session = LINK_RESUMED;
-    else if (rc == 0)
+    if (rc == 0 && !taken)
         rc = link_open(&p->link, &lp);
     if (rc < 0) {
         free(p);

@@ -10,14 +10,6 @@
 #include "core/kept.h"
 #include "tests/sim/host_parts.h"
 
-static struct peer *peer_of(uint32_t participant)
-{
-    for (struct peer *p = world.peers; p; p = p->next)
-        if (p->link->participant == participant)
-            return p;
-    return NULL;
-}
-
 /* As find_session() in peer.c; identities are not hashed here. */
 int host_find_session(const struct session_self *self, const char *client, struct link_params *lp,
                       struct identity *who)
@@ -32,16 +24,8 @@ int host_find_session(const struct session_self *self, const char *client, struc
     lp->window = self->resume ? self->window : 0;
     int id = kept_find(&world.seg, who);
     bool same = id >= 0 && kept_same_instance(&world.seg, (uint32_t)id, who);
-    if (id >= 0 && !kept_is(&world.seg, (uint32_t)id)) {
-        struct peer *before = peer_of((uint32_t)id);
-        if (!same || !self->resume || !before)
-            return err_set(-EBUSY, "in use");
-        sim_trace("a handle comes back before its link has ended");
-        world.came_back++;
-        before->line->harmed = true; /* what was on its way is lost, as by a cut */
-        host_peer_close(before, false);
-        id = kept_find(&world.seg, who);
-    }
+    if (id >= 0 && !kept_is(&world.seg, (uint32_t)id))
+        return err_set(-EBUSY, "in use");
     if (id < 0)
         return 0;
     if (self->resume && !same)
@@ -51,21 +35,20 @@ int host_find_session(const struct session_self *self, const char *client, struc
     return 0;
 }
 
-/* As worker_before() and take_link() in peer.c. */
-bool host_take_link(struct peer *p, const struct session_self *self, const struct link_params *lp)
+/* As link_before() and take_link() in peer.c. */
+bool host_take_link(struct peer *p, const struct session_self *self, struct link_params *lp)
 {
-    if (!self->resume || lp->roles != FAB_WORKER)
-        return false;
-    for (struct peer *q = world.peers; q; q = q->next) {
-        if (!q->link || q->roles != FAB_WORKER ||
+    for (struct peer *q = self->resume ? world.peers : NULL; q; q = q->next) {
+        if (!q->link || q->roles != lp->roles ||
             memcmp(q->instance, self->instance, sizeof q->instance) != 0)
             continue;
         sim_trace("link %u goes over to another connection", q->line->number);
         p->link = q->link;
         q->link = NULL;
-        link_move(p->link, lp);
+        q->line->harmed = true; /* what was on its way is lost, as by a cut */
+        lp->session = link_move(p->link, lp);
         host_peer_close(q, false);
-        world.moved++;
+        world.moved[lp->roles & 3]++;
         return true;
     }
     return false;

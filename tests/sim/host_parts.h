@@ -33,8 +33,8 @@ void host_peer_close(struct peer *p, bool bye);
  * to. */
 int host_find_session(const struct session_self *self, const char *client, struct link_params *lp,
                       struct identity *who);
-/* The link of a worker that has come back before it was missed goes over to p. False: there is
- * none. */
-bool host_take_link(struct peer *p, const struct session_self *self, const struct link_params *lp);
+/* The link of a handle that has come back before it was missed goes over to p, and lp->session is what
+ * the handle is told. False: there is none. */
+bool host_take_link(struct peer *p, const struct session_self *self, struct link_params *lp);
 
 #endif

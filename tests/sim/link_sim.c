@@ -44,7 +44,7 @@ static struct {
 
 struct totals {
     uint64_t schedules, steps, ns, submitted, outcomes, attempts, lost, cancelled, dead, unwaited,
-        refused, released, moved, came_back, crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
+        refused, released, moved[4], crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
         revoked, pings, mute;
 };
 
@@ -320,8 +320,8 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     t->released += o->released;
     t->taken_up += o->taken_up;
     t->told_again += o->again;
-    t->moved += world.moved;
-    t->came_back += world.came_back;
+    for (int roles = 0; roles < 4; roles++)
+        t->moved[roles] += world.moved[roles];
     t->crashes += world.crashes;
     t->recalls += world.recalls;
     t->asked_back += world.asked_back;
@@ -353,8 +353,8 @@ static void report(const struct totals *t, double seconds)
            N(told_again));
     printf("  links: %llu, %llu of them crashed; %llu faults; %llu posts, %llu of them refused\n",
            N(links), N(crashes), N(faults), N(posts), N(again));
-    printf("  came back before the link had ended: %llu workers with their leases, %llu producers\n",
-           N(moved), N(came_back));
+    printf("  came back before the link had ended: %llu workers, %llu producers, %llu that are both\n",
+           N(moved[FAB_WORKER]), N(moved[FAB_PRODUCER]), N(moved[FAB_PRODUCER | FAB_WORKER]));
     printf("  heartbeats: %llu, %llu links ended for want of an answer; asked back %llu times, %llu "
            "tasks that were claimed; %llu leases revoked\n",
            N(pings), N(mute), N(recalls), N(asked_back), N(revoked));

@@ -125,8 +125,7 @@ struct world {
     uint64_t keep; /* segment.keep_results */
     bool patient;  /* keep is longer than any outage: nothing is lost */
     uint32_t producers, producers_done;
-    uint32_t moved;   /* workers' links that went over to another connection */
-    uint32_t came_back; /* handles of producers that came back before their link had ended */
+    uint32_t moved[4]; /* links that went over to another connection, by roles */
     uint32_t crashes; /* links that ended with their peer's crash */
     bool stop;        /* workers are to go */
     bool dead;        /* fabricd, and the next one is not there yet */
