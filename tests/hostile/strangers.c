@@ -551,7 +551,7 @@ static int reach(int64_t offset, uint64_t key_xor, uint32_t len)
     data_open(&d);
     cr_assert(data_connect(&d, &c, c.welcome.ticket, CTL_TICKET));
     memset(bytes, 0xee, sizeof bytes);
-    cr_assert_eq(tr_ofi.mr_reg(d.dom, bytes, sizeof bytes, false, &mr, NULL), 0);
+    cr_assert_eq(tr_ofi.mr_reg(d.dom, bytes, sizeof bytes, TR_LOCAL, &mr, NULL), 0);
     to.key ^= key_xor;
     to.addr += (uint64_t)offset;
     to.len = UINT64_MAX; /* what this side would check itself */

@@ -63,6 +63,7 @@ bool host_take_link(struct peer *p, const struct session_self *self, const struc
         sim_trace("link %u goes over to another connection", q->line->number);
         p->link = q->link;
         q->link = NULL;
+        host_hang_up(q);
         link_move(p->link, lp);
         host_peer_close(q, false);
         world.moved++;
