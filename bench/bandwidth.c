@@ -19,6 +19,24 @@ static int floor_turn(const struct settings *st, const void *arg, double *out)
     return *out < 0 ? -EIO : 0;
 }
 
+/* Payloads a second. Each side of the floor has a core. fabricd has what one of these sides does, on the same
+ * core if beside: its producer needs no time to speak of when nothing is copied. Left to the scheduler,
+ * fabricd lands beside the worker, who wakes it. */
+static double moved(const struct settings *st, const struct fixture *f, const struct load *l,
+                    bool beside)
+{
+    cpu_set_t all, near;
+    bool pin = beside && sched_getaffinity(f->pid, sizeof all, &all) == 0;
+    CPU_ZERO(&near);
+    CPU_SET((unsigned)st->near_core, &near);
+    if (pin)
+        (void)!sched_setaffinity(f->pid, sizeof near, &near);
+    double rate = measure_rate(st, f, l);
+    if (pin)
+        (void)!sched_setaffinity(f->pid, sizeof all, &all);
+    return rate;
+}
+
 static int measure(const struct settings *st, const struct fixture *f, bool in_place, double *out)
 {
     uint64_t *bytes = calloc(1, PIECE);
@@ -37,18 +55,7 @@ static int measure(const struct settings *st, const struct fixture *f, bool in_p
                          .arg = bytes,
                          .len = PIECE,
                          .in_place = in_place};
-    /* Each side of the floor has a core. fabricd has what the floor's sender does, on the same one; its
-     * producer needs no time to speak of when nothing is copied. Left to the scheduler, fabricd lands beside
-     * the worker, who wakes it. */
-    cpu_set_t all, near;
-    bool pin = in_place && sched_getaffinity(f->pid, sizeof all, &all) == 0;
-    CPU_ZERO(&near);
-    CPU_SET((unsigned)st->near_core, &near);
-    if (pin)
-        (void)!sched_setaffinity(f->pid, sizeof near, &near);
-    double rate = measure_rate(st, f, &l);
-    if (pin)
-        (void)!sched_setaffinity(f->pid, sizeof all, &all);
+    double rate = moved(st, f, &l, in_place);
     *out = rate * PIECE;
     free(bytes);
     return rate < 0 ? -EIO : 0;
@@ -83,7 +90,7 @@ static int result_turn(const struct settings *st, const void *arg, double *out)
                          .arg = &n,
                          .len = sizeof n,
                          .res_len = PIECE};
-    double rate = measure_rate(st, f, &l);
+    double rate = moved(st, f, &l, true);
     *out = rate * PIECE;
     free(bytes);
     return rate < 0 ? -EIO : 0;
@@ -124,6 +131,7 @@ int bench_bandwidth(const struct settings *st, struct report *rep, const struct 
          .note = "1 MiB arguments to a remote worker, made where they lie"},
         {.name = "tcp.bandwidth.fi_write.copied",
          .unit = "bytes/s",
+         .floor = "tcp.bandwidth.fi_send", /* what a copy costs without us */
          .fn = floor_turn,
          .arg = &copied,
          .bare = true,

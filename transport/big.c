@@ -25,6 +25,8 @@ int big_send(struct big_queue *q, const struct record *r, const uint8_t *data, v
     if (q->direct && r->len >= q->direct) {
         b->head.flags |= REC_DIRECT;
         b->how = BIG_WAITS;
+    } else if (q->offer && r->len >= q->offer) {
+        b->how = BIG_OFFERS;
     }
     b->data = data;
     b->owned = owned;
@@ -44,6 +46,7 @@ static void pop(struct big_queue *q)
     if (!q->first)
         q->last = NULL;
     q->n--;
+    lane_offer_end(&b->offer);
     free(b->owned);
     free(b);
 }
@@ -70,7 +73,7 @@ static uint32_t announce(struct big_queue *q, struct lane *lane)
 {
     uint32_t n = 0, sum = 0;
     for (struct big_out *b = q->first; b && n < BIG_ANNOUNCED; b = b->next, n++) {
-        if (b != q->first && b->how == BIG_RECORDS)
+        if (b != q->first && (b->how == BIG_RECORDS || b->how == BIG_OFFERS))
             break;
         if (b->announced)
             continue;
@@ -92,7 +95,7 @@ static uint32_t announce(struct big_queue *q, struct lane *lane)
 static long write_part(struct big_queue *q, struct lane *lane)
 {
     struct big_out *b = q->first;
-    uint32_t left = b->head.len - b->off, piece = lane_direct(lane);
+    uint32_t left = b->head.len - b->off, piece = lane_write_piece(lane);
     if (left == 0) { /* its bytes are the caller's until the last write is done */
         if (lane_writes(lane) > 0)
             return 0;
@@ -122,6 +125,27 @@ static long write_part(struct big_queue *q, struct lane *lane)
     return rc < 0 && rc != -EAGAIN ? rc : (long)len;
 }
 
+/* Says where the first transfer, which is announced, lies. The record's bytes; 0: no room now, or it can't
+ * be offered. */
+static uint32_t put_offer(struct big_out *b, struct lane *lane)
+{
+    uint8_t where[BIG_CLEAR_LEN];
+    struct record r = {
+        .type = REC_OFFER, .len = sizeof where, .ref = b->head.ref, .payload = where};
+    uint8_t *p = lane_tx_room(lane, rec_size(&r));
+    if (!p)
+        return 0;
+    if (lane_offer(lane, b->data, b->head.len, &b->offer) < 0) {
+        b->how = BIG_RECORDS;
+        return 0;
+    }
+    big_put_clear(where, &b->offer.at);
+    rec_put(p, &r);
+    lane_tx_add(lane, rec_size(&r));
+    b->how = BIG_OFFERED;
+    return rec_size(&r);
+}
+
 /* Something of the first transfer. Its bytes; 0: no room now; < 0. */
 static long put_part(struct big_queue *q, struct lane *lane)
 {
@@ -131,7 +155,9 @@ static long put_part(struct big_queue *q, struct lane *lane)
         long n = write_part(q, lane);
         return n < 0 ? n : n + said;
     }
-    if (said > 0 || !b->announced || b->how == BIG_WAITS)
+    if (b->how == BIG_OFFERS && b->announced)
+        said += put_offer(b, lane);
+    if (said > 0 || !b->announced || b->how != BIG_RECORDS)
         return said;
     uint32_t most = lane_tx_max(lane) - REC_HEAD;
     uint32_t want = left < most ? left : most & ~7u;
@@ -175,10 +201,16 @@ long big_pump(struct big_queue *q, struct lane *lane)
     return sum;
 }
 
+static struct tr_remote get_clear(const struct record *r)
+{
+    uint64_t v[3];
+    memcpy(v, r->payload, sizeof v);
+    return (struct tr_remote){.addr = le64toh(v[0]), .key = le64toh(v[1]), .len = le64toh(v[2])};
+}
+
 int big_cleared(struct big_queue *q, const struct record *r)
 {
     struct big_out *b = q->first;
-    uint64_t v[3];
     while (b && !(b->announced && b->how == BIG_WAITS && b->head.ref == r->ref &&
                   b->head.type == r->priority))
         b = b->next;
@@ -187,8 +219,7 @@ int big_cleared(struct big_queue *q, const struct record *r)
     b->how = BIG_RECORDS;
     if (r->len == 0)
         return 0;
-    memcpy(v, r->payload, sizeof v);
-    b->to = (struct tr_remote){.addr = le64toh(v[0]), .key = le64toh(v[1]), .len = le64toh(v[2])};
+    b->to = get_clear(r);
     if (b->to.len < b->head.len)
         return err_set(-EPROTO, "a place too small for a large payload");
     b->how = BIG_DIRECT;
@@ -199,6 +230,26 @@ void big_put_clear(uint8_t to[BIG_CLEAR_LEN], const struct tr_remote *at)
 {
     const uint64_t v[3] = {htole64(at->addr), htole64(at->key), htole64(at->len)};
     memcpy(to, v, sizeof v);
+}
+
+int big_was_read(struct big_queue *q, const struct record *r)
+{
+    struct big_out *b = q->first;
+    if (!big_is_offered(q) || b->head.ref != r->ref || b->head.type != r->priority ||
+        (r->len != 0 && r->len != b->head.len))
+        return err_set(-EPROTO, "a large payload is said to be read that was not offered");
+    lane_offer_end(&b->offer);
+    if (r->len == 0)
+        b->how = BIG_RECORDS;
+    else
+        pop(q);
+    return 0;
+}
+
+void big_conceal(struct big_queue *q)
+{
+    for (struct big_out *b = q->first; b; b = b->next)
+        lane_offer_end(&b->offer);
 }
 
 void big_drop(struct big_queue *q)
@@ -221,13 +272,13 @@ int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
         if (!in->over && !in->data)
             return err_set(-ENOMEM, "no memory for a payload of %u bytes", r->len);
         in->active = true;
-        in->exposed = false;
+        in->exposed = in->offered = false;
         in->head = *r;
-        in->got = 0;
+        in->got = in->asked = 0;
         return 0;
     }
     /* without a payload: its bytes were written */
-    if (!in->active || (!r->payload && !in->exposed) || r->ref != in->head.ref ||
+    if (!in->active || in->offered || (!r->payload && !in->exposed) || r->ref != in->head.ref ||
         r->len > in->head.len - in->got)
         return err_set(-EPROTO, "a part of a large payload does not fit what was announced");
     if (!in->over && r->payload)
@@ -236,11 +287,36 @@ int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
     return in->got == in->head.len;
 }
 
+int big_on_offer(struct big_in *in, const struct record *r)
+{
+    if (!in->active || in->offered || in->got > 0 || r->ref != in->head.ref ||
+        r->len != BIG_CLEAR_LEN)
+        return err_set(-EPROTO, "an offer of a large payload that was not announced");
+    in->from = get_clear(r);
+    if (in->from.len < in->head.len)
+        return err_set(-EPROTO, "an offer of less than the large payload that was announced");
+    in->offered = true;
+    return 0;
+}
+
+int big_pull(struct big_in *in, struct lane *lane)
+{
+    while (!in->over && in->asked < in->head.len) {
+        uint32_t left = in->head.len - in->asked, piece = lane_read_piece(lane);
+        uint32_t len = left < piece ? left : piece;
+        int rc = lane_read(lane, in->data + in->asked, len, &in->from, in->asked);
+        if (rc < 0)
+            return rc == -EAGAIN ? 0 : rc;
+        in->asked += len;
+    }
+    return lane_reads(lane) == 0;
+}
+
 uint8_t *big_take(struct big_in *in)
 {
     uint8_t *data = in->data;
     in->data = NULL;
-    in->active = false;
+    in->active = in->offered = false;
     return data;
 }
 
@@ -251,5 +327,5 @@ void big_in_drop(struct big_in *in)
     else
         free(in->data);
     in->data = NULL;
-    in->active = false;
+    in->active = in->offered = false;
 }

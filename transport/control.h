@@ -45,7 +45,7 @@
 #include "transport/transport.h"
 
 #define CTL_MAGIC    0x42414654u /* "TFAB" */
-#define CTL_VERSION  4
+#define CTL_VERSION  5
 #define CTL_HEAD     12
 #define CTL_BODY_MAX 16384
 #define CTL_TICKET   32

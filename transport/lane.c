@@ -20,79 +20,22 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include "core/clock.h"
 #include "core/crashpoint.h"
 #include "core/error.h"
 #include "core/pages.h"
-#include "transport/lane.h"
+#include "transport/lane_parts.h"
 
 #define NOTES 2u
 #define NOTE  LANE_NOTE
 #define HEAD  ((uint32_t)sizeof(struct lane_head))
 #define NO_RX UINT32_MAX
 #define ALONE (HEAD + SEAL_TAG) /* most of a head without a batch */
-/* lane_write()s open at once. */
-#define WRITES_MAX 2u
-
-struct cell_ref { /* an operation's context */
-    uint8_t kind;
-    uint32_t index;
-};
-enum { REF_TX, REF_RX, REF_LAST, REF_WRITE };
-
-struct ready { /* a received batch, not yet released */
-    const uint8_t *data;
-    uint32_t len, records, rx; /* rx: the receive it lies in, NO_RX: it was written */
-};
-
-struct lane {
-    const struct tr_ops *tr;
-    struct tr_domain *dom;
-    struct tr_ep *ep;
-    struct lane_params p;
-    struct tr_mr *mr, *rx_mr; /* all of it for us; the rx cells for the peer's writes */
-    struct tr_remote to;
-    uint8_t *mem;
-    size_t mem_len;
-    uint8_t *tx, *rx, *notes, *last;
-    struct cell_ref *refs;
-    struct cell_ref last_ref, write_ref;
-    bool direct;
-    uint32_t writes; /* lane_write()s that are open */
-    uint32_t write_len[WRITES_MAX], write_first;
-    uint64_t write_since; /* ticks: the last was done, or the first posted */
-    uint64_t direct_ticks;
-    uint32_t piece;
-    uint32_t nrefs, receives;
-    uint32_t *again, again_n; /* receives that are still to be posted */
-    uint32_t inject_max;
-    int closed;
-
-    uint32_t tx_seq;  /* of the batch being built, or the next one */
-    uint32_t tx_cell; /* its cell, when there is one being built */
-    uint32_t *tx_free, tx_free_n; /* the others that are free: the one used last is used next */
-    uint32_t used;    /* bytes in the batch being built, HEAD included; 0: none */
-    uint32_t records;
-    bool written;     /* WRITE: the batch is written, its announcement is not yet posted */
-    bool sealed;      /* it is encrypted, with `sealed_credits` in its head, and not yet posted */
-    uint32_t sealed_credits;
-    uint32_t credits; /* cells of the peer's we may fill */
-    uint32_t in_flight;
-    bool injected; /* since the last message that is heard of */
-
-    uint32_t rx_seq;
-    struct ready *ready; /* ring of cells entries */
-    uint32_t ready_head, ready_n;
-    uint32_t owed; /* credits to give back */
-    uint32_t sent, arrived; /* messages, bare credits among them */
-    struct lane_stats st;
-};
 
 uint32_t lane_ops(uint32_t cells)
 {
     /* receiving: a cell each and the notes; sending: a write and its announcement a cell, and bare
      * heads */
-    return 2 * cells + 2 * NOTES + WRITES_MAX;
+    return 2 * cells + 2 * NOTES + 2 * DIRECT_MAX;
 }
 
 int lane_choose(enum lane_mode wanted, const struct tr_caps *caps)
@@ -136,10 +79,7 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     l->dom = dom;
     l->p = *p;
     l->inject_max = caps.inject_max;
-    l->direct_ticks = clock_ticks_hz() / (1000000000u / LANE_DIRECT_NS);
-    l->piece = LANE_DIRECT_MIN * p->cell;
-    l->direct = caps.one_sided && caps.by_copy && !p->tx_seal.on; /* what is written is not sealed */
-    l->write_ref.kind = REF_WRITE;
+    lane_direct_new(l, &caps);
     l->receives = p->cells + NOTES;
     /* in SEND mode every receive may get a whole batch */
     size_t rx_len = (size_t)p->cell * (p->mode == LANE_SEND ? l->receives : p->cells);
@@ -167,11 +107,11 @@ int lane_new(struct lane **out, const struct tr_ops *tr, struct tr_domain *dom,
     }
     /* The region as a whole is registered for our own use; a peer that writes gets a region of the
      * rx cells alone. */
-    rc = tr->mr_reg(dom, l->mem, l->mem_len, false, &l->mr, NULL);
+    rc = tr->mr_reg(dom, l->mem, l->mem_len, TR_LOCAL, &l->mr, NULL);
     if (rc < 0)
         goto fail;
     if (p->mode == LANE_WRITE) {
-        rc = tr->mr_reg(dom, l->rx, rx_len, true, &l->rx_mr, exported);
+        rc = tr->mr_reg(dom, l->rx, rx_len, TR_PEER_WRITES, &l->rx_mr, exported);
         if (rc < 0)
             goto fail;
     } else {
@@ -193,7 +133,7 @@ int lane_peer(struct lane *l, const struct tr_remote *to)
     return 0;
 }
 
-static int close_lane(struct lane *l, int why)
+int lane_close(struct lane *l, int why)
 {
     if (!l->closed)
         l->closed = why;
@@ -331,19 +271,6 @@ static int on_received(struct lane *l, uint32_t i, uint32_t len)
     return rc < 0 ? rc : post_receive(l, i);
 }
 
-/* The oldest open write is done: how many bytes go in the time that a piece may take? */
-static void on_written(struct lane *l)
-{
-    uint64_t now = clock_ticks(), took = now > l->write_since ? now - l->write_since : 1;
-    uint64_t least = LANE_DIRECT_MIN * l->p.cell, most = LANE_DIRECT_MAX * l->p.cell;
-    uint64_t fits = l->write_len[l->write_first] * l->direct_ticks / took;
-    fits = fits < least ? least : fits < most ? fits : most;
-    l->piece = (uint32_t)((3ull * l->piece + fits + 3) / 4) & ~63u;
-    l->write_first = (l->write_first + 1) % WRITES_MAX;
-    l->write_since = now;
-    l->writes--;
-}
-
 int lane_on_event(struct lane *l, const struct tr_event *ev)
 {
     const struct cell_ref *ref = ev->ctx;
@@ -352,14 +279,14 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
         return l->closed;
     /* bytes that did not go, or did not come: the ones after them are worth nothing */
     if (ev->error && (ev->kind == TR_SENT || ev->kind == TR_RECV))
-        return close_lane(l, err_set(ev->error, "an operation of the lane failed"));
+        return lane_close(l, err_set(ev->error, "an operation of the lane failed"));
     switch (ev->kind) {
     case TR_SENT:
         if (ref->kind == REF_TX)
             l->tx_free[l->tx_free_n++] = ref->index;
-        else if (ref->kind == REF_WRITE && l->writes > 0)
-            on_written(l);
-        l->in_flight--;
+        if (ref->kind == REF_WRITE || ref->kind == REF_READ)
+            lane_direct_done(l, ref->kind);
+        l->in_flight -= ref->kind != REF_READ;
         break;
     case TR_RECV:
         rc = on_received(l, ref->index, ev->len);
@@ -372,7 +299,7 @@ int lane_on_event(struct lane *l, const struct tr_event *ev)
     }
     if (rc == 0)
         rc = post_again(l);
-    return rc < 0 ? close_lane(l, rc) : 0;
+    return rc < 0 ? lane_close(l, rc) : 0;
 }
 
 const void *lane_rx_next(struct lane *l, uint32_t *len, uint32_t *records)
@@ -390,7 +317,7 @@ void lane_rx_release(struct lane *l)
     const struct ready *r = &l->ready[l->ready_head];
     int rc = r->rx != NO_RX && !l->closed ? post_receive(l, r->rx) : 0;
     if (rc < 0)
-        close_lane(l, rc);
+        lane_close(l, rc);
     l->ready_head = (l->ready_head + 1) & (l->p.cells - 1);
     l->ready_n--;
     l->owed++;
@@ -402,6 +329,11 @@ void lane_rx_release(struct lane *l)
 uint32_t lane_tx_max(const struct lane *l)
 {
     return l->p.cell - HEAD - seal_tail(&l->p.tx_seal);
+}
+
+uint32_t lane_tx_all(const struct lane *l)
+{
+    return lane_tx_max(l) * l->p.cells;
 }
 
 void *lane_tx_room(struct lane *l, uint32_t len)
@@ -525,11 +457,11 @@ int lane_tx_flush(struct lane *l)
         return err_set(-ENOTCONN, "the lane is closed");
     rc = post_again(l);
     if (rc < 0)
-        return close_lane(l, rc);
+        return lane_close(l, rc);
     if (l->used > HEAD) {
         rc = post_batch(l);
         if (rc < 0)
-            return rc == -EAGAIN ? rc : close_lane(l, rc);
+            return rc == -EAGAIN ? rc : lane_close(l, rc);
         CRASH_POINT("lane.posted");
         l->st.tx_batches++;
         l->st.tx_records += l->records;
@@ -544,7 +476,7 @@ int lane_tx_flush(struct lane *l)
         rc = send_head(l, 0, 0);
         CRASH_POINT("lane.credited");
         if (rc < 0)
-            return rc == -EAGAIN ? rc : close_lane(l, rc);
+            return rc == -EAGAIN ? rc : lane_close(l, rc);
     }
     return 0;
 }
@@ -562,37 +494,10 @@ int lane_tx_settle(struct lane *l)
     CRASH_POINT("lane.settling");
     int rc = l->tr->post_send(l->ep, l->last, n, l->mr, &l->last_ref, 0);
     if (rc < 0)
-        return rc == -EAGAIN ? 0 : close_lane(l, rc);
+        return rc == -EAGAIN ? 0 : lane_close(l, rc);
     head_sent(l, l->owed, false);
     l->in_flight++;
     return 0;
-}
-
-uint32_t lane_direct(const struct lane *l)
-{
-    return l->direct ? l->piece : 0;
-}
-
-int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_remote *to,
-               uint64_t offset)
-{
-    if (l->closed)
-        return err_set(-ENOTCONN, "the lane is closed");
-    if (l->writes == WRITES_MAX)
-        return -EAGAIN;
-    int rc = l->tr->post_write(l->ep, buf, len, NULL, to, offset, &l->write_ref);
-    if (rc < 0)
-        return rc == -EAGAIN ? rc : close_lane(l, rc);
-    if (l->writes == 0)
-        l->write_since = clock_ticks();
-    l->write_len[(l->write_first + l->writes++) % WRITES_MAX] = len;
-    l->in_flight++;
-    return 0;
-}
-
-uint32_t lane_writes(const struct lane *l)
-{
-    return l->writes;
 }
 
 void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived)

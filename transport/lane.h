@@ -40,7 +40,7 @@
 #include "transport/seal.h"
 #include "transport/transport.h"
 
-/* The bytes of a lane_write(), in cells, at least and at most; in between as many as have gone in
+/* The bytes of a lane_write() or lane_read(), in cells, at least and at most; in between as many as have gone in
  * LANE_DIRECT_NS of late: small records wait behind two of them. Large pieces cost less: 1 MiB by
  * four writes took fabricd 280 us, by one 200. */
 #define LANE_DIRECT_MIN 8u
@@ -99,6 +99,8 @@ void *lane_tx_room(struct lane *l, uint32_t len);
 void lane_tx_add(struct lane *l, uint32_t len);
 /* Most bytes one batch can hold. */
 uint32_t lane_tx_max(const struct lane *l);
+/* Most bytes that can be on their way before the peer has answered. */
+uint32_t lane_tx_all(const struct lane *l);
 /* Posts the batch being built, if it has records (or credits are due). Returns 1 posted, 0 nothing
  * to post, -EAGAIN: poll first (the batch is kept), < 0: closed. */
 int lane_tx_flush(struct lane *l);
@@ -118,14 +120,31 @@ struct lane_stats {
  * when nothing is on its way. */
 void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived);
 void lane_stats(const struct lane *l, struct lane_stats *out);
-/* Bytes straight into memory that the peer has exported for them, apart from its cells: the largest
- * piece that may be written now, 0: this transport reads the memory later, or has no such writes. */
-uint32_t lane_direct(const struct lane *l);
+/* Bytes straight into memory that the peer has exported for them, apart from its cells, or out of it.
+ * False: this transport reads the memory later, or has no such writes, or the lane is encrypted. */
+bool lane_is_direct(const struct lane *l);
+/* The largest piece that may be written, or read, now. */
+uint32_t lane_write_piece(const struct lane *l);
+uint32_t lane_read_piece(const struct lane *l);
 /* Writes such a piece; buf stays until lane_writes() is 0. What is flushed after it arrives after it.
  * 0; -EAGAIN: not now; < 0: closed. */
 int lane_write(struct lane *l, const void *buf, uint32_t len, const struct tr_remote *to,
                uint64_t offset) __attribute__((warn_unused_result));
 uint32_t lane_writes(const struct lane *l); /* still open */
+/* Reads one; its bytes are there when lane_reads() is 0, and until then, or until the endpoint was freed, buf
+ * stays. 0; -EAGAIN: not now; < 0: closed. */
+int lane_read(struct lane *l, void *buf, uint32_t len, const struct tr_remote *from,
+              uint64_t offset) __attribute__((warn_unused_result));
+uint32_t lane_reads(const struct lane *l); /* still open */
+/* Memory that the peer may read. Zeroed at the start; ended before the lane's domain is closed. */
+struct lane_offer {
+    const struct tr_ops *tr;
+    struct tr_mr *mr;    /* NULL: it may not */
+    struct tr_remote at; /* what the peer is told */
+};
+int lane_offer(struct lane *l, const void *buf, uint32_t len, struct lane_offer *out)
+    __attribute__((warn_unused_result));
+void lane_offer_end(struct lane_offer *o);
 bool lane_tx_idle(const struct lane *l); /* no batch being built, none in flight */
 /* After a flush: nothing more can be sent before an event of this lane's endpoint (a credit, a cell
  * that is free again, a refused batch that may be tried again). */

@@ -232,8 +232,8 @@ static int get_info(struct tr_domain *d, const struct tr_opts *opts, const struc
     return 0;
 }
 
-static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write, struct tr_mr **out,
-                  struct tr_remote *exported);
+static int mr_reg(struct tr_domain *d, void *buf, size_t len, enum tr_access access,
+                  struct tr_mr **out, struct tr_remote *exported);
 static void mr_close(struct tr_mr *m);
 
 /* Is the cache of registrations really off? See above. */
@@ -248,9 +248,9 @@ static int check_keys(struct tr_domain *d)
     page = aligned_alloc(4096, 4096);
     if (!page)
         return err_set(-ENOMEM, "no memory for a domain");
-    rc = mr_reg(d, page, 4096, false, &ours, &a);
+    rc = mr_reg(d, page, 4096, TR_LOCAL, &ours, &a);
     if (rc == 0)
-        rc = mr_reg(d, page, 4096, true, &peers, &b);
+        rc = mr_reg(d, page, 4096, TR_PEER_WRITES, &peers, &b);
     if (rc == 0 && a.key == b.key)
         rc = err_set(-EPERM,
                      "libfabric's registration cache would open more memory to a peer than it is "
@@ -334,10 +334,11 @@ static void caps(const struct tr_domain *d, struct tr_caps *out)
 
 /* ---- memory ---- */
 
-static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write, struct tr_mr **out,
-                  struct tr_remote *exported)
+static int mr_reg(struct tr_domain *d, void *buf, size_t len, enum tr_access access,
+                  struct tr_mr **out, struct tr_remote *exported)
 {
-    uint64_t key = 0, access = FI_SEND | FI_RECV | FI_WRITE | (remote_write ? FI_REMOTE_WRITE : 0);
+    static const uint64_t peers[] = {[TR_PEER_WRITES] = FI_REMOTE_WRITE, [TR_PEER_READS] = FI_REMOTE_READ};
+    uint64_t key = 0, flags = FI_SEND | FI_RECV | FI_WRITE | peers[access];
     struct tr_mr *m = calloc(1, sizeof *m);
     int mode = d->info->domain_attr->mr_mode;
     if (!m)
@@ -346,7 +347,7 @@ static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write,
         free(m);
         return err_set(-EIO, "no random bytes for a memory key");
     }
-    int rc = fi_mr_reg(d->domain, buf, len, access, 0, key, 0, &m->mr, NULL);
+    int rc = fi_mr_reg(d->domain, buf, len, flags, 0, key, 0, &m->mr, NULL);
     if (rc) {
         char what[64];
         free(m);
@@ -445,6 +446,19 @@ static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_m
                            to->key, op));
 }
 
+static int post_read(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr,
+                     const struct tr_remote *from, uint64_t offset, void *ctx)
+{
+    if (ep->closed)
+        return -ENOTCONN;
+    struct ofi_op *op = get_op(ep, ctx, false);
+    if (!op)
+        return try_later(ep->dom);
+    return posted(ep, op,
+                  fi_read(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, from->addr + offset,
+                          from->key, op));
+}
+
 /* ---- events ---- */
 
 /* A completion -> an event. 0: nobody's. */
@@ -541,6 +555,7 @@ const struct tr_ops tr_ofi = {
     .post_recv = post_recv,
     .post_send = post_send,
     .post_write = post_write,
+    .post_read = post_read,
     .poll = poll_domain,
     .fds = ofi_fds,
     .arm = ofi_arm,

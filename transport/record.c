@@ -73,7 +73,7 @@ static bool has_payload(const struct record *r)
 {
     return !(r->flags & REC_BIG) && r->type != REC_WANT && r->type != REC_CANCEL &&
            r->type != REC_RELEASE && r->type != REC_PLACED && r->type != REC_RECALL &&
-           r->type != REC_ECHO;
+           r->type != REC_ECHO && r->type != REC_READ;
 }
 
 int rec_next_any(const uint8_t *batch, uint32_t len, uint32_t *at, struct record *r)

@@ -15,6 +15,7 @@
  *   TERMS   ref, of the SUBMIT to come     TERMS   ref, of the LEASE to come: what is left of its limit
  *                                          CANCEL  ref, of a LEASE
  *   CLEAR   priority, ref, where to write
+ *   OFFER   ref, where to read             READ    priority, ref, len = bytes read
  *   WANT    queue, len = leases wanted
  *   DONE    ref, status
  *   RELEASE ref
@@ -53,6 +54,10 @@
  * A few such transfers may be announced at once; DATA's priority is the type of what it belongs to.
  * (Only this way round: a peer gets no key to memory of fabricd's but its lane.)
  *
+ * The other way fabricd reads: OFFER (payload as CLEAR's) may follow a SUBMIT or DONE with REC_BIG in place of
+ * DATA. READ (priority: the type of that record) says that fabricd has all the bytes, before anything
+ * else is said of the task; its len is 0 when fabricd can't read: DATA follows then.
+ *
  * ref is the number of whoever made it (a submit's is the producer's, a lease's the daemon's),
  * opaque to the other side.
  *
@@ -87,6 +92,8 @@ enum rec_type {
     REC_CLEAR,
     REC_RECALL,
     REC_ECHO,
+    REC_OFFER,
+    REC_READ,
     REC_TYPE_MAX
 };
 

@@ -66,6 +66,8 @@ static int take_record(struct remote *r, const struct record *rec)
         return remote_on_mark(r, rec);
     case REC_PLACED:
         return remote_placed(r, rec);
+    case REC_READ:
+        return big_was_read(&r->big_out, rec);
     case REC_UNKNOWN:
         return remote_unknown(r, rec);
     case REC_KEPT:
@@ -248,8 +250,8 @@ int remote_wait(struct remote *r, uint64_t deadline)
         return sleep_down(r, deadline);
     /* What is being written to us comes for sure, and no event tells of it before a part is whole. Spins that
      * end in sleeps would make the sender wake us for each of the wire's pieces, and what is on its way
-     * would pile up in the kernel, out of every cache. */
-    if (remote_big_coming(r))
+     * would pile up in the kernel, out of every cache. The same holds for what is being read. */
+    if (remote_big_coming(r) || big_is_offered(&r->big_out))
         r->spin.ticks = COMING_SPINS * r->spin.ticks_max;
     else if (r->spin.ticks > r->spin.ticks_max)
         r->spin.ticks = r->spin.ticks_max;

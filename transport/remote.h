@@ -364,7 +364,7 @@ int remote_on_big(struct remote *r, const struct record *rec, struct record *who
 bool remote_big_coming(const struct remote *r);
 /* Says CLEAR where it is due and there is room; how often. */
 int remote_big_clear(struct remote *r);
-/* Drops what has not come whole. Before the link's domain is closed. */
+/* Drops what has not come whole; nothing of ours may be read any more. Before the link's domain is closed. */
 void remote_big_drop(struct remote *r);
 void remote_big_close(struct remote *r);
 /* Frees an argument's memory, or keeps it for the next. */

@@ -69,7 +69,7 @@ static void conceal(struct remote *r, struct remote_big *b)
 static void expose(struct remote *r, struct remote_big *b)
 {
     b->clear_due = true;
-    if (r->tr->mr_reg(r->dom, b->in.data, b->in.head.len, true, &b->mr, &b->at) < 0)
+    if (r->tr->mr_reg(r->dom, b->in.data, b->in.head.len, TR_PEER_WRITES, &b->mr, &b->at) < 0)
         b->mr = NULL;
     b->in.exposed = b->mr != NULL;
 }
@@ -139,6 +139,7 @@ int remote_on_big(struct remote *r, const struct record *rec, struct record *who
 
 void remote_big_drop(struct remote *r)
 {
+    big_conceal(&r->big_out);
     for (uint32_t i = 0; i < REMOTE_BIG; i++) {
         conceal(r, &r->big[i]);
         big_in_drop(&r->big[i].in);

@@ -255,6 +255,8 @@ int remote_link_joined(struct remote *r)
     CRASH_POINT("remote.joined");
     r->want = 0;
     r->want_queue = REMOTE_NONE;
+    /* What the lane can't hold waits for answers in any case; what it can hold would wait for one more. */
+    r->big_out.offer = r->lane && lane_is_direct(r->lane) ? lane_tx_all(r->lane) : 0;
     r->echo_at = 0;
     session_at(r->session, &r->self);
     r->self.since_ns = 0;

@@ -4,7 +4,7 @@
  *
  * A transport moves bytes between the memory of two processes, by messages
  * (send into a posted receive buffer) and, where it can, by one-sided writes
- * into memory the other side exported. It knows nothing of tasks, lanes or
+ * into memory the other side exported, and reads out of it. It knows nothing of tasks, lanes or
  * keys. Lanes (lane.h) are built on it, and everything above on lanes.
  *
  * Threads: a domain and all that was opened from it belong to one thread. No
@@ -51,17 +51,17 @@ struct tr_opts {
 struct tr_caps {
     const char *provider; /* "tcp", "verbs" */
     char device[64];      /* domain name */
-    bool one_sided;       /* post_write works */
+    bool one_sided;       /* post_write and post_read work */
     bool by_copy;         /* what is posted is copied, in order: mr may be NULL, and a write is reported
                            * as done before anything that was posted after it arrives */
     uint32_t inject_max;  /* sends up to this many bytes may be posted TR_INJECT */
     uint64_t msg_max;     /* largest send or write */
 };
 
-/* Where a peer may write: the other side's exported memory. Goes over the wire as is
+/* Where a peer may write, or read: the other side's exported memory. Goes over the wire as is
  * (little-endian). */
 struct tr_remote {
-    uint64_t addr; /* address or offset to name in post_write for the region's first byte */
+    uint64_t addr; /* address or offset to name in post_write, post_read for the region's first byte */
     uint64_t key;
     uint64_t len;
 };
@@ -72,7 +72,7 @@ enum tr_event_kind {
     TR_CONNECTED, /* ep: posts may begin */
     TR_CLOSED,    /* ep: the peer went, refused, or the link broke; ev.error says which (-errno) */
     TR_RECV,      /* ep: a message arrived in the receive buffer ctx; ev.len bytes */
-    TR_SENT,      /* ep: the send or write ctx is done with its buffer; ev.error 0 or -errno */
+    TR_SENT,      /* ep: the send, write or read ctx is done with its buffer; ev.error 0 or -errno */
 };
 
 struct tr_event {
@@ -89,6 +89,13 @@ struct tr_event {
 
 enum tr_flags {
     TR_INJECT = 1, /* the buffer is free again when the post returns; no TR_SENT follows */
+};
+
+/* What else than local use memory is registered for. */
+enum tr_access {
+    TR_LOCAL,
+    TR_PEER_WRITES,
+    TR_PEER_READS,
 };
 
 struct tr_ops {
@@ -119,8 +126,8 @@ struct tr_ops {
     void (*ep_shutdown)(struct tr_ep *ep);
     void (*ep_free)(struct tr_ep *ep);
 
-    /* Registers memory for local use and, with remote_write, for the peer's writes. */
-    int (*mr_reg)(struct tr_domain *dom, void *buf, size_t len, bool remote_write,
+    /* Registers memory for local use and for what access says. */
+    int (*mr_reg)(struct tr_domain *dom, void *buf, size_t len, enum tr_access access,
                   struct tr_mr **out, struct tr_remote *exported);
     void (*mr_close)(struct tr_mr *mr);
 
@@ -134,6 +141,11 @@ struct tr_ops {
      * arrives after the bytes do. */
     int (*post_write)(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr,
                       const struct tr_remote *to, uint64_t offset, void *ctx);
+    /* Optional as well. Reads out of the peer's exported memory; buf has the bytes when ctx is reported.
+     * The other side gets no event. How many bytes a peer that does not keep to the protocol has sent is
+     * not promised, only that none lies outside of buf. */
+    int (*post_read)(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr,
+                     const struct tr_remote *from, uint64_t offset, void *ctx);
 
     /* Progress, and up to max events. Bounded work, no blocking, no allocation. */
     int (*poll)(struct tr_domain *dom, struct tr_event *ev, int max);

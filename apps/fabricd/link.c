@@ -50,7 +50,7 @@ int link_put_any(struct link *k, struct record *r, const void *data)
         r->payload = data;
         return link_put(k, r);
     }
-    k->big_out.direct = lane_direct(k->lane) > 0 ? small_max(k) : 0;
+    k->big_out.direct = lane_is_direct(k->lane) ? small_max(k) : 0;
     int rc = big_send(&k->big_out, r, data, NULL);
     return rc < 0 ? rc : 1;
 }
@@ -114,6 +114,38 @@ static int on_whole(struct link *k, const struct record *r, uint8_t *own)
     return rc;
 }
 
+static int take_whole(struct link *k)
+{
+    struct record whole = k->big_in.head;
+    whole.flags &= (uint8_t)~REC_BIG;
+    return on_whole(k, &whole, big_take(&k->big_in));
+}
+
+/* A large payload that the peer has offered: reads on. */
+static long pull(struct link *k)
+{
+    struct big_in *in = &k->big_in;
+    struct record said = {
+        .type = REC_READ, .priority = in->head.type, .len = in->head.len, .ref = in->head.ref};
+    if (!in->offered)
+        return 0;
+    if (!lane_is_direct(k->lane)) {
+        said.len = 0;
+        int rc = link_put(k, &said);
+        in->offered = rc <= 0;
+        return rc;
+    }
+    int rc = big_pull(in, k->lane);
+    if (rc == 1)
+        rc = link_put(k, &said); /* before anything that follows from the bytes */
+    if (rc == 1)
+        rc = take_whole(k);
+    else
+        return rc;
+    CRASH_POINT("link.pulled");
+    return rc < 0 ? rc : 1;
+}
+
 static int on_record(struct link *k, const struct record *r)
 {
     int rc;
@@ -122,9 +154,7 @@ static int on_record(struct link *k, const struct record *r)
         rc = big_feed(&k->big_in, r, limit);
         if (rc != 1)
             return rc;
-        struct record whole = k->big_in.head;
-        whole.flags &= (uint8_t)~REC_BIG;
-        return on_whole(k, &whole, big_take(&k->big_in));
+        return take_whole(k);
     }
     switch (r->type) {
     case REC_SUBMIT:
@@ -142,6 +172,8 @@ static int on_record(struct link *k, const struct record *r)
         return producer_on_taken(k, r);
     case REC_CLEAR:
         return big_cleared(&k->big_out, r);
+    case REC_OFFER:
+        return big_on_offer(&k->big_in, r);
     case REC_RESUME:
         return resume_on_list(k, r);
     case REC_ECHO:
@@ -207,8 +239,8 @@ static long read_batches(struct link *k)
         n += got;
         lane_rx_release(k->lane);
     }
-    if (k->pending_bytes >= LINK_PENDING_BYTES_MAX && k->big_in.data) {
-        /* the rest of this payload has to wait, too */
+    if (k->pending_bytes >= LINK_PENDING_BYTES_MAX && k->big_in.data && !k->big_in.offered) {
+        /* the rest of this payload has to wait, too (one that is read comes to its end) */
         uint8_t *own = link_unblock(k, k->big_in.data, k->big_in.head.len);
         if (!own)
             return err_set(-ENOMEM, "no memory for a payload that waits for room");
@@ -227,7 +259,7 @@ void link_read_rest(struct link *k)
 
 long link_work(struct link *k)
 {
-    long (*const steps[])(struct link *) = {read_batches, producer_place, producer_send,
+    long (*const steps[])(struct link *) = {read_batches, pull, producer_place, producer_send,
                                             worker_send};
     long n = 0;
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {

@@ -125,7 +125,7 @@ struct link {
 
 int link_open(struct link **out, const struct link_params *p) __attribute__((warn_unused_result));
 /* The handle has come back over another connection, p's: tasks and leases stay, what was on its way is
- * void, and the handle says first what it has. The lane is to be set again. Returns what the handle is to
+ * void, and the handle says first what it has. The old endpoint has been freed, the lane is to be set again. Returns what the handle is to
  * be told: LINK_MOVED; without a lease that it might have, LINK_RESUMED for a producer, else LINK_NEW. */
 enum link_session link_move(struct link *k, const struct link_params *p);
 /* Moves what can be moved. Returns a count of records moved; < 0: the link must be closed (message
@@ -145,7 +145,8 @@ void link_recall(struct link *k);
 uint32_t link_revoke(struct link *k);
 /* Copies its numbers to where fabctl sees them. */
 void link_publish(struct link *k);
-/* Gives back everything (through the undertaker) and frees the link; the lane is the owner's.
+/* Gives back everything (through the undertaker) and frees the link; the lane is the owner's, its endpoint has been
+ * freed.
  * crashed: leases count against their tasks' crash budgets. keep_until_ns: its tasks and outcomes
  * are kept until then; 0: not at all. */
 void link_close(struct link *k, const struct wake_out *out, uint32_t me, bool crashed,

@@ -56,6 +56,16 @@ static void note_return(struct peer *p)
         returns_broken(&p->g->d->returns, p->from, p->hello.name, n);
 }
 
+/* Nothing comes over its data connection any more, into memory of the link's least of all. */
+static void hang_up(struct peer *p)
+{
+    if (!p->ep)
+        return;
+    p->carrier->tr->ep_shutdown(p->ep);
+    p->carrier->tr->ep_free(p->ep);
+    p->ep = NULL;
+}
+
 void peer_close(struct peer *p, const char *why)
 {
     struct gate *g = p->g;
@@ -75,10 +85,7 @@ void peer_close(struct peer *p, const char *why)
     }
     loop_stop(d->loop, &p->src);
     close(p->fd);
-    if (p->ep) {
-        p->carrier->tr->ep_shutdown(p->ep);
-        p->carrier->tr->ep_free(p->ep);
-    }
+    hang_up(p);
     CRASH_POINT("peer.hung_up");
     if (p->lane)
         lane_free(p->lane);
@@ -260,6 +267,7 @@ static void take_link(struct peer *p, struct peer *before, const struct link_par
     p->link = before->link;
     p->rtt = before->rtt;
     before->link = NULL;
+    hang_up(before);
     p->session = link_move(p->link, lp);
     CRASH_POINT("peer.moved");
     peer_close(before, "its handle has come back over another link");

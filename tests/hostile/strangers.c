@@ -536,9 +536,9 @@ Test(strangers, thousands_of_half_open_connections_shut_nobody_out, .timeout = 1
 
 /* ---- a peer that reaches for more than its lanes ---- */
 
-/* One write with this key, this far behind the start of what was exported. Returns what became of it: 0
+/* One write, or read, with this key, this far behind the start of what was exported. Returns what became of it: 0
  * when the peer took it. */
-static int reach(int64_t offset, uint64_t key_xor, uint32_t len)
+static int reach(bool by_read, int64_t offset, uint64_t key_xor, uint32_t len)
 {
     static struct client c;
     static uint8_t bytes[CELL];
@@ -551,12 +551,13 @@ static int reach(int64_t offset, uint64_t key_xor, uint32_t len)
     data_open(&d);
     cr_assert(data_connect(&d, &c, c.welcome.ticket, CTL_TICKET));
     memset(bytes, 0xee, sizeof bytes);
-    cr_assert_eq(tr_ofi.mr_reg(d.dom, bytes, sizeof bytes, false, &mr, NULL), 0);
+    cr_assert_eq(tr_ofi.mr_reg(d.dom, bytes, sizeof bytes, TR_LOCAL, &mr, NULL), 0);
     to.key ^= key_xor;
     to.addr += (uint64_t)offset;
     to.len = UINT64_MAX; /* what this side would check itself */
     d.sent = 1;
-    int rc = tr_ofi.post_write(d.ep, bytes, len, mr, &to, 0, NULL);
+    int rc = by_read ? tr_ofi.post_read(d.ep, bytes, len, mr, &to, 0, NULL)
+                     : tr_ofi.post_write(d.ep, bytes, len, mr, &to, 0, NULL);
     for (until = clock_ns() + 3 * (uint64_t)SECOND; rc == 0 && d.sent == 1 && !d.closed && clock_ns() < until;)
         data_poll(&d);
     /* an answer to the write is not promised; that the link has ended is */
@@ -586,10 +587,22 @@ Test(reaching, a_peer_writes_to_its_lane_and_nowhere_else, .timeout = 100)
                {"with another key", 0, 1, 64},
                {"with a key far away", 0, 0x5555555555555555, 64}};
     begin("write");
-    cr_assert_eq(reach(0, 0, CELL), 0, "its own cells are its own");
-    cr_assert_eq(reach((int64_t)CELL * CELLS - 64, 0, 64), 0, "up to the last byte");
+    cr_assert_eq(reach(false, 0, 0, CELL), 0, "its own cells are its own");
+    cr_assert_eq(reach(false, (int64_t)CELL * CELLS - 64, 0, 64), 0, "up to the last byte");
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        cr_assert_lt(reach(bad[i].offset, bad[i].key, bad[i].len), 0, "%s", bad[i].what);
+        cr_assert_lt(reach(false, bad[i].offset, bad[i].key, bad[i].len), 0, "%s", bad[i].what);
+        await_guest(5);
+    }
+    end();
+}
+
+/* fabricd reads what peers offer; nobody reads what is fabricd's, the own lane included. */
+Test(reaching, a_peer_reads_nothing, .timeout = 100)
+{
+    const int64_t at[] = {0, (int64_t)CELL * CELLS, -64, 1ll << 30};
+    begin("write");
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        cr_assert_lt(reach(true, at[i], 0, 64), 0, "at %lld", (long long)at[i]);
         await_guest(5);
     }
     end();

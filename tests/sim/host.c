@@ -49,6 +49,15 @@ static uint64_t keep_until(uint32_t id, bool bye)
 
 /* ---- the end of a peer ---- */
 
+void host_hang_up(struct peer *p)
+{
+    if (!p->ep)
+        return;
+    tr_net.ep_shutdown(p->ep);
+    tr_net.ep_free(p->ep);
+    p->ep = NULL;
+}
+
 void host_peer_close(struct peer *p, bool bye)
 {
     struct peer **at = &world.peers;
@@ -59,10 +68,7 @@ void host_peer_close(struct peer *p, bool bye)
     p->line->peer = NULL;
     p->line->host_end_due = sim_now() + 1 + sim_roll(20000);
     sim_wake(p->line->client, p->line->host_end_due);
-    if (p->ep) {
-        tr_net.ep_shutdown(p->ep);
-        tr_net.ep_free(p->ep);
-    }
+    host_hang_up(p);
     if (p->lane)
         lane_free(p->lane);
     world.crashes += !bye && p->link;
@@ -115,10 +121,7 @@ void host_die(void)
         p->line->harmed = true;
         p->line->host_end_due = sim_now() + 1 + sim_roll(20000);
         sim_wake(p->line->client, p->line->host_end_due);
-        if (p->ep) {
-            tr_net.ep_shutdown(p->ep);
-            tr_net.ep_free(p->ep);
-        }
+        host_hang_up(p);
         if (p->lane)
             lane_free(p->lane);
         forget_link(p->link);
@@ -448,8 +451,8 @@ static bool some_wait(void)
     for (const struct peer *p = world.peers; p; p = p->next)
         if (p->stage == STAGE_UP &&
             (lane_tx_blocked(p->lane) ||
-             /* perhaps a write that was refused, and succeeds before the network says so */
-             (p->link->big_out.first && p->link->big_out.first->how == BIG_DIRECT)))
+             /* perhaps a write or a read that was refused, and succeeds before the network says so */
+             p->link->big_in.offered || (p->link->big_out.first && p->link->big_out.first->how == BIG_DIRECT)))
             return true;
     return false;
 }

@@ -46,6 +46,7 @@ bool host_take_link(struct peer *p, const struct session_self *self, struct link
         p->link = q->link;
         q->link = NULL;
         q->line->harmed = true; /* what was on its way is lost, as by a cut */
+        host_hang_up(q);
         lp->session = link_move(p->link, lp);
         host_peer_close(q, false);
         world.moved[lp->roles & 3]++;

@@ -25,6 +25,8 @@ struct peer {
     uint8_t instance[CTL_INSTANCE];
 };
 
+/* Its data connection is no more. */
+void host_hang_up(struct peer *p);
 void host_peer_close(struct peer *p, bool bye);
 
 /* ---- host_find.c ---- */

@@ -45,7 +45,7 @@ static struct {
 struct totals {
     uint64_t schedules, steps, ns, submitted, outcomes, attempts, lost, cancelled, dead, unwaited,
         refused, released, moved[4], crashes, links, faults, posts, again, taken_up, told_again, recalls, asked_back,
-        revoked, pings, mute;
+        revoked, pings, mute, written, read;
 };
 
 /* ---- faults ---- */
@@ -332,6 +332,8 @@ static uint64_t run_schedule(uint64_t seed, struct totals *t)
     t->faults += world.faults ? weather.done : 0;
     t->posts += st.posts;
     t->again += st.refused;
+    t->written += st.writes;
+    t->read += st.reads;
     uint64_t digest = sim.digest;
     sim_close();
     return digest;
@@ -358,6 +360,7 @@ static void report(const struct totals *t, double seconds)
     printf("  heartbeats: %llu, %llu links ended for want of an answer; asked back %llu times, %llu "
            "tasks that were claimed; %llu leases revoked\n",
            N(pings), N(mute), N(recalls), N(asked_back), N(revoked));
+    printf("  past the cells: %llu pieces written, %llu read\n", N(written), N(read));
     printf("  %.1f s: %.0f steps a second\n", seconds, (double)t->steps / seconds);
 #undef N
 }

@@ -217,7 +217,7 @@ static void ep_context(struct tr_ep *ep, void *ctx)
             d->queue[(d->head + i) & (d->cap - 1)].ep_ctx = ctx;
 }
 
-static void put_on_wire(struct conn *c, int sender, struct op *op)
+void net_put_on_wire(struct conn *c, int sender, struct op *op)
 {
     struct net *n = c->net;
     struct wire *w = &c->wire[sender];
@@ -251,7 +251,7 @@ static void ep_shutdown(struct tr_ep *ep)
         net_drop_wire(c, ep->side);
     struct op *fin = net_get_op(c->net, ep, OP_FIN);
     fin->copied = true;
-    put_on_wire(c, ep->side, fin);
+    net_put_on_wire(c, ep->side, fin);
 }
 
 static void ep_free(struct tr_ep *ep)
@@ -271,8 +271,8 @@ static void ep_free(struct tr_ep *ep)
 
 /* ---- memory ---- */
 
-static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write, struct tr_mr **out,
-                  struct tr_remote *exported)
+static int mr_reg(struct tr_domain *d, void *buf, size_t len, enum tr_access access,
+                  struct tr_mr **out, struct tr_remote *exported)
 {
     struct tr_mr *m = net_alloc(sizeof *m);
     m->dom = d;
@@ -280,7 +280,7 @@ static int mr_reg(struct tr_domain *d, void *buf, size_t len, bool remote_write,
     m->len = len;
     m->key = ++d->net->keys * 0x9e3779b97f4a7c15u;
     m->base = d->net->p.virtual_addresses ? (uint64_t)(uintptr_t)buf : 0;
-    m->remote_write = remote_write;
+    m->access = access;
     m->next = d->mrs;
     d->mrs = m;
     d->net->objects++;
@@ -340,7 +340,7 @@ static int post_recv(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr, 
     return 0;
 }
 
-static void copy_bytes(struct op *op, const void *buf, size_t len)
+void net_copy_bytes(struct op *op, const void *buf, size_t len)
 {
     if (len > op->copy_cap) {
         free(op->copy);
@@ -374,10 +374,10 @@ static void start(struct tr_ep *ep, struct op *op, const void *buf, size_t len, 
     op->len = len;
     op->ctx = ctx;
     if (now)
-        copy_bytes(op, buf, len);
+        net_copy_bytes(op, buf, len);
     if (!inject)
         add_open(ep, op);
-    put_on_wire(ep->conn, ep->side, op);
+    net_put_on_wire(ep->conn, ep->side, op);
     if (now && !inject)
         net_due(n, n->now + net_random(n, n->p.delay_min + 1),
                 (struct due){.kind = DUE_REPORT, .op = op, .generation = op->generation});
@@ -411,6 +411,28 @@ static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_m
     op->to = *to;
     op->offset = offset;
     start(ep, op, buf, len, ctx, false);
+    return 0;
+}
+
+static int post_read(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr,
+                     const struct tr_remote *from, uint64_t offset, void *ctx)
+{
+    if (ep->dom->net->p.no_writes)
+        return err_set(-ENOSYS, "this net has no one-sided reads");
+    int rc = may_post(ep, ep->nopen_send, buf, len, mr);
+    if (rc == 0 && !ep->connected)
+        rc = err_set(-ENOTCONN, "a read before the connection is there");
+    if (rc < 0)
+        return rc;
+    struct op *op = net_get_op(ep->dom->net, ep, OP_READ);
+    op->to = *from;
+    op->offset = offset;
+    op->buf = buf;
+    op->len = len;
+    op->ctx = ctx;
+    op->copied = true; /* what goes out now needs no bytes of ours */
+    add_open(ep, op);
+    net_put_on_wire(ep->conn, ep->side, op);
     return 0;
 }
 
@@ -461,6 +483,7 @@ const struct tr_ops tr_net = {
     .post_recv = post_recv,
     .post_send = post_send,
     .post_write = post_write,
+    .post_read = post_read,
     .poll = poll_events,
     .fds = fds,
     .arm = arm,

@@ -17,8 +17,8 @@
  * than there is; a connection that ends takes any part of what is under way with it.
  *
  * It is stricter than it need be in what a caller must not do: buffers must lie in the memory
- * region given with them, and a one-sided write outside of a region that its owner exported breaks
- * the connection with -EACCES and writes nothing.
+ * region given with them, and a one-sided write or read outside of a region that its owner exported for
+ * it breaks the connection with -EACCES and moves nothing.
  *
  * Faults on demand: net_cut, net_partition, net_timeout, net_kill, and the delays and -EAGAIN rate
  * of struct net_params, which may be changed at any time.
@@ -42,7 +42,7 @@ struct net_params {
     uint32_t again;                /* of 1000 posts so many return -EAGAIN for nothing */
     uint32_t inject_max;
     bool by_copy;           /* as caps says */
-    bool no_writes;         /* caps.one_sided is false and post_write -ENOSYS */
+    bool no_writes;         /* caps.one_sided is false, post_write and post_read -ENOSYS */
     bool virtual_addresses; /* exported addresses are the memory's own, as with verbs; else 0 */
 };
 
@@ -90,7 +90,7 @@ void net_kill(struct tr_domain *d);
 /* ---- looking in ---- */
 
 struct net_stats {
-    uint64_t steps, posts, refused, delivered, bytes, writes, cuts;
+    uint64_t steps, posts, refused, delivered, bytes, writes, reads, cuts;
 };
 void net_stats(const struct net *n, struct net_stats *out);
 /* Operations of the endpoint that are not yet reported; domains, endpoints and regions that were

@@ -11,11 +11,12 @@
 
 #include "tests/sim/net.h"
 
-enum op_kind { OP_RECV, OP_SEND, OP_WRITE, OP_FIN };
+/* ANSWER: the bytes that a READ asked for, on their way back. */
+enum op_kind { OP_RECV, OP_SEND, OP_WRITE, OP_READ, OP_ANSWER, OP_FIN };
 
 struct op {
     struct op *next;                  /* on the wire, in the list of receives, or in the pool */
-    struct op *prev_open, *next_open; /* sends and writes of an endpoint that are not reported */
+    struct op *prev_open, *next_open; /* sends, writes and reads of an endpoint that are not reported */
     struct tr_ep *ep;
     void *ctx;
     uint32_t generation; /* counts uses, so that what is due later can tell */
@@ -28,6 +29,8 @@ struct op {
     size_t copy_cap;
     struct tr_remote to;
     uint64_t offset, arrives;
+    struct op *asked; /* ANSWER: the READ, if its generation is still this */
+    uint32_t asked_generation;
 };
 
 struct op_block {
@@ -61,7 +64,7 @@ struct tr_ep {
     void *ctx;
     bool connected, closed, freed;
     struct op *recv_first, *recv_last;
-    struct op *open_first, *open_last; /* sends and writes not reported */
+    struct op *open_first, *open_last; /* sends, writes and reads not reported */
     uint32_t nopen_recv, nopen_send;
 };
 
@@ -71,7 +74,7 @@ struct tr_mr {
     uint8_t *buf;
     size_t len;
     uint64_t key, base;
-    bool remote_write;
+    enum tr_access access;
 };
 
 struct tr_listener {
@@ -129,6 +132,9 @@ void net_event(struct tr_domain *d, const struct tr_event *ev);
 void net_report(struct op *op, int error, uint32_t len);
 /* Ends an endpoint: TR_CLOSED when tell, -ECANCELED for what is open. */
 void net_end(struct tr_ep *ep, bool tell, int error);
+/* Puts op behind what its sender has on the wire; copies bytes into it. */
+void net_put_on_wire(struct conn *c, int sender, struct op *op);
+void net_copy_bytes(struct op *op, const void *buf, size_t len);
 /* Lets arrive what is due in this direction. */
 void net_arrive(struct conn *c, int sender);
 /* Everything on this wire is lost. */

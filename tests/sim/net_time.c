@@ -228,14 +228,41 @@ void net_end(struct tr_ep *ep, bool tell, int error)
         net_report(ep->open_first, -ECANCELED, 0);
 }
 
-static struct tr_mr *mr_of(struct tr_domain *d, const struct op *op)
+static struct tr_mr *mr_of(struct tr_domain *d, const struct op *op, enum tr_access access)
 {
     uint64_t at = op->to.addr + op->offset;
     for (struct tr_mr *m = d->mrs; m; m = m->next)
-        if (m->key == op->to.key && m->remote_write && at >= m->base && at - m->base <= m->len &&
+        if (m->key == op->to.key && m->access == access && at >= m->base && at - m->base <= m->len &&
             op->len <= m->len - (at - m->base))
             return m;
     return NULL;
+}
+
+/* The bytes that op asks for go back. */
+static int answer(struct op *op, struct tr_ep *peer)
+{
+    struct net *n = peer->dom->net;
+    struct tr_mr *m = mr_of(peer->dom, op, TR_PEER_READS);
+    if (!m)
+        return -EACCES;
+    struct op *a = net_get_op(n, peer, OP_ANSWER);
+    net_copy_bytes(a, m->buf + (op->to.addr + op->offset - m->base), op->len);
+    a->len = op->len;
+    a->asked = op;
+    a->asked_generation = op->generation;
+    net_put_on_wire(peer->conn, peer->side, a);
+    n->st.reads++;
+    return 0;
+}
+
+/* What was asked for is here. */
+static void on_answer(struct op *a)
+{
+    struct op *op = a->asked;
+    if (op->generation != a->asked_generation || !op->open)
+        return; /* its endpoint has ended */
+    memcpy(op->buf, a->copy, a->len);
+    net_report(op, 0, (uint32_t)a->len);
 }
 
 /* Moves op's bytes to the peer. 0, or the error that breaks the connection. */
@@ -244,11 +271,15 @@ static int deliver(struct op *op, struct tr_ep *peer)
     const uint8_t *from = op->copied ? op->copy : op->buf;
     struct net *n = peer->dom->net;
     if (op->kind == OP_WRITE) {
-        struct tr_mr *m = mr_of(peer->dom, op);
+        struct tr_mr *m = mr_of(peer->dom, op, TR_PEER_WRITES);
         if (!m)
             return -EACCES;
         memcpy(m->buf + (op->to.addr + op->offset - m->base), from, op->len);
         n->st.writes++;
+    } else if (op->kind == OP_READ) {
+        return answer(op, peer);
+    } else if (op->kind == OP_ANSWER) {
+        on_answer(op);
     } else {
         struct op *r = peer->recv_first;
         if (op->len > r->len)
@@ -287,6 +318,8 @@ void net_arrive(struct conn *c, int sender)
             return;
         }
         (void)pop_wire(&c->wire[sender]);
+        if (op->kind == OP_READ && op->open)
+            continue; /* its report comes with the answer */
         if (!op->open)
             net_put_op(n, op);
         else if (net_random(n, 4) == 0 && !(n->p.by_copy && op->kind == OP_WRITE))

@@ -23,6 +23,8 @@
 
 /* Whether pairs are encrypted. */
 static bool sealed_pair;
+/* Whether the network takes what is posted at once, as tcp does (tr_caps.by_copy). */
+static bool copying_net;
 /* Bytes of a batch's cell that hold no records. */
 #define OVERHEAD (HEAD + (sealed_pair ? SEAL_TAG : 0))
 
@@ -122,6 +124,7 @@ static inline void open_net(struct pair *p, uint64_t seed)
                             .delay_min = 100,
                             .delay_max = 5000,
                             .inject_max = 64,
+                            .by_copy = copying_net,
                             .virtual_addresses = seed & 1};
     struct tr_opts o = {.provider = "tcp", .eps_max = 4, .ops_per_ep = 64};
     memset(p, 0, sizeof *p);
@@ -171,7 +174,8 @@ static inline void open_raw(struct pair *p, enum lane_mode mode)
 {
     open_net(p, 5);
     p->lane[0] = make_lane(p, 0, mode);
-    cr_assert_eq(tr_net.mr_reg(p->dom[1], p->raw, sizeof p->raw, true, &p->raw_mr, &p->exported[1]),
+    cr_assert_eq(tr_net.mr_reg(p->dom[1], p->raw, sizeof p->raw, TR_PEER_WRITES, &p->raw_mr,
+                               &p->exported[1]),
                  0);
     cr_assert_eq(lane_peer(p->lane[0], &p->exported[1]), 0);
     connect_pair(p);

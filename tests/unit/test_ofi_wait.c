@@ -32,7 +32,7 @@ static void open_side(struct side *s, bool listening, uint32_t eps)
                         .eps_max = eps,
                         .ops_per_ep = 8};
     cr_assert_eq(tr_ofi.domain_open(&s->dom, &o), 0, "%s", fab_errmsg());
-    cr_assert_eq(tr_ofi.mr_reg(s->dom, s->buf, sizeof s->buf, false, &s->mr, NULL), 0);
+    cr_assert_eq(tr_ofi.mr_reg(s->dom, s->buf, sizeof s->buf, TR_LOCAL, &s->mr, NULL), 0);
 }
 
 static void listen_again(struct side *s, uint8_t *buf)
