@@ -7,7 +7,7 @@
  */
 #include "tests/unit/link_case.h"
 
-#define LEN 20000u /* some pieces: a piece has 16 cells of 1 KiB at least */
+#define LEN (LANE_DIRECT_MIN * CELL + 1000u) /* two pieces */
 
 static struct net_stats stats_of(const struct scene *s)
 {
