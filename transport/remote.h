@@ -295,6 +295,8 @@ int remote_give_back(struct remote *r) __attribute__((warn_unused_result));
 /* Gives back what is not started, as far as the lane has room now; r->recalled says whether there is
  * more. Doesn't wait. */
 void remote_recall(struct remote *r);
+/* Gives the next lease at hand back. 1; 0: no room now. */
+int remote_lease_back(struct remote *r);
 /* Tells the daemon how many leases are wanted, when that has changed much. */
 int remote_tell_want(struct remote *r, uint32_t queue, size_t max) __attribute__((warn_unused_result));
 /* The caller is handed these; they are begun one after the other, if it has said so. */

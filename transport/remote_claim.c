@@ -93,11 +93,28 @@ void remote_purge_leases(struct remote *r)
     }
 }
 
-static long hand_over(struct remote *r, struct fab_lease *l, size_t max, uint64_t now)
+/* There are leases of this queue at hand. Those of one that was claimed from before go back. */
+static bool at_hand(struct remote *r, uint32_t queue)
+{
+    bool others = false;
+    while (r->lease_n > 0 && r->lease[r->lease_head].lease.queue != queue) {
+        if (!remote_is_up(r) || !remote_lease_back(r))
+            return false;
+        others = true;
+    }
+    if (others)
+        (void)remote_flush(r);
+    return r->lease_n > 0;
+}
+
+/* Some are: at_hand(). */
+static long hand_over(struct remote *r, uint32_t queue, struct fab_lease *l, size_t max, uint64_t now)
 {
     size_t n = 0;
     while (n < max && r->lease_n > 0) {
         struct rlease *own = &r->lease[r->lease_head];
+        if (own->lease.queue != queue)
+            break;
         l[n] = own->lease;
         /* a large argument goes with the lease: its memory is found again by ref[1] */
         l[n].ref[1] = (uint64_t)(uintptr_t)own->data;
@@ -129,14 +146,14 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
     measure(r, now);
     /* a task out of many at hand: all else can wait a moment */
     bool due = now - r->flushed_at > r->flush_ticks;
-    if (!due && r->lease_n > 0 && r->want > 0 && r->want_queue == queue)
-        return hand_over(r, l, max, now);
+    if (!due && r->want > 0 && r->want_queue == queue && at_hand(r, queue))
+        return hand_over(r, queue, l, max, now);
     if (remote_is_up(r)) {
         rc = remote_tell_want(r, queue, max);
         if (rc < 0 && rc != -ESTALE)
             return rc;
     }
-    if (r->lease_n > 0) {
+    if (at_hand(r, queue)) {
         if (due) {
             r->flushed_at = now;
             remote_echo(r, now);
@@ -145,8 +162,8 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
             if (rc < 0)
                 return rc;
         }
-        if (r->lease_n > 0)
-            return hand_over(r, l, max, clock_ticks());
+        if (at_hand(r, queue))
+            return hand_over(r, queue, l, max, clock_ticks());
     }
     remote_echo(r, clock_ticks());
     (void)remote_flush(r);
@@ -154,7 +171,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
     if (rc < 0)
         return rc;
     spin_start(&r->spin);
-    while (r->lease_n == 0) {
+    while (!at_hand(r, queue)) {
         if (timeout_ns == 0) {
             remote_wire_glance(r);
             return deadline_error(0, "no task is waiting");
@@ -171,7 +188,7 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
             return rc;
     }
     spin_hit(&r->spin);
-    return hand_over(r, l, max, clock_ticks());
+    return hand_over(r, queue, l, max, clock_ticks());
 }
 
 /* Its leases outlive the link. A result too long to be kept waits for it. */

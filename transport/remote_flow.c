@@ -104,6 +104,19 @@ static int put_release(struct remote *r, uint64_t ref, uint8_t queue)
     return remote_try_put(r, &rec);
 }
 
+int remote_lease_back(struct remote *r)
+{
+    struct rlease *own = &r->lease[r->lease_head];
+    if (!put_release(r, own->lease.ref[0], own->lease.queue))
+        return 0;
+    remote_held_drop(r, own->lease.ref[0]);
+    free(own->data);
+    own->data = NULL;
+    r->lease_head = (r->lease_head + 1) % r->lease_cap;
+    r->lease_n--;
+    return 1;
+}
+
 /* Those that the caller has and did not begin: last first, they come after those in the ring. */
 static bool recall_handed(struct remote *r)
 {
@@ -131,16 +144,9 @@ void remote_recall(struct remote *r)
         return;
     r->recall_said = true;
     r->want = 0;
-    while (r->lease_n > 0) {
-        struct rlease *own = &r->lease[r->lease_head];
-        if (!put_release(r, own->lease.ref[0], own->lease.queue))
+    while (r->lease_n > 0)
+        if (!remote_lease_back(r))
             return;
-        remote_held_drop(r, own->lease.ref[0]);
-        free(own->data);
-        own->data = NULL;
-        r->lease_head = (r->lease_head + 1) % r->lease_cap;
-        r->lease_n--;
-    }
     if (!recall_handed(r))
         return;
     r->recalled = r->recall_said = false;

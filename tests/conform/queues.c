@@ -6,6 +6,8 @@
 #include <string.h>
 #include "tests/conform/conform.h"
 
+static const int64_t forty_eight = 48;
+
 static void queue_to(fab_t *f, enum fab_queue_state state)
 {
     cr_assert_eq(fab_queue_set(f, 0, state, SECOND), 0, "%s", fab_errmsg());
@@ -84,5 +86,45 @@ Test(conform, a_draining_queue_refuses_tasks_and_runs_the_rest, .timeout = 30)
     cr_assert(strstr(fab_errmsg(), "queue 63"), "%s", fab_errmsg());
     fab_close(f);
     worker_stop(w);
+    fabric_end();
+}
+
+/* What a handle has at hand of one queue is not what it gets when it claims from another, and does not
+ * stay with it then. */
+Test(conform, a_claim_gives_tasks_of_its_queue_alone, .timeout = 30)
+{
+    enum { EACH = 200 };
+    fabric_begin("[[queue]]\nname = \"a\"\n[[queue]]\nname = \"b\"\n");
+    fab_t *p = open_as(FAB_PRODUCER, fx.local), *w = open_as(FAB_WORKER, address);
+    uint32_t queue[2];
+    int had[2] = {0, 0};
+    cr_assert_eq(fab_queue(w, "a", &queue[0]), 0);
+    cr_assert_eq(fab_queue(w, "b", &queue[1]), 0);
+    for (int i = 0; i < 2 * EACH; i++) {
+        struct fab_task t = task("feb", &(int64_t){48}, 8);
+        t.queue = (uint8_t)queue[i % 2];
+        cr_assert_eq(fab_submit(p, &t, 1, NULL, SECOND), 1, "%s", fab_errmsg());
+    }
+    uint64_t start = clock_ns();
+    for (int i = 0; had[0] + had[1] < 2 * EACH; i++) {
+        struct fab_lease l[8];
+        int q = had[i % 2] < EACH ? i % 2 : !(i % 2);
+        long n = fab_claim(w, queue[q], l, 8, 5 * SECOND);
+        cr_assert_gt(n, 0, "%s", fab_errmsg());
+        for (long k = 0; k < n; k++) {
+            cr_assert_eq(l[k].queue, queue[q]);
+            cr_assert_eq(fab_complete(w, &l[k], &forty_eight, 8), 0, "%s", fab_errmsg());
+        }
+        had[q] += (int)n;
+    }
+    cr_assert(clock_ns() - start < (uint64_t)4 * SECOND, "the other queue's tasks went back at once");
+    cr_assert_eq(fab_flush(w), 0);
+    for (int i = 0; i < 2 * EACH; i++) {
+        struct fab_outcome o;
+        cr_assert_eq(fab_wait_any(p, &o, 1, 5 * SECOND), 1, "%s", fab_errmsg());
+        cr_assert_eq(o.status, FAB_COMPLETED);
+    }
+    fab_close(w);
+    fab_close(p);
     fabric_end();
 }
