@@ -300,7 +300,7 @@ FAB_API FAB_MUST int fab_begin(fab_t *f, const struct fab_lease *l);
 /* Ends a lease with a result. -ESTALE: the lease was no longer held; the result was dropped.
  * -ENOSPC: no memory in the segment for a result of this length (still held: complete, fail or
  * release it). Remote handles gather completions and send them with the next fab_claim() or
- * fab_flush(). */
+ * fab_flush(); a large result has been sent, or read by fabricd, when it returns. */
 FAB_API FAB_MUST int fab_complete(fab_t *f, const struct fab_lease *l, const void *res,
                                   uint32_t len);
 /* fab_complete() for n leases at once, which costs about half of it for results of 8 bytes: for a worker

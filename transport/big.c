@@ -236,8 +236,11 @@ int big_was_read(struct big_queue *q, const struct record *r)
 {
     struct big_out *b = q->first;
     if (!big_is_offered(q) || b->head.ref != r->ref || b->head.type != r->priority ||
-        (r->len != 0 && r->len != b->head.len))
+        (r->len != 0 && (r->len <= b->off || r->len > b->head.len)))
         return err_set(-EPROTO, "a large payload is said to be read that was not offered");
+    b->off = r->len;
+    if (r->len > 0 && r->len < b->head.len)
+        return 0; /* the wire is there, slow as it may be */
     lane_offer_end(&b->offer);
     if (r->len == 0)
         b->how = BIG_RECORDS;
@@ -274,7 +277,7 @@ int big_feed(struct big_in *in, const struct record *r, uint64_t limit)
         in->active = true;
         in->exposed = in->offered = false;
         in->head = *r;
-        in->got = in->asked = 0;
+        in->got = in->asked = in->told = 0;
         return 0;
     }
     /* without a payload: its bytes were written */
@@ -305,11 +308,14 @@ int big_pull(struct big_in *in, struct lane *lane)
         uint32_t left = in->head.len - in->asked, piece = lane_read_piece(lane);
         uint32_t len = left < piece ? left : piece;
         int rc = lane_read(lane, in->data + in->asked, len, &in->from, in->asked);
+        if (rc == -EAGAIN)
+            break;
         if (rc < 0)
-            return rc == -EAGAIN ? 0 : rc;
+            return rc;
         in->asked += len;
     }
-    return lane_reads(lane) == 0;
+    in->got = in->asked - lane_reads_bytes(lane);
+    return in->over || in->got == in->head.len;
 }
 
 uint8_t *big_take(struct big_in *in)

@@ -62,7 +62,7 @@ static inline bool big_is_out(const struct big_out *b, const struct lane *lane)
 }
 /* CLEAR came. -EPROTO: for nothing that was announced. */
 int big_cleared(struct big_queue *q, const struct record *r) __attribute__((warn_unused_result));
-/* READ came. -EPROTO: for nothing that was offered. */
+/* READ came, of all bytes or of some. -EPROTO: for nothing that was offered. */
 int big_was_read(struct big_queue *q, const struct record *r) __attribute__((warn_unused_result));
 /* The first transfer is being read, or will be soon. */
 static inline bool big_is_offered(const struct big_queue *q)
@@ -89,6 +89,7 @@ struct big_in {
     struct record head; /* as announced */
     uint8_t *data;
     uint32_t got, asked;
+    uint32_t told; /* of what is offered: of so many bytes the peer was told that they were read */
     struct tr_remote from;
 };
 

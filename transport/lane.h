@@ -44,6 +44,7 @@
  * LANE_DIRECT_NS of late: small records wait behind two of them. Large pieces cost less: 1 MiB by
  * four writes took fabricd 280 us, by one 200. */
 #define LANE_DIRECT_MIN 8u
+#define LANE_READ_MIN   2u /* on a slow wire the other side hears after each piece that we are there */
 #define LANE_DIRECT_MAX 32u
 #define LANE_DIRECT_NS  300000u
 #define LANE_NOTE 256u /* both sides', head included */
@@ -136,6 +137,7 @@ uint32_t lane_writes(const struct lane *l); /* still open */
 int lane_read(struct lane *l, void *buf, uint32_t len, const struct tr_remote *from,
               uint64_t offset) __attribute__((warn_unused_result));
 uint32_t lane_reads(const struct lane *l); /* still open */
+uint32_t lane_reads_bytes(const struct lane *l); /* the bytes of these: they end in the order of their beginning */
 /* Memory that the peer may read. Zeroed at the start; ended before the lane's domain is closed. */
 struct lane_offer {
     const struct tr_ops *tr;

@@ -18,8 +18,10 @@ void lane_direct_new(struct lane *l, const struct tr_caps *caps)
 {
     l->direct_ticks = clock_ticks_hz() / (1000000000u / LANE_DIRECT_NS);
     l->direct = caps->one_sided && caps->by_copy && !l->p.tx_seal.on; /* these bytes are not sealed */
-    l->write = (struct direct){.ref.kind = REF_WRITE, .piece = LANE_DIRECT_MIN * l->p.cell};
-    l->read = (struct direct){.ref.kind = REF_READ, .piece = LANE_DIRECT_MIN * l->p.cell};
+    l->write = (struct direct){.ref.kind = REF_WRITE, .least = LANE_DIRECT_MIN * l->p.cell};
+    l->read = (struct direct){.ref.kind = REF_READ, .least = LANE_READ_MIN * l->p.cell};
+    l->write.piece = l->write.least;
+    l->read.piece = l->read.least;
 }
 
 /* The oldest is done: how many bytes go in the time that a piece may take? */
@@ -29,9 +31,9 @@ void lane_direct_done(struct lane *l, uint8_t kind)
     if (d->open == 0)
         return;
     uint64_t now = clock_ticks(), took = now > d->since ? now - d->since : 1;
-    uint64_t least = LANE_DIRECT_MIN * l->p.cell, most = LANE_DIRECT_MAX * l->p.cell;
+    uint64_t most = LANE_DIRECT_MAX * l->p.cell;
     uint64_t fits = d->len[d->first] * l->direct_ticks / took;
-    fits = fits < least ? least : fits < most ? fits : most;
+    fits = fits < d->least ? d->least : fits < most ? fits : most;
     d->piece = (uint32_t)((3ull * d->piece + fits + 3) / 4) & ~63u;
     d->first = (d->first + 1) % DIRECT_MAX;
     d->since = now;
@@ -100,6 +102,14 @@ int lane_read(struct lane *l, void *buf, uint32_t len, const struct tr_remote *f
 uint32_t lane_reads(const struct lane *l)
 {
     return l->read.open;
+}
+
+uint32_t lane_reads_bytes(const struct lane *l)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < l->read.open; i++)
+        sum += l->read.len[(l->read.first + i) % DIRECT_MAX];
+    return sum;
 }
 
 int lane_offer(struct lane *l, const void *buf, uint32_t len, struct lane_offer *out)

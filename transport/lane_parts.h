@@ -28,7 +28,7 @@ struct direct {
     uint32_t open; /* operations */
     uint32_t len[DIRECT_MAX], first;
     uint64_t since; /* ticks: the last was done, or the first posted */
-    uint32_t piece;
+    uint32_t piece, least;
 };
 
 struct lane {

@@ -55,8 +55,9 @@
  * (Only this way round: a peer gets no key to memory of fabricd's but its lane.)
  *
  * The other way fabricd reads: OFFER (payload as CLEAR's) may follow a SUBMIT or DONE with REC_BIG in place of
- * DATA. READ (priority: the type of that record) says that fabricd has all the bytes, before anything
- * else is said of the task; its len is 0 when fabricd can't read: DATA follows then.
+ * DATA. READ (priority: the type of that record) says how many bytes fabricd has, now and then, and when
+ * it has all, before anything else is said of the task; its len is 0 when fabricd can't read: DATA follows
+ * then.
  *
  * ref is the number of whoever made it (a submit's is the producer's, a lease's the daemon's),
  * opaque to the other side.

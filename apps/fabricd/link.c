@@ -136,6 +136,12 @@ static long pull(struct link *k)
         return rc;
     }
     int rc = big_pull(in, k->lane);
+    if (rc == 0 && in->got > in->told) { /* who waits hears that the wire is there */
+        said.len = in->got;
+        rc = link_put(k, &said);
+        in->told = rc == 1 ? in->got : in->told;
+        return rc;
+    }
     if (rc == 1)
         rc = link_put(k, &said); /* before anything that follows from the bytes */
     if (rc == 1)
