@@ -106,7 +106,7 @@ static long hand_over(struct remote *r, struct fab_lease *l, size_t max, uint64_
     }
     r->leased += (uint32_t)n;
     r->handed = (uint32_t)n;
-    r->handed_at = now;
+    r->handed_at = r->turned_at = now;
     remote_hand(r, l, n);
     return (long)n;
 }
@@ -212,11 +212,20 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
     return rc;
 }
 
+/* How long the caller was at the task that it ends now, for DONE; the next one begins here. */
+static uint8_t ran(struct remote *r)
+{
+    uint64_t now = clock_ticks(), from = r->turned_at;
+    r->turned_at = now;
+    return rec_time((uint64_t)((double)(now > from ? now - from : 0) * r->ns_per_tick));
+}
+
 int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
 {
     struct record rec = {.type = REC_DONE,
                          .priority = FAB_COMPLETED,
                          .queue = l->queue,
+                         .attempts = ran((struct remote *)f),
                          .len = len,
                          .ref = l->ref[0]};
     return end((struct remote *)f, l, &rec, len ? res : "");
@@ -227,6 +236,7 @@ int remote_end(struct remote *r, const struct fab_lease *l, enum fab_status stat
     struct record rec = {.type = REC_DONE,
                          .priority = (uint8_t)status,
                          .queue = l->queue,
+                         .attempts = ran(r),
                          .len = (uint32_t)strnlen(text, 255),
                          .ref = l->ref[0]};
     return end(r, l, &rec, text);

@@ -83,6 +83,16 @@ static void end_lease(struct link *k, struct link_lease *own)
     k->in_flight--;
 }
 
+/* When a task was started whose worker was at it for so long and whose end is heard now; the ways there
+ * and back come before. 0: not told. The clock is not read for it: the end before in this batch was a
+ * moment ago. */
+static uint64_t started_at(const struct link *k, uint8_t ran)
+{
+    uint64_t heard = k->local->finished_at > k->read_at ? k->local->finished_at : k->read_at;
+    uint64_t ticks = (uint64_t)((double)rec_time_ns(ran) * k->ticks_per_ns);
+    return ran && heard > ticks ? heard - ticks : 0;
+}
+
 int worker_on_done(struct link *k, const struct record *r, const void *data)
 {
     struct link_lease *own = lease_of(k, r->ref);
@@ -96,6 +106,7 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
         end_lease(k, own);
         return 0;
     }
+    k->local->free_at = started_at(k, (uint8_t)r->attempts); /* no earlier than claimed: put_times() */
     if (r->type == REC_RELEASE) {
         rc = local_release(&k->local->base, &l);
     } else if (!data && r->len) {
