@@ -281,6 +281,7 @@ int bench_idle(const struct settings *st, struct report *rep) MUST;
 int bench_start(const struct settings *st, struct report *rep) MUST;
 int bench_bandwidth(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 int bench_instructions(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
+int bench_stamps(const struct settings *st, struct report *rep, const struct fixture *f) MUST;
 /* The process under valgrind: n tasks on one thread. */
 int instructions_child(const char *address, unsigned batch, unsigned long n) MUST;
 

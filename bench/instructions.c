@@ -11,35 +11,13 @@
 #include <string.h>
 #include <unistd.h>
 #include "bench/bench.h"
+#include "bench/one_thread.h"
 #include "core/error.h"
 
-#define BATCH_MAX 16u
+#define BATCH_MAX ONE_THREAD_BATCH_MAX
 #define TASKS     64000u
 
 /* ---- under valgrind ---- */
-
-static int one_batch(fab_t *producer, fab_t *worker, const struct job *j, const struct fab_task *t,
-                     const struct fab_result *res, unsigned batch)
-{
-    struct fab_lease l[BATCH_MAX];
-    struct fab_outcome o[BATCH_MAX];
-    if (fab_submit(producer, t, batch, NULL, 0) != batch ||
-        fab_claim(worker, 0, l, batch, 0) != batch)
-        return err_set(-EIO, "a batch was not taken whole");
-    if (batch == 1 ? fab_complete(worker, l, &j->expect, sizeof j->expect) < 0
-                   : fab_complete_many(worker, l, res, batch) != batch)
-        return -EIO;
-    for (unsigned got = 0; got < batch;) {
-        long n = fab_wait_any(producer, o, batch, 0);
-        if (n < 0)
-            return (int)n;
-        for (long i = 0; i < n; i++)
-            if (o[i].small != j->expect || o[i].status != FAB_COMPLETED)
-                return err_set(-EIO, "a wrong answer");
-        got += (unsigned)n;
-    }
-    return 0;
-}
 
 int instructions_child(const char *address, unsigned batch, unsigned long n)
 {
@@ -59,7 +37,7 @@ int instructions_child(const char *address, unsigned batch, unsigned long n)
     if (rc == 0)
         rc = fab_open(&worker, address, &wo);
     for (unsigned long i = 0; rc == 0 && i < n; i += batch)
-        rc = one_batch(producer, worker, &j, t, res, batch);
+        rc = one_thread_batch(producer, worker, t, j.expect, res, batch);
     fab_close(worker);
     fab_close(producer);
     return rc;

@@ -186,6 +186,8 @@ static int curves(const struct settings *st, struct report *rep, const struct fi
         rc = bench_bandwidth(st, rep, f);
     if (rc == 0)
         rc = bench_instructions(st, rep, f);
+    if (rc == 0)
+        rc = bench_stamps(st, rep, f);
     return rc;
 }
 

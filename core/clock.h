@@ -8,7 +8,9 @@
  * the header.
  *
  * With FABRIC_VIRTUAL_CLOCK defined, time is what the program that links this code says it is: the
- * simulation (tests/sim) builds the sources anew with it and brings these functions.
+ * simulation (tests/sim) builds the sources anew with it and brings these functions. With
+ * FABRIC_STILL_CLOCK ticks are not read: they count how often they are asked for, which is what
+ * bench/stamps_child.c, which brings the count, is built for.
  */
 #ifndef FABRIC_CLOCK_H
 #define FABRIC_CLOCK_H
@@ -27,9 +29,15 @@ static inline uint64_t clock_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+#ifdef FABRIC_STILL_CLOCK
+extern uint64_t clock_still_reads;
+#endif
+
 static inline uint64_t clock_ticks(void)
 {
-#if defined(__x86_64__)
+#if defined(FABRIC_STILL_CLOCK)
+    return ++clock_still_reads;
+#elif defined(__x86_64__)
     return __builtin_ia32_rdtsc();
 #elif defined(__aarch64__)
     uint64_t v;

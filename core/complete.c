@@ -261,44 +261,48 @@ int local_complete(fab_t *f, const struct fab_lease *lease, const void *res, uin
 
 /* ---- many at once ---- */
 
-/* How the time of a batch is shared out: evenly, since nobody has looked at the clock between its tasks.
- * A link's tasks were run elsewhere, side by side; all that is known of them is that they are back. */
-struct shared_time {
-    uint64_t from, step, back; /* back: now, for a link, else 0 */
-};
-
-static inline struct shared_time share_time(const struct local *l, uint64_t claimed, uint64_t now, size_t n)
-{
-    if (!l->follow_mask)
-        return (struct shared_time){.back = now};
-    uint64_t from = l->free_at > claimed ? l->free_at : claimed;
-    return (struct shared_time){.from = from, .step = now > from ? (now - from) / n : 0};
-}
-
 /* Results that are completed one after the other: for tasks of one producer and one queue. */
 struct run {
     const struct fab_lease *lease;
     const struct fab_result *res;
     size_t n;
-    uint64_t meta;           /* the tasks', all the same */
-    struct shared_time time;
+    uint64_t meta; /* the tasks', all the same */
+    uint64_t now;
+    /* The time of a batch is shared out evenly, since nobody has looked at the clock between its tasks: */
+    uint64_t from, step;
+    /* A link's tasks were run elsewhere, side by side: how long each, in ticks; UINT64_MAX: not known. Else NULL. */
+    const uint64_t *ran;
     uint64_t marks; /* META_ORPHAN: a task's producer has gone meanwhile */
 };
 
+static inline void share_time(const struct local *l, struct run *run)
+{
+    uint64_t claimed = run->lease->ref[2];
+    run->from = l->free_at > claimed ? l->free_at : claimed;
+    run->step = run->now > run->from ? (run->now - run->from) / run->n : 0;
+}
+
+static inline uint64_t began(uint64_t now, uint64_t ran)
+{
+    return ran <= now ? now - ran : 0; /* 0: as soon as it was claimed */
+}
+
 /* local_complete() for as long as the run meets results of 8 bytes for its kind of tasks. Returns how many;
- * the next is something else. What does not differ from task to task stands before the loop or behind it. */
-LOOP_OF_ITS_OWN static size_t complete_run(const struct local *l, struct run *run)
+ * the next is something else. What does not differ from task to task stands before the loop or behind it.
+ * ran: of run, or NULL as a constant. */
+static inline __attribute__((always_inline)) size_t complete_run(const struct local *l, struct run *run,
+                                                                 const uint64_t *ran)
 {
     const struct segment *s = l->seg;
     struct seg_slot *const slots = s->slot;
     struct seg_times *const times = s->times;
-    const uint64_t meta = run->meta, step = run->time.step, back = run->time.back;
+    const uint64_t meta = run->meta, step = run->step, now = run->now;
     const uint32_t count = s->slots, low = l->lease_low;
     /* what makes DONE of the word of a lease of ours, whose lower half is known but for the attempt */
     const uint64_t turn = low ^ ((meta_producer(meta) + 1) << 16 | SLOT_DONE);
     const struct fab_lease *lease = run->lease, *const end = lease + run->n;
     const struct fab_result *res = run->res;
-    uint64_t at = run->time.from, marks = 0;
+    uint64_t at = run->from, marks = 0;
     for (; lease < end; lease++, res++) {
         uint64_t slot = lease->ref[0], w = lease->ref[1], expect = w, claimed = lease->ref[2];
         if (slot >= count || res->len != 8 || ((uint32_t)w & ~SLOT_ATTEMPT_MASK) != low)
@@ -311,9 +315,11 @@ LOOP_OF_ITS_OWN static size_t complete_run(const struct local *l, struct run *ru
         sl->res_len = 8;
         struct seg_times *t = &times[slot];
         t->claimed = claimed;
+        if (ran)
+            at = began(now, *ran++);
         t->started = at > claimed ? at : claimed;
         at += step;
-        t->finished = at | back;
+        t->finished = ran ? now : at;
         t->epoch = slot_epoch(w);
         CRASH_POINT("complete.result");
         /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
@@ -324,6 +330,16 @@ LOOP_OF_ITS_OWN static size_t complete_run(const struct local *l, struct run *ru
     }
     run->marks = marks;
     return (size_t)(lease - run->lease);
+}
+
+LOOP_OF_ITS_OWN static size_t complete_here(const struct local *l, struct run *run)
+{
+    return complete_run(l, run, NULL);
+}
+
+LOOP_OF_ITS_OWN static size_t complete_elsewhere(const struct local *l, struct run *run)
+{
+    return complete_run(l, run, run->ran);
 }
 
 /* The producer of a run has died: as in finish(). */
@@ -341,18 +357,21 @@ SELDOM static void free_orphans(struct local *l, const struct run *run, size_t k
 /* Puts one of a run's tasks into the histograms, each in turn. stamp: its own, from before it was out. */
 static void measure_run(struct local *l, const struct run *run, size_t pick, uint64_t stamp, uint64_t gap)
 {
-    uint64_t claimed = run->lease[pick].ref[2], at = run->time.from + pick * run->time.step;
+    uint64_t claimed = run->lease[pick].ref[2], at = run->from + pick * run->step;
+    if (run->ran)
+        at = began(run->now, run->ran[pick]);
     struct seg_times t = {.claimed = claimed,
                           .started = at > claimed ? at : claimed,
-                          .finished = (at + run->time.step) | run->time.back};
+                          .finished = run->ran ? run->now : at + run->step};
     measure(l, &t, stamp, gap);
 }
 
 /* A run from lease on, as far as it goes. Returns its length: 0 when it can't even begin. */
-static size_t run_of(struct local *l, const struct fab_lease *lease, const struct fab_result *res, size_t n)
+static size_t run_of(struct local *l, const struct fab_lease *lease, const struct fab_result *res,
+                     const uint64_t *ran, size_t n)
 {
     const struct segment *s = l->seg;
-    struct run run = {.lease = lease, .res = res, .n = n};
+    struct run run = {.lease = lease, .res = res, .n = n, .ran = ran};
     size_t pick = (l->finished.turn += 7) % n;
     if (lease->ref[0] >= s->slots || lease[pick].ref[0] >= s->slots)
         return 0;
@@ -361,13 +380,15 @@ static size_t run_of(struct local *l, const struct fab_lease *lease, const struc
     uint32_t producer = meta_producer(run.meta);
     if (meta_flags(run.meta) & (META_NO_WAIT | META_ORPHAN) || producer >= s->participants)
         return 0;
-    uint64_t now = clock_ticks(), gap = now - l->finished_at, stamp = s->slot[lease[pick].ref[0]].stamp;
-    run.time = share_time(l, lease->ref[2], now, n);
-    size_t k = complete_run(l, &run);
+    run.now = clock_ticks();
+    uint64_t gap = run.now - l->finished_at, stamp = s->slot[lease[pick].ref[0]].stamp;
+    if (!ran)
+        share_time(l, &run);
+    size_t k = ran ? complete_elsewhere(l, &run) : complete_here(l, &run);
     if (k == 0)
         return 0;
-    l->finished_at = now;
-    l->free_at = now & l->follow_mask;
+    l->finished_at = run.now;
+    l->free_at = run.now & l->follow_mask;
     l->hot = (uint32_t)lease[k - 1].ref[0];
     l->hot_word = lease[k - 1].ref[1];
     l->hot_meta = run.meta;
@@ -380,21 +401,28 @@ static size_t run_of(struct local *l, const struct fab_lease *lease, const struc
     return k;
 }
 
-long local_complete_many(fab_t *f, const struct fab_lease *lease, const struct fab_result *res, size_t n)
+long local_complete_ran(struct local *l, const struct fab_lease *lease, const struct fab_result *res,
+                        const uint64_t *ran, size_t n)
 {
-    struct local *l = (struct local *)f;
     for (size_t done = 0, k; done < n; done += k) {
-        k = run_of(l, lease + done, res + done, n - done);
+        k = run_of(l, lease + done, res + done, ran ? ran + done : NULL, n - done);
         if (k > 0)
             continue;
         int rc = result_fits(res[done].len);
+        if (ran)
+            l->free_at = began(clock_ticks(), ran[done]);
         if (rc == 0)
-            rc = local_complete(f, lease + done, res[done].data, res[done].len);
+            rc = local_complete(&l->base, lease + done, res[done].data, res[done].len);
         if (rc < 0 && rc != -ESTALE)
             return done ? (long)done : rc;
         k = 1;
     }
     return (long)n;
+}
+
+long local_complete_many(fab_t *f, const struct fab_lease *lease, const struct fab_result *res, size_t n)
+{
+    return local_complete_ran((struct local *)f, lease, res, NULL, n);
 }
 
 int local_fail(fab_t *f, const struct fab_lease *lease, const char *message)

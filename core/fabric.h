@@ -203,8 +203,10 @@ struct fab_outcome {
 struct fab_times {
     uint64_t room_ns;  /* fab_submit() called -> there was room, it was published */
     uint64_t wait_ns;  /* -> a worker claimed it */
-    uint64_t held_ns;  /* -> the worker, who may have claimed several at once, turned to it */
-    uint64_t run_ns;   /* -> finished. A remote worker's: held and run are one, with the way there and back */
+    uint64_t held_ns;  /* -> the worker, who may have claimed several at once, turned to it. A remote
+                        * worker's: with the way there and back */
+    uint64_t run_ns;   /* -> finished. A remote worker tells it to a sixteenth; what it can't tell (ends told
+                        * again after a cut, more than half a minute) has the way in it, and no held_ns */
     uint64_t fetch_ns; /* -> this producer saw the outcome */
     uint64_t total_ns;
 };

@@ -157,6 +157,10 @@ bool local_daemon_gone(const struct local *l);
 /* Puts all tasks that have us as their producer on the list of outstanding ones: those of an
  * earlier owner of our participant entry. Once, after local_open(). */
 void local_take_up(struct local *l);
+/* local_complete_many() for a link, whose tasks were run elsewhere, side by side. ran: how long each, in ticks;
+ * UINT64_MAX: not known. */
+long local_complete_ran(struct local *l, const struct fab_lease *lease, const struct fab_result *res,
+                        const uint64_t *ran, size_t n);
 /* For links, which hand outcomes on: reads up to max outcomes and takes their tasks off the list of
  * outstanding ones, but the slots stay as they are until local_drop(), and the outcomes' data
  * valid. Never blocks. */

@@ -41,6 +41,30 @@ uint64_t rec_ref_at(const struct record *r, uint32_t i)
     return le64toh(ref);
 }
 
+/* {exponent:5, mantissa:3} + 1, in units of 16 ns, with the mantissa's first bit left out. */
+#define TIME_SHIFT   4
+#define TIME_EXP_MAX 30u
+
+uint8_t rec_time(uint64_t ns)
+{
+    uint64_t units = ns >> TIME_SHIFT ? ns >> TIME_SHIFT : 1;
+    uint32_t exp = 63u - (uint32_t)__builtin_clzll(units);
+    if (exp > TIME_EXP_MAX)
+        return 0;
+    uint32_t mantissa = (uint32_t)(units << 3 >> exp) & 7;
+    return (uint8_t)((exp << 3 | mantissa) + 1);
+}
+
+uint64_t rec_time_ns(uint8_t code)
+{
+    if (code == 0)
+        return 0;
+    uint32_t exp = (code - 1u) >> 3, mantissa = (code - 1u) & 7;
+    /* the middle of what has this code; the smallest ones stand for themselves */
+    uint64_t sixteenths = 16 + 2 * mantissa + (exp > 3);
+    return (sixteenths << exp >> 4) << TIME_SHIFT;
+}
+
 void rec_put_terms(uint8_t to[REC_TERMS_LEN], const struct fab_terms *t)
 {
     uint64_t v[6] = {htole64(t->delay_ns),   htole64(t->expire_ns), htole64(t->limit_ns),

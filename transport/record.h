@@ -17,7 +17,7 @@
  *   CLEAR   priority, ref, where to write
  *   OFFER   ref, where to read             READ    priority, ref, len = bytes read
  *   WANT    queue, len = leases wanted
- *   DONE    ref, status
+ *   DONE    ref, status, how long it ran
  *   RELEASE ref
  *                                          RECALL
  *   ECHO    ref                            ECHO    ref
@@ -123,7 +123,7 @@ struct record {
     uint8_t queue;
     uint8_t priority;  /* SUBMIT, LEASE; RESUME: see above; in OUTCOME and DONE the status (enum fab_status;
                         * DONE with FAB_DEAD: its kernel crashed, the daemon counts) */
-    uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more */
+    uint16_t attempts; /* LEASE, OUTCOME; 255 stands for more. DONE: how long it ran, rec_time() */
     uint32_t len;      /* payload, or with REC_BIG the whole length, or for WANT the number */
     uint64_t ref;
     uint64_t kernel;        /* SUBMIT, LEASE, KEPT */
@@ -155,6 +155,10 @@ static inline uint32_t rec_refs(const struct record *r)
 {
     return r->payload ? r->len / 8 : 0;
 }
+
+/* A time in a byte, at most a sixteenth wrong, or 16 ns; 0: nothing is told, or it is over half a minute. */
+uint8_t rec_time(uint64_t ns);
+uint64_t rec_time_ns(uint8_t code);
 
 /* The payload of TERMS. */
 #define REC_TERMS_LEN 56u

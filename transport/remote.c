@@ -535,6 +535,7 @@ int remote_open(fab_t **out, const char *scheme, const char *host, const char *p
     guard_init(&r->guard);
     guard_enter(&r->guard);
     r->ticks_hz = clock_ticks_hz();
+    r->ns_per_tick = 1e9 / (double)r->ticks_hz;
     r->flush_ticks = r->ticks_hz / (1000000000u / FLUSH_NS);
     spin_init(&r->spin, r->ticks_hz, opts->spin_ns);
     if (opts->spin_ns == 0) /* a network's round trip is longer than a cache line's */

@@ -189,6 +189,7 @@ struct remote {
     bool producing;     /* the present wait is for outcomes or room: see remote_give_back() */
     uint32_t handed;    /* leases in the caller's hands */
     uint64_t handed_at; /* ticks of the last hand-over */
+    uint64_t turned_at; /* ticks: when the caller turned to its present task, at the earliest */
     double task_ticks;  /* smoothed time per task */
     struct rmark *mark; /* by the lease's number: what was said about it */
     struct rheld *held_lease; /* the same; NULL: this handle only produces */
@@ -198,6 +199,7 @@ struct remote {
     uint64_t looked_at;         /* fab_cancelled(): ticks */
     uint64_t flushed_at, flush_ticks;
     uint64_t ticks_hz;
+    double ns_per_tick;
 };
 
 #define REMOTE_NONE UINT32_MAX

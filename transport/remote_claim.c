@@ -125,7 +125,7 @@ static long hand_over(struct remote *r, uint32_t queue, struct fab_lease *l, siz
     }
     r->leased += (uint32_t)n;
     r->handed = (uint32_t)n;
-    r->handed_at = now;
+    r->handed_at = r->turned_at = now;
     remote_hand(r, l, n);
     return (long)n;
 }
@@ -231,21 +231,38 @@ static int end(struct remote *r, const struct fab_lease *l, struct record *rec, 
     return rc;
 }
 
-int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
+/* How long the caller was at each of the n tasks that it ends now, for DONE; the next one begins here. */
+static uint8_t ran(struct remote *r, size_t n)
+{
+    uint64_t now = clock_ticks(), from = r->turned_at;
+    r->turned_at = now;
+    return rec_time((uint64_t)((double)(now > from ? now - from : 0) * r->ns_per_tick / (double)n));
+}
+
+/* code: how long it ran. */
+static int complete(struct remote *r, const struct fab_lease *l, const void *res, uint32_t len, uint8_t code)
 {
     struct record rec = {.type = REC_DONE,
                          .priority = FAB_COMPLETED,
                          .queue = l->queue,
+                         .attempts = code,
                          .len = len,
                          .ref = l->ref[0]};
-    return end((struct remote *)f, l, &rec, len ? res : "");
+    return end(r, l, &rec, len ? res : "");
+}
+
+int remote_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
+{
+    struct remote *r = (struct remote *)f;
+    return complete(r, l, res, len, ran(r, 1));
 }
 
 /* remote_complete() for as long as it meets results of 8 bytes for leases with small arguments, and the
  * batch has room; the link is up. Returns how many. */
-static size_t done_run(struct remote *r, const struct fab_lease *l, const struct fab_result *res, size_t n)
+static size_t done_run(struct remote *r, const struct fab_lease *l, const struct fab_result *res, size_t n,
+                       uint8_t code)
 {
-    struct record rec = {.type = REC_DONE, .priority = FAB_COMPLETED, .len = 8};
+    struct record rec = {.type = REC_DONE, .priority = FAB_COMPLETED, .len = 8, .attempts = code};
     size_t i = 0;
     for (uint8_t *to; i < n; i++) {
         rec.queue = l[i].queue;
@@ -264,14 +281,15 @@ static size_t done_run(struct remote *r, const struct fab_lease *l, const struct
 long remote_complete_many(fab_t *f, const struct fab_lease *l, const struct fab_result *res, size_t n)
 {
     struct remote *r = (struct remote *)f;
+    uint8_t code = ran(r, n); /* evenly: nobody has looked at the clock between them */
     for (size_t done = 0, k; done < n; done += k) {
         bool plain = remote_is_up(r) && r->lane && !(r->opts.flags & FAB_BEGINS);
-        k = plain ? done_run(r, l + done, res + done, n - done) : 0;
+        k = plain ? done_run(r, l + done, res + done, n - done, code) : 0;
         if (k > 0)
             continue;
         int rc = result_fits(res[done].len);
         if (rc == 0)
-            rc = remote_complete(f, &l[done], res[done].data, res[done].len);
+            rc = complete(r, &l[done], res[done].data, res[done].len, code);
         if (rc < 0 && rc != -ESTALE)
             return done ? (long)done : rc;
         k = 1;
@@ -284,6 +302,7 @@ int remote_end(struct remote *r, const struct fab_lease *l, enum fab_status stat
     struct record rec = {.type = REC_DONE,
                          .priority = (uint8_t)status,
                          .queue = l->queue,
+                         .attempts = ran(r, 1),
                          .len = (uint32_t)strnlen(text, 255),
                          .ref = l->ref[0]};
     return end(r, l, &rec, text);

@@ -13,7 +13,7 @@ static const struct stage_row {
     bool part; /* of the round trip; the others are sums */
 } rows[] = {{"wait", "submitted, waits for a worker", true},
             {"room", "of that, for a free slot", false},
-            {"held", "claimed, behind others of its batch", true},
+            {"held", "claimed, behind others or on the way", true},
             {"run", "started, runs", true},
             {"fetch", "finished, waits for its producer", true},
             {"total", "submitted to finished", false},

@@ -212,6 +212,8 @@ static long read_batch(struct link *k, struct reader *b)
     long n = 0;
     int rc;
     done.n = 0;
+    if (k->claimed)
+        k->read_at = clock_ticks();
     for (int i = 0; i < LOOK_AHEAD && b->ahead < b->len; i++)
         look_ahead(k, b);
     while ((rc = rec_next(b->batch, b->len, &b->at, &r)) == 1) {
@@ -397,6 +399,8 @@ int link_open(struct link **out, const struct link_params *p)
         goto fail;
     k->local->linked = true;
     k->local->follow_mask = 0;
+    k->ticks_per_ns = (double)p->seg->ticks_hz / 1e9;
+    k->ran_ticks = UINT64_MAX; /* code 0 */
     k->big_in.room = link_room;
     k->big_in.unroom = link_unroom;
     k->big_in.owner = k;

@@ -94,6 +94,10 @@ struct link {
     /* RECALL (pulse.h): to be sent, sent, answered by a WANT of 0; over with the next other WANT */
     enum { RECALL_NONE, RECALL_DUE, RECALL_SENT, RECALL_DONE } recall;
     uint64_t recall_ns; /* when it was sent */
+    uint64_t read_at; /* ticks: the batch that is read now, if it is a worker's */
+    double ticks_per_ns;
+    uint64_t ran_ticks; /* what ran_code, of the last DONE, says (rec_time()) */
+    uint8_t ran_code;
     struct fab_lease *claimed; /* not yet in the lane; LINK_BATCH of them, made with the table */
     uint32_t claimed_n, claimed_at;
     bool alone; /* the one claimed last is one that goes alone */

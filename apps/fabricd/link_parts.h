@@ -73,7 +73,7 @@ struct worker_done {
     uint32_t n;
     struct fab_lease lease[LINK_DONE_MAX];
     struct fab_result result[LINK_DONE_MAX];
-    uint64_t bytes[LINK_DONE_MAX];
+    uint64_t bytes[LINK_DONE_MAX], ran[LINK_DONE_MAX]; /* ran: ticks, UINT64_MAX: not told */
 };
 /* 1: it was gathered; 0: it is no such record. */
 int worker_gather(struct link *k, struct worker_done *d, const struct record *r) __attribute__((warn_unused_result));

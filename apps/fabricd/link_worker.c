@@ -85,6 +85,23 @@ static void end_lease(struct link *k, struct link_lease *own)
     k->in_flight--;
 }
 
+/* How long its worker was at a task, in ticks; UINT64_MAX: it was not told. Many in a row took as long. */
+static uint64_t ran_ticks(struct link *k, uint8_t code)
+{
+    k->ran_code = code;
+    k->ran_ticks = code ? (uint64_t)((double)rec_time_ns(code) * k->ticks_per_ns) : UINT64_MAX;
+    return k->ran_ticks;
+}
+
+/* When it was started, if its end is heard now; the ways there and back come before. 0: not told. The clock
+ * is not read for it: the end before in this batch was a moment ago. */
+static uint64_t started_at(struct link *k, uint8_t code)
+{
+    uint64_t heard = k->local->finished_at > k->read_at ? k->local->finished_at : k->read_at;
+    uint64_t ticks = ran_ticks(k, code);
+    return ticks < heard ? heard - ticks : 0;
+}
+
 int worker_on_done(struct link *k, const struct record *r, const void *data)
 {
     struct link_lease *own = lease_of(k, r->ref);
@@ -98,6 +115,7 @@ int worker_on_done(struct link *k, const struct record *r, const void *data)
         end_lease(k, own);
         return 0;
     }
+    k->local->free_at = started_at(k, (uint8_t)r->attempts); /* no earlier than claimed: put_times() */
     if (r->type == REC_RELEASE) {
         rc = local_release(&k->local->base, &l);
     } else if (!data && r->len) {
@@ -126,7 +144,7 @@ int worker_settle(struct link *k, struct worker_done *d)
 {
     uint32_t n = d->n;
     d->n = 0;
-    long done = n ? local_complete_many(&k->local->base, d->lease, d->result, n) : 0;
+    long done = n ? local_complete_ran(k->local, d->lease, d->result, d->ran, n) : 0;
     CRASH_POINT("worker.done");
     if (done < 0)
         return (int)done;
@@ -146,6 +164,7 @@ int worker_gather(struct link *k, struct worker_done *d, const struct record *r)
         l->queue = own->queue;
         memcpy(&d->bytes[d->n], r->payload, sizeof *d->bytes); /* read once: the peer may write there */
         d->result[d->n] = (struct fab_result){.data = &d->bytes[d->n], .len = sizeof *d->bytes};
+        d->ran[d->n] = r->attempts == k->ran_code ? k->ran_ticks : ran_ticks(k, (uint8_t)r->attempts);
         d->n++;
     }
     end_lease(k, own); /* now: a second result for it would be one too many */

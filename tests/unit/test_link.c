@@ -89,6 +89,56 @@ Test(link, a_second_result_for_a_lease_ends_the_link_and_the_first_counts)
     free(s);
 }
 
+/* ---- how long it ran ---- */
+
+/* A lease of 10 ms and more, of which its worker says that it was at the task for so long. */
+static struct fab_times told(struct scene *s, uint64_t ran_ns)
+{
+    struct record r;
+    struct fab_outcome o;
+    struct fab_times t;
+    struct timespec ten = {.tv_nsec = 10000000};
+    uint8_t copy[CELL];
+    struct fab_task task = {.kernel = 1, .arg = s->bytes, .len = 8};
+    fab_id id;
+    cr_assert_eq(fab_submit(s->local, &task, 1, &id, 0), 1);
+    say(s, (struct record){.type = REC_WANT, .len = 1});
+    cr_assert_eq(turn(s), 0);
+    cr_assert(hear(s, &r, copy));
+    cr_assert_eq(r.type, REC_LEASE);
+    nanosleep(&ten, NULL); /* the time that is told of */
+    say(s, (struct record){.type = REC_DONE,
+                           .priority = FAB_COMPLETED,
+                           .attempts = rec_time(ran_ns),
+                           .ref = r.ref,
+                           .len = 8,
+                           .payload = copy});
+    cr_assert_eq(turn(s), 0);
+    cr_assert_eq(fab_wait(s->local, id, &o, 0), 0);
+    cr_assert_eq(fab_times(s->local, &o, &t), 0);
+    return t;
+}
+
+Test(link, the_way_to_a_worker_is_told_from_its_work)
+{
+    struct scene *s = calloc(1, sizeof *s);
+    open_scene(s);
+    struct fab_times t = told(s, 3000000);
+    cr_assert(t.run_ns > 2800000 && t.run_ns < 3300000, "%llu", (unsigned long long)t.run_ns);
+    cr_assert_geq(t.held_ns, 6500000);
+    t = told(s, 0);
+    cr_assert_lt(t.run_ns, 1000000, "the shortest that can be told");
+    t = told(s, 60000000000);
+    cr_assert_geq(t.run_ns, 10000000, "nothing is told");
+    cr_assert_eq(t.held_ns, 0);
+    t = told(s, 10000000000);
+    cr_assert_geq(t.run_ns, 10000000, "it was not its own for longer");
+    cr_assert_eq(t.held_ns, 0);
+    cr_assert_lt(t.run_ns, 5000000000);
+    close_scene(s);
+    free(s);
+}
+
 /* ---- what fits nowhere ---- */
 
 Test(link, an_argument_over_the_arena_fails_alone)

@@ -162,7 +162,7 @@ Test(records, come_back_as_they_were)
          .ref = 5,
          .kernel = ~0ull,
          .payload = payload},
-        {.type = REC_DONE, .priority = 2, .len = 0, .ref = 9, .payload = payload},
+        {.type = REC_DONE, .priority = 2, .attempts = 248, .len = 0, .ref = 9, .payload = payload},
         {.type = REC_WANT, .queue = 1, .len = 1024},
         {.type = REC_SUBMIT, .flags = REC_BIG, .len = 1u << 30, .ref = 1, .kernel = 1},
         {.type = REC_RELEASE, .ref = 4},
@@ -346,4 +346,24 @@ Test(seals, a_frame_opens_once_unaltered_and_in_its_place)
     feed(out, ctl_frame_seal(&c.tx, out, CTL_PING, body, 8));
     cr_assert_eq(ctl_reader_next(&in, &frame), 1);
     cr_assert_eq(ctl_frame_open(&plain, &frame), -EPROTO);
+}
+
+Test(record, a_time_in_a_byte)
+{
+    uint64_t last = 0;
+    cr_assert_eq(rec_time_ns(0), 0);
+    cr_assert_eq(rec_time(UINT64_MAX), 0);
+    cr_assert_eq(rec_time(40000000000), 0);
+    for (uint64_t ns = 0; ns < 34000000000; ns += ns / 50 + 1) {
+        uint8_t code = rec_time(ns);
+        uint64_t back = rec_time_ns(code), off = back > ns ? back - ns : ns - back;
+        cr_assert_neq(code, 0);
+        cr_assert(off <= 16 || off * 16 <= ns, "%llu as %llu", (unsigned long long)ns,
+                  (unsigned long long)back);
+        cr_assert_geq(back, last);
+        cr_assert_eq(rec_time(back), code);
+        last = back;
+    }
+    for (unsigned code = 1; code < 256; code++) /* from a peer: any of them */
+        (void)rec_time_ns((uint8_t)code);
 }
