@@ -113,8 +113,9 @@ FAB_API int fab_begin(fab_t *f, const struct fab_lease *l)
 
 FAB_API int fab_complete(fab_t *f, const struct fab_lease *l, const void *res, uint32_t len)
 {
-    int rc = result_fits(len);
-    return rc < 0 ? rc : f->ops->complete(f, l, res, len);
+    if (__builtin_expect(len > FAB_ARG_MAX, 0))
+        return result_fits(len);
+    return f->ops->complete(f, l, res, len);
 }
 
 FAB_API long fab_complete_many(fab_t *f, const struct fab_lease *leases, const struct fab_result *results,

@@ -273,6 +273,9 @@ Test(conform, what_nobody_comes_for_is_freed_when_its_time_is_over, .timeout = 3
         cr_assert_eq(fab_wait_any(f, &o, 1, 10 * SECOND), 1);
     fab_close(f);
     vanish("late", 1000);
+    fab_t *tool = open_as(FAB_TOOL, fx.local);
+    await_depth(tool, 0, 0); /* what is waiting when the last worker goes would wait for another */
+    fab_close(tool);
     worker_stop(w);
     await_free(256);
     f = open_client("late");
