@@ -158,7 +158,7 @@ const struct conf_key conf_keys[] = {
     {"fabric", "lane_cell", NUMBER(T_SIZE, lane_cell, 1 << 10, 1 << 20), .step = 64,
      DEFAULT("\"32KiB\"", "The largest batch (\"1KiB\" to \"1MiB\", a multiple of 64 bytes).")},
     {"fabric", "lane_cells", NUMBER(T_POW2, lane_cells, 2, 256),
-     DEFAULT("4",
+     DEFAULT("8",
              "Batches on their way at once in each direction (2 to 256, rounded up to a power of\n"
              "two).")},
     {"fabric", "lease_window", NUMBER(T_U32, lease_window, 1, 65536),

@@ -56,7 +56,7 @@ Test(defaults, listen_auth_fabric_poll_limits)
     cr_assert_eq(conf.inline_bytes, 0);
     cr_assert_eq(conf.lane, CONF_LANE_AUTO);
     cr_assert_eq(conf.lane_cell, 32768);
-    cr_assert_eq(conf.lane_cells, 4);
+    cr_assert_eq(conf.lane_cells, 8);
     cr_assert_eq(conf.lease_window, 4096);
     cr_assert_eq(conf.submit_window, 4096);
     cr_assert_eq(conf.links, 1024);
