@@ -19,7 +19,8 @@ void ctl_put(struct ctl_buf *b, const void *bytes, uint32_t n)
         b->bad = true;
         return;
     }
-    memcpy(b->p + b->at, bytes, n);
+    if (n) /* of nothing there may be no address */
+        memcpy(b->p + b->at, bytes, n);
     b->at += n;
 }
 
