@@ -342,7 +342,8 @@ FAB_API FAB_MUST int fab_cancelled(fab_t *f, const struct fab_lease *l);
  * say; the caller reads it). word NULL, fd -1: none. -EPIPE: the link is gone. */
 FAB_API FAB_MUST int fab_attend(fab_t *f, uint32_t *word, uint32_t value, int fd,
                                 int64_t timeout_ns);
-/* Sends what is gathered (remote); no-op on local handles. */
+/* Sends what is gathered (remote); no-op on local handles. Where the link takes nothing now it waits, up to a tenth
+ * of a second; what is left then goes with a later call. */
 FAB_API FAB_MUST int fab_flush(fab_t *f);
 
 /* ---- administration ----

@@ -517,6 +517,11 @@ bool lane_tx_idle(const struct lane *l)
     return l->in_flight == 0 && l->used <= HEAD;
 }
 
+bool lane_tx_gathered(const struct lane *l)
+{
+    return !l->closed && l->used > HEAD;
+}
+
 bool lane_tx_blocked(const struct lane *l)
 {
     if (l->closed || l->used > HEAD)

@@ -147,6 +147,7 @@ struct lane_offer {
 int lane_offer(struct lane *l, const void *buf, uint32_t len, struct lane_offer *out)
     __attribute__((warn_unused_result));
 void lane_offer_end(struct lane_offer *o);
+bool lane_tx_gathered(const struct lane *l); /* a batch is being built, or waits to be posted */
 bool lane_tx_idle(const struct lane *l); /* no batch being built, none in flight */
 /* After a flush: nothing more can be sent before an event of this lane's endpoint (a credit, a cell
  * that is free again, a refused batch that may be tried again). */

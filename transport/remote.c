@@ -18,6 +18,7 @@
 #define COMING_SPINS 10u
 /* How long a closing handle waits for its last bytes to leave, and for the word that tasks nobody
  * waits for have been taken in (a full fabric takes its time). */
+#define FLUSH_WAIT_NS 100000000u /* fab_flush(): see there */
 #define CLOSE_NS          200000000u
 #define CLOSE_UNWAITED_NS 10000000000u
 /* Results over this take a millisecond or more to send. */
@@ -386,9 +387,20 @@ size_t remote_outstanding(const fab_t *f)
 int remote_flush_op(fab_t *f)
 {
     struct remote *r = (struct remote *)f;
+    uint64_t deadline = 0;
     int rc = remote_progress(r);
     (void)remote_flush(r);
-    return rc < 0 ? rc : 0;
+    /* The caller may do nothing with the link for a long time now: what the transport does not take at once,
+     * or the peer has no room for, is tried again for a while. */
+    while (rc >= 0 && remote_is_up(r) && r->lane && lane_tx_gathered(r->lane)) {
+        if (deadline == 0) {
+            deadline = clock_ns() + FLUSH_WAIT_NS;
+            spin_start(&r->spin);
+        }
+        rc = remote_wait(r, deadline);
+        (void)remote_flush(r);
+    }
+    return rc < 0 && rc != -ETIMEDOUT ? rc : 0;
 }
 
 int remote_status(fab_t *f, char **text, int64_t timeout_ns)
