@@ -32,7 +32,7 @@
 #define SECOND  1000000000ll
 #define EVENTS  16
 #define CELLS   8u
-#define CELL    16384u
+#define CELL    32768u
 #define TIMEOUT 3 /* auth.handshake_timeout, s */
 
 static struct fixture fx;
