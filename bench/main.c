@@ -23,7 +23,7 @@ static const char help[] =
     "What is compared takes turns; a ratio whose spread over the turns swallows it is not "
     "printed.\n"
     "\n"
-    "  --quick         round trips and rates only, shorter series: under 20 seconds\n"
+    "  --quick         round trips and rates only, shorter series: about 20 seconds\n"
     "                  (without it: all rows and pictures, about 8 minutes)\n"
     "  --only PREFIX   only rows whose name begins so (shm, tcp, shm.grain, tcp.load, shm.depth,\n"
     "                  shm.scale, shm.parked, tcp.bandwidth, shm.instructions, shm.stamps, start,\n"

@@ -138,7 +138,7 @@ struct hints {
 #define META_WIN_MASK (0xffffull << 32 | (uint64_t)(META_TERMS | META_CANCEL | META_SUSPECT) << 16)
 
 static_assert(offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
-              "win_run() writes len, attempt, queue and priority as one number");
+              "lease_plain() writes len, attempt, queue and priority as one number");
 
 /* What all of a ring's plain tasks have in common. */
 struct plain {

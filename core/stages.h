@@ -19,8 +19,9 @@
  * for the tasks that are put into histograms; so it stays with the worker. A record is good for as
  * long as the slot is not used again; its epoch tells.
  *
- * Who reads the clock how often: a submit once a call, a claim once a batch, a completion once a
- * task (which is the start of the next), a take once a call.
+ * Who reads the clock how often: a submit once a call, a claim once a batch, a completion once a call
+ * (which is the start of the next task), a take once a call. Tasks that are completed as one share the
+ * time of their batch evenly.
  *
  * Ticks of another core may be a little behind: a span that would be negative is 0.
  */
