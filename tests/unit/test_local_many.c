@@ -46,6 +46,17 @@ static uint64_t completed(fab_t *f)
     return at_load(&((struct local *)f)->self->counts[0].completed);
 }
 
+/* Outcomes in the slots that belong to f. */
+static uint32_t done_for(const struct segment *s, fab_t *f)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->slots; i++) {
+        uint64_t w = at_load(&s->slot[i].state);
+        n += slot_state(w) == SLOT_DONE && slot_owner(w) == ((struct local *)f)->me;
+    }
+    return n;
+}
+
 Test(local_many, a_batch_of_one_kind_ends_whole)
 {
     struct pair t;
@@ -83,6 +94,9 @@ Test(local_many, tasks_of_all_kinds_end_in_one_call)
     r[9] = (struct fab_result){.data = "", .len = 0};
     cr_assert_eq(fab_complete_many(t.w, l, r, 25), 25, "%s", fab_errmsg());
     cr_assert_eq(completed(t.w), 25);
+    cr_assert_eq(unit_slots_in(&t.s, SLOT_DONE), 20, "what nobody waits for is free");
+    cr_assert_eq(done_for(&t.s, t.p), 10);
+    cr_assert_eq(done_for(&t.s, other), 10, "each is its own producer's");
     for (uint32_t i = 0; i < 10; i++) {
         struct fab_outcome o = outcome(t.p, ids[i]);
         cr_assert_eq(o.len, r[i].len);
