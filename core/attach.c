@@ -140,10 +140,11 @@ int attach_open(struct local **out, const char *path, const struct fab_options *
     (*out)->own = seg;
     (*out)->seg = &(*out)->own;
     (*out)->named = opts->client != NULL;
-    if (w.taken_up)
-        local_take_up(*out);
+    rc = w.taken_up ? local_take_up(*out) : 0;
+    if (rc < 0)
+        fab_close(&(*out)->base); /* with all that is below */
     CRASH_POINT("attach.taken_up");
-    return 0;
+    return rc;
 fail:
     segment_unmap(&seg);
     for (int i = 0; i < 2; i++)

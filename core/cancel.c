@@ -55,9 +55,9 @@ static void tell_worker(struct local *l, uint32_t slot, uint64_t w)
 
 static int cancel(struct local *l, fab_id id, bool running)
 {
-    uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32);
+    uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32), pos;
     bool marked = false;
-    if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 || l->tasks.at[slot].epoch != epoch)
+    if (!outstanding_find(&l->tasks, id, &pos))
         return err_set(-ENOENT, "no such task is outstanding");
     struct seg_slot *sl = &l->seg->slot[slot];
     for (;;) {

@@ -139,6 +139,9 @@ struct hints {
 
 static_assert(offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
               "lease_plain() writes len, attempt, queue and priority as one number");
+static_assert(offsetof(struct seg_slot, arg) - offsetof(struct seg_slot, kernel) == 8 &&
+                  offsetof(struct fab_lease, small) - offsetof(struct fab_lease, kernel) == 8,
+              "lease_plain() copies kernel and argument as one");
 
 /* What all of a ring's plain tasks have in common. */
 struct plain {
@@ -157,23 +160,22 @@ static inline struct plain plain_of(const struct local *l, uint32_t queue, uint3
 }
 
 /* The lease of a plain task, whose word is now w. False: its argument needs a block after all. */
-static inline bool lease_plain(const struct segment *s, uint32_t slot, uint64_t w, const struct plain *p,
-                               struct fab_lease *lease)
+static inline bool lease_plain(const struct segment *s, const struct seg_slot *sl, uint32_t slot, uint64_t w,
+                               const struct plain *p, struct fab_lease *lease)
 {
-    const struct seg_slot *sl = &s->slot[slot];
     uint32_t len = sl->arg_len; /* read once */
-    if (__builtin_expect(len > 64, 0))
-        return false;
     lease->ref[0] = slot;
     lease->ref[1] = w;
     lease->ref[2] = p->claimed;
-    lease->kernel = sl->kernel;
-    lease->small[0] = sl->arg;
-    if (__builtin_expect(len > 8, 0))
-        memcpy(lease->small, s->wide[slot].bytes, sizeof lease->small);
+    memcpy(&lease->kernel, &sl->kernel, 16);
     lease->arg = NULL;
     lease->due_ns = 0;
     memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
+    if (__builtin_expect(len > 8, 0)) {
+        if (len > 64)
+            return false;
+        memcpy(lease->small, s->wide[slot].bytes, sizeof lease->small);
+    }
     return true;
 }
 
@@ -189,7 +191,8 @@ LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_
     const uint32_t *hint = hints->slot, *const end = hint + hints->n;
     struct fab_lease *next = lease;
     for (; hint < end; hint++) {
-        struct seg_slot *sl = &slots[*hint];
+        uint32_t slot = *hint;
+        struct seg_slot *sl = &slots[slot];
         /* acquire: pairs with the producer's release of READY (submit.c) */
         uint64_t w = at_load_acq(&sl->state);
         uint64_t meta = at_load_rlx(&sl->meta); /* the CAS tells whether it belongs to w */
@@ -198,7 +201,7 @@ LOOP_OF_ITS_OWN static uint32_t win_run(struct local *l, uint32_t queue, uint32_
             !at_cas(&sl->state, &w, mine))
             break;
         CRASH_POINT("claim.leased");
-        if (lease_plain(s, *hint, mine, &p, next) || take_lease(l, *hint, mine, next))
+        if (lease_plain(s, sl, slot, mine, &p, next) || take_lease(l, slot, mine, next))
             next++; /* else it has come to nothing */
     }
     hints->n = (uint32_t)(end - hint);
@@ -231,9 +234,9 @@ SELDOM static enum won win(struct local *l, uint32_t slot, uint32_t queue, bool 
 static void put_back(struct local *l, uint32_t queue, struct seg_ring *r, const uint32_t *hint,
                      uint32_t n)
 {
-    uint64_t known_head = 0;
-    if (n > 0 && ring_put_many(l->seg, r, &known_head, hint, n) < n)
-        at_store(&l->seg->head->audit_wanted, 1);
+    for (uint32_t i = 0; i < n; i++)
+        if (!ring_put(l->seg, r, hint[i]))
+            at_store(&l->seg->head->audit_wanted, 1);
     if (n > 0) /* who looked meanwhile may have gone to sleep */
         queue_wake(l->seg, &l->seg->queue[queue], &l->out, n);
 }
@@ -344,7 +347,7 @@ static bool claim_hot(struct local *l, uint32_t queue, struct fab_lease *lease)
     CRASH_POINT("claim.leased");
     /* SOLO: a first attempt without terms */
     struct plain p = plain_of(l, queue, meta_priority(at_load_rlx(&sl->meta)));
-    return lease_plain(l->seg, l->hot, mine, &p, lease) || take_lease(l, l->hot, mine, lease);
+    return lease_plain(l->seg, sl, l->hot, mine, &p, lease) || take_lease(l, l->hot, mine, lease);
 }
 
 /* While one finds its tasks in the slot it watches, the rings are left to the producer: looking at

@@ -41,7 +41,7 @@ bool lease_free(struct local *l, uint32_t slot, uint64_t w)
     CRASH_POINT("complete.freed");
     /* release: what we read of the task stays before it; ours, nobody else changes it */
     at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
-    slot_give(l->seg, &l->stock, l->me, slot);
+    slot_give(l->seg, &l->stock, l->me, slot_id(slot, epoch));
     return true;
 }
 
@@ -113,7 +113,7 @@ static inline void put_times(struct local *l, uint64_t slot, uint64_t w, uint64_
     t->claimed = claimed;
     t->started = l->free_at > claimed ? l->free_at : claimed;
     t->finished = now;
-    t->epoch = slot_epoch(w);
+    t->lease = w;
     l->finished_at = now;
     l->free_at = now & l->follow_mask;
 }
@@ -261,7 +261,8 @@ int local_complete(fab_t *f, const struct fab_lease *lease, const void *res, uin
 
 /* ---- many at once ---- */
 
-/* Results that are completed one after the other: for tasks of one producer and one queue. */
+/* Results that are completed one after the other: of 8 bytes, for first attempts of one producer's tasks in
+ * one queue that were claimed together. */
 struct run {
     const struct fab_lease *lease;
     const struct fab_result *res;
@@ -275,9 +276,11 @@ struct run {
     uint64_t marks; /* META_ORPHAN: a task's producer has gone meanwhile */
 };
 
-static inline void share_time(const struct local *l, struct run *run)
+/* now, from, step of all that is left. */
+static void share_time(const struct local *l, struct run *run)
 {
     uint64_t claimed = run->lease->ref[2];
+    run->now = clock_ticks();
     run->from = l->free_at > claimed ? l->free_at : claimed;
     run->step = run->now > run->from ? (run->now - run->from) / run->n : 0;
 }
@@ -287,25 +290,24 @@ static inline uint64_t began(uint64_t now, uint64_t ran)
     return ran <= now ? now - ran : 0; /* 0: as soon as it was claimed */
 }
 
-/* local_complete() for as long as the run meets results of 8 bytes for its kind of tasks. Returns how many;
- * the next is something else. What does not differ from task to task stands before the loop or behind it.
- * ran: of run, or NULL as a constant. */
+/* local_complete() for as long as the run goes. Returns how many; the next is something else. What does not
+ * differ from task to task stands before the loop or behind it. ran: of run, or NULL as a constant. */
 static inline __attribute__((always_inline)) size_t complete_run(const struct local *l, struct run *run,
                                                                  const uint64_t *ran)
 {
     const struct segment *s = l->seg;
     struct seg_slot *const slots = s->slot;
     struct seg_times *const times = s->times;
-    const uint64_t meta = run->meta, step = run->step, now = run->now;
-    const uint32_t count = s->slots, low = l->lease_low;
-    /* what makes DONE of the word of a lease of ours, whose lower half is known but for the attempt */
-    const uint64_t turn = low ^ ((meta_producer(meta) + 1) << 16 | SLOT_DONE);
+    const uint64_t meta = run->meta, step = run->step, now = run->now, claimed = run->lease->ref[2];
+    const uint32_t count = s->slots, low = l->lease_low | 1u << 8;
+    /* what makes DONE of the word of such a lease, whose lower half is known */
+    const uint64_t turn = low ^ ((meta_producer(meta) + 1) << 16 | 1u << 8 | SLOT_DONE);
     const struct fab_lease *lease = run->lease, *const end = lease + run->n;
     const struct fab_result *res = run->res;
     uint64_t at = run->from, marks = 0;
     for (; lease < end; lease++, res++) {
-        uint64_t slot = lease->ref[0], w = lease->ref[1], expect = w, claimed = lease->ref[2];
-        if (slot >= count || res->len != 8 || ((uint32_t)w & ~SLOT_ATTEMPT_MASK) != low)
+        uint64_t slot = lease->ref[0], w = lease->ref[1], expect = w;
+        if (slot >= count || res->len != 8 || (uint32_t)w != low || lease->ref[2] != claimed)
             break;
         struct seg_slot *sl = &slots[slot];
         /* relaxed: a first look; the CAS below decides */
@@ -314,13 +316,15 @@ static inline __attribute__((always_inline)) size_t complete_run(const struct lo
         memcpy(&sl->res, res->data, 8);
         sl->res_len = 8;
         struct seg_times *t = &times[slot];
-        t->claimed = claimed;
-        if (ran)
+        if (ran) {
             at = began(now, *ran++);
-        t->started = at > claimed ? at : claimed;
+            at = at > claimed ? at : claimed;
+        }
+        t->claimed = claimed;
+        t->started = at;
         at += step;
         t->finished = ran ? now : at;
-        t->epoch = slot_epoch(w);
+        t->lease = w;
         CRASH_POINT("complete.result");
         /* seq_cst: releases the result's bytes to the producer, and W1 of wake.h */
         if (!at_cas(&sl->state, &expect, w ^ turn))
@@ -366,56 +370,72 @@ static void measure_run(struct local *l, const struct run *run, size_t pick, uin
     measure(l, &t, stamp, gap);
 }
 
-/* A run from lease on, as far as it goes. Returns its length: 0 when it can't even begin. */
-static size_t run_of(struct local *l, const struct fab_lease *lease, const struct fab_result *res,
-                     const uint64_t *ran, size_t n)
+/* The run that begins at the first of those that are left, as far as it goes. Returns its length: 0 when it
+ * can't even begin. */
+static size_t run_of(struct local *l, struct run *run)
 {
     const struct segment *s = l->seg;
-    struct run run = {.lease = lease, .res = res, .n = n, .ran = ran};
-    size_t pick = (l->finished.turn += 7) % n;
+    const struct fab_lease *lease = run->lease;
+    size_t pick = (l->finished.turn += 7) % run->n;
     if (lease->ref[0] >= s->slots || lease[pick].ref[0] >= s->slots)
         return 0;
     /* relaxed, read once: complete_run() compares each task's with it */
-    run.meta = at_load_rlx(&s->slot[lease->ref[0]].meta);
-    uint32_t producer = meta_producer(run.meta);
-    if (meta_flags(run.meta) & (META_NO_WAIT | META_ORPHAN) || producer >= s->participants)
+    run->meta = at_load_rlx(&s->slot[lease->ref[0]].meta);
+    uint32_t producer = meta_producer(run->meta);
+    if (meta_flags(run->meta) & (META_NO_WAIT | META_ORPHAN) || producer >= s->participants)
         return 0;
-    run.now = clock_ticks();
-    uint64_t gap = run.now - l->finished_at, stamp = s->slot[lease[pick].ref[0]].stamp;
-    if (!ran)
-        share_time(l, &run);
-    size_t k = ran ? complete_elsewhere(l, &run) : complete_here(l, &run);
+    if (run->from < lease->ref[2])
+        run->from = lease->ref[2];
+    uint64_t gap = run->now - l->finished_at, stamp = s->slot[lease[pick].ref[0]].stamp;
+    size_t k = run->ran ? complete_elsewhere(l, run) : complete_here(l, run);
     if (k == 0)
         return 0;
-    l->finished_at = run.now;
-    l->free_at = run.now & l->follow_mask;
+    l->finished_at = run->now;
+    l->free_at = run->now & l->follow_mask;
     l->hot = (uint32_t)lease[k - 1].ref[0];
     l->hot_word = lease[k - 1].ref[1];
-    l->hot_meta = run.meta;
-    bump(&l->self->counts[meta_queue(run.meta) % SEG_QUEUES_MAX].completed, k);
-    if (meta_flags(run.marks) & META_ORPHAN)
-        free_orphans(l, &run, k);
+    l->hot_meta = run->meta;
+    bump(&l->self->counts[meta_queue(run->meta) % SEG_QUEUES_MAX].completed, k);
+    if (meta_flags(run->marks) & META_ORPHAN)
+        free_orphans(l, run, k);
     bell_ring(s, &s->participant[producer], &l->out); /* W2 of wake.h, for all of them */
     if (span_due(&l->finished, (uint32_t)k, gap) && pick < k)
-        measure_run(l, &run, pick, stamp, gap);
+        measure_run(l, run, pick, stamp, gap);
     return k;
+}
+
+static inline void go_on(struct run *run, size_t k)
+{
+    run->lease += k;
+    run->res += k;
+    run->n -= k;
+    run->from += k * run->step;
+    if (run->ran)
+        run->ran += k;
 }
 
 long local_complete_ran(struct local *l, const struct fab_lease *lease, const struct fab_result *res,
                         const uint64_t *ran, size_t n)
 {
-    for (size_t done = 0, k; done < n; done += k) {
-        k = run_of(l, lease + done, res + done, ran ? ran + done : NULL, n - done);
+    struct run run = {.lease = lease, .res = res, .n = n, .ran = ran};
+    if (n == 0)
+        return 0;
+    share_time(l, &run);
+    while (run.n > 0) {
+        size_t k = run_of(l, &run);
+        go_on(&run, k);
         if (k > 0)
             continue;
-        int rc = result_fits(res[done].len);
+        int rc = result_fits(run.res->len);
         if (ran)
-            l->free_at = began(clock_ticks(), ran[done]);
+            l->free_at = began(clock_ticks(), *run.ran);
         if (rc == 0)
-            rc = local_complete(&l->base, lease + done, res[done].data, res[done].len);
+            rc = local_complete(&l->base, run.lease, run.res->data, run.res->len);
         if (rc < 0 && rc != -ESTALE)
-            return done ? (long)done : rc;
-        k = 1;
+            return run.n < n ? (long)(n - run.n) : rc;
+        go_on(&run, 1);
+        if (run.n > 0)
+            share_time(l, &run);
     }
     return (long)n;
 }

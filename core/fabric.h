@@ -189,8 +189,8 @@ enum fab_status {
 
 struct fab_outcome {
     fab_id id;
-    uint64_t tag;
     uint64_t kernel; /* the task's */
+    uint64_t tag;    /* the task's */
     uint64_t small; /* the bytes when len <= 8; use fab_data() */
     const void *data;
     uint32_t len;

@@ -25,7 +25,7 @@
 #include "core/hist.h"
 
 #define SEG_MAGIC  0x314745534241467full /* "\x7fFABSEG1" */
-#define SEG_LAYOUT 4u
+#define SEG_LAYOUT 5u
 
 #define SEG_QUEUES_MAX       64
 #define SEG_PRIORITIES       4
@@ -218,17 +218,17 @@ struct seg_ring {
     _Alignas(HOT_LINE) _Atomic uint64_t cell[];
 };
 
-/* A task's home from submit to taken: one cache line (slot.h). */
+/* A task's home from submit to taken: one cache line (slot.h). What is copied together stands together. */
 struct seg_slot {
     _Atomic uint64_t state; /* slot_word(): epoch, owner, attempt, state: the truth */
     _Atomic uint64_t meta;  /* slot_meta(): producer, queue, priority, flags, crashes */
     uint64_t kernel;
+    uint64_t arg; /* the argument when arg_len <= 8; its block when > 64 */
     uint32_t arg_len;
     uint32_t res_len;
-    uint64_t tag;
     uint64_t stamp; /* clock_ticks() at submit */
-    uint64_t arg;   /* the argument when arg_len <= 8; its block when > 64 */
-    uint64_t res;   /* the result likewise */
+    uint64_t tag;
+    uint64_t res; /* the result, as arg */
 };
 
 /* A slot's second line: an argument of 9..64 bytes, or else a result of that size. */
@@ -240,8 +240,7 @@ struct seg_wide {
  * worker before the outcome. */
 struct seg_times {
     uint64_t claimed, started, finished;
-    uint32_t epoch; /* of the task */
-    uint32_t pad;
+    uint64_t lease; /* the slot's state word then: its epoch tells of which task this is */
 };
 
 /* A task with terms (ARG_TERMS in arg_len) has them in its wide; times are clock_ns(). */

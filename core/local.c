@@ -17,7 +17,6 @@
 #include "core/error.h"
 #include "core/inplace.h"
 #include "core/local.h"
-#include "core/pages.h"
 #include "core/participant.h"
 #include "core/status.h"
 
@@ -33,8 +32,7 @@ static void local_close(fab_t *f)
         participant_leave(l->seg, l->me, l->generation);
     CRASH_POINT("detach.left");
     slot_stock_free(&l->stock);
-    pages_free(l->tasks.at, ((size_t)l->seg->slots + 1) * sizeof *l->tasks.at);
-    pages_free(l->tasks.tag, (size_t)l->seg->slots * sizeof *l->tasks.tag);
+    outstanding_free(&l->tasks);
     free(l->held);
     free(l->known_head);
     if (l->own.base)
@@ -82,18 +80,14 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
     l->finished.apart = l->taken.apart = seg->ticks_hz / 1000;
     l->lease_low = (uint32_t)slot_word(0, me, 0, SLOT_LEASED);
     spin_init(&l->spin, seg->ticks_hz, spin_ns);
-    l->tasks.at = pages_new(((size_t)seg->slots + 1) * sizeof *l->tasks.at);
-    l->tasks.tag = pages_new((size_t)seg->slots * sizeof *l->tasks.tag);
     l->known_head = calloc(seg->queues, sizeof *l->known_head);
     l->held = calloc(LOCAL_HELD_MAX, sizeof *l->held);
-    if (!l->tasks.at || !l->tasks.tag || !l->known_head || !l->held ||
+    if (outstanding_init(&l->tasks, seg->slots) < 0 || !l->known_head || !l->held ||
         slot_stock_init(&l->stock, stock) < 0) {
         local_close(&l->base);
         return err_set(-ENOMEM, "no memory for a handle on %u slots", seg->slots);
     }
     l->stock.out = &l->out;
-    l->tasks.at[seg->slots].prev = l->tasks.at[seg->slots].next = seg->slots;
-    l->tasks.cursor = seg->slots;
     l->sock = sock;
     *out = l;
     return 0;
@@ -130,7 +124,15 @@ static int local_flush(fab_t *f)
     return 0;
 }
 
-/* ---- blocks of links ---- */
+/* ---- links ---- */
+
+int local_link(struct local *l, uint32_t most)
+{
+    l->linked = true;
+    outstanding_no_tags(&l->tasks); /* the remote handle keeps its own */
+    /* twice: then there is always room after gaps were closed, for local_list() */
+    return outstanding_reserve(&l->tasks, 2 * most) ? 0 : err_set(-ENOMEM, "no memory for %u tasks", most);
+}
 
 void *local_block(struct local *l, uint32_t len, bool share)
 {

@@ -13,22 +13,10 @@
 
 #include "core/arena.h"
 #include "core/handle.h"
+#include "core/outstanding.h"
 #include "core/quota.h"
 #include "core/slot.h"
 #include "core/wake.h"
-
-/* A producer's outstanding tasks: a list through the slots' numbers, oldest first. */
-struct outstanding {
-    struct outstanding_task {
-        uint32_t prev, next; /* slot numbers; slots (= the number of slots) is the list's head */
-        uint32_t epoch;      /* of our task there; 0: none */
-        uint32_t room;       /* how long it waited for room (stages.h) */
-    } * at;
-    uint64_t *tag; /* of our task in each slot, should somebody write over it; links have other means,
-                      and save the memory */
-    uint32_t n;
-    uint32_t cursor; /* where the last partial look ended */
-};
 
 /* Why the last submit took nothing. */
 enum lack {
@@ -101,19 +89,6 @@ int local_open(struct local **out, const struct segment *seg, uint32_t me, uint3
                int daemon_fd, int sock, int64_t spin_ns) __attribute__((warn_unused_result));
 extern const struct fab_ops local_ops;
 
-/* Puts a task of ours behind the outstanding ones. */
-static inline void local_tasks_add(struct local *l, uint32_t slot, uint32_t epoch, uint64_t tag,
-                                   uint32_t room)
-{
-    uint32_t head = l->seg->slots, last = l->tasks.at[head].prev;
-    l->tasks.at[slot] = (struct outstanding_task){last, head, epoch, room};
-    if (!l->linked)
-        l->tasks.tag[slot] = tag;
-    l->tasks.at[last].next = slot;
-    l->tasks.at[head].prev = slot;
-    l->tasks.n++;
-}
-
 /* The state word that the slot a worker completed last has when its producer uses it for its next task. */
 static inline uint64_t local_hot_word(const struct local *l)
 {
@@ -155,8 +130,11 @@ static inline bool local_fabric_gone(const struct local *l)
 bool local_daemon_gone(const struct local *l);
 
 /* Puts all tasks that have us as their producer on the list of outstanding ones: those of an
- * earlier owner of our participant entry. Once, after local_open(). */
-void local_take_up(struct local *l);
+ * earlier owner of our participant entry. Once, after local_open(). -ENOMEM. */
+int local_take_up(struct local *l) __attribute__((warn_unused_result));
+/* A link's handle from now on, which has at most so many tasks outstanding: each gets the remote handle's
+ * number for it. -ENOMEM. */
+int local_link(struct local *l, uint32_t most) __attribute__((warn_unused_result));
 /* local_complete_many() for a link, whose tasks were run elsewhere, side by side. ran: how long each, in ticks;
  * UINT64_MAX: not known. */
 long local_complete_ran(struct local *l, const struct fab_lease *lease, const struct fab_result *res,

@@ -25,17 +25,6 @@
 #define LOOK_AHEAD  4u
 #define LOOK_CURSOR 32u
 
-static void tasks_remove(struct local *l, uint32_t slot)
-{
-    uint32_t prev = l->tasks.at[slot].prev, next = l->tasks.at[slot].next;
-    l->tasks.at[prev].next = next;
-    l->tasks.at[next].prev = prev;
-    l->tasks.at[slot].epoch = 0;
-    if (l->tasks.cursor == slot)
-        l->tasks.cursor = next;
-    l->tasks.n--;
-}
-
 /* A task that was given up, its outcome taken, is kept as a dead letter. Where no more are kept,
  * its slot does not go by its old word, as others do: after our death that would be taken for a
  * letter. */
@@ -54,7 +43,7 @@ static void bury(struct local *l, uint32_t slot)
         arena_free(l->seg, &l->arena, l->me, sl->res, slot, epoch);
     /* release: what we read of the task stays before it; ours, nobody else changes it */
     at_store_rel(&sl->state, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING));
-    slot_give(l->seg, &l->stock, l->me, slot);
+    slot_give(l->seg, &l->stock, l->me, slot_id(slot, epoch));
 }
 
 /* Slots whose bytes the caller could read until now go back to the stock. */
@@ -71,7 +60,7 @@ static void free_held(struct local *l)
         if (slot_res_place(sl->arg_len, sl->res_len) == PLACE_BLOCK)
             arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
         CRASH_POINT("take.held");
-        slot_give(l->seg, &l->stock, l->me, slot);
+        slot_give(l->seg, &l->stock, l->me, slot_id(slot, slot_epoch(w)));
     }
 }
 
@@ -118,7 +107,7 @@ SELDOM static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w,
     if (slot_state(w) == SLOT_CANCELLED || slot_state(w) == SLOT_EXPIRED ||
         slot_state(w) == SLOT_DUPLICATE || overrun)
         res_len = 0; /* what an attempt may have left there is no result */
-    o->id = (fab_id)slot_epoch(w) << 32 | slot;
+    o->id = slot_id(slot, slot_epoch(w));
     o->tag = sl->tag;
     o->kernel = sl->kernel;
     o->status = status[slot_state(w)];
@@ -136,7 +125,7 @@ SELDOM static uint32_t read_outcome(struct local *l, uint32_t slot, uint64_t w,
         }
     }
     CRASH_POINT("take.read");
-    tasks_remove(l, slot);
+    local_unlist(l, o->id);
     if (!l->linked && slot_arg_place(arg_len) == PLACE_BLOCK)
         quota_arena_sub(l, slot_arg_len(arg_len));
     if (overrun) {
@@ -171,7 +160,7 @@ SELDOM static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_o
                        */
             at_store(&sl->state, slot_word(slot_epoch(w), l->me, slot_attempt(w), SLOT_ZOMBIE));
     } else {
-        slot_give(l->seg, &l->stock, l->me, slot);
+        slot_give(l->seg, &l->stock, l->me, o->id);
         if (l->named)
             slot_settle_top(l->seg, &l->stock, l->me);
     }
@@ -180,17 +169,16 @@ SELDOM static void take(struct local *l, uint32_t slot, uint64_t w, struct fab_o
 
 void local_unlist(struct local *l, fab_id id)
 {
-    uint32_t slot = (uint32_t)id;
-    if (slot < l->seg->slots && l->tasks.at[slot].epoch != 0 &&
-        l->tasks.at[slot].epoch == (uint32_t)(id >> 32))
-        tasks_remove(l, slot);
+    uint32_t pos;
+    if (outstanding_find(&l->tasks, id, &pos))
+        outstanding_remove(&l->tasks, pos);
 }
 
 void local_list(struct local *l, fab_id id)
 {
-    uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32);
-    if (slot < l->seg->slots && epoch != 0 && l->tasks.at[slot].epoch == 0)
-        local_tasks_add(l, slot, epoch, 0, 0); /* a link's list has no tags */
+    if ((uint32_t)id < l->seg->slots && id >> 32 != 0 && !outstanding_in_slot(&l->tasks, (uint32_t)id) &&
+        outstanding_reserve(&l->tasks, 1)) /* there is: local_link() */
+        outstanding_add(&l->tasks, id, 0);
 }
 
 bool local_drop(struct local *l, fab_id id)
@@ -204,8 +192,7 @@ bool local_drop(struct local *l, fab_id id)
     if (!slot_is_outcome(w) || slot_epoch(w) != (uint32_t)(id >> 32) ||
         meta_producer(at_load_rlx(&sl->meta)) != l->me)
         return false;
-    if (l->tasks.at[slot].epoch == slot_epoch(w))
-        tasks_remove(l, slot);
+    local_unlist(l, id);
     if (slot_arg_place(arg_len) == PLACE_BLOCK)
         quota_arena_sub(l, slot_arg_len(arg_len));
     if (st == SLOT_OVERRUN && !part_with_zombie(l, slot, w))
@@ -218,13 +205,13 @@ bool local_drop(struct local *l, fab_id id)
         slot_res_place(arg_len, res_len) == PLACE_BLOCK)
         arena_free(l->seg, &l->arena, l->me, sl->res, slot, slot_epoch(w));
     CRASH_POINT("drop.freed");
-    slot_give(l->seg, &l->stock, l->me, slot);
+    slot_give(l->seg, &l->stock, l->me, id);
     slot_settle_top(l->seg, &l->stock, l->me);
     CRASH_POINT("drop.given");
     return true;
 }
 
-void local_take_up(struct local *l)
+int local_take_up(struct local *l)
 {
     const struct segment *s = l->seg;
     for (uint32_t i = 0; i < s->slots; i++) {
@@ -236,21 +223,22 @@ void local_take_up(struct local *l)
             slot_epoch(w) == 0 || slot_epoch(at_load(&s->slot[i].state)) != slot_epoch(w))
             continue;
         uint32_t arg_len = s->slot[i].arg_len; /* read once */
-        local_tasks_add(l, i, slot_epoch(w), s->slot[i].tag, 0);
+        if (!outstanding_reserve(&l->tasks, 1))
+            return err_set(-ENOMEM, "no memory for the tasks of before");
+        outstanding_add(&l->tasks, slot_id(i, slot_epoch(w)), s->slot[i].tag);
         if (slot_arg_place(arg_len) == PLACE_BLOCK)
             quota_arena_add(l, slot_arg_len(arg_len));
     }
+    return 0;
 }
 
-/* The state word of our task's slot if it is an outcome, else 0. A slot that left our hands without
- * one (damage) counts as lost: made into a FAILED one so that the producer does not wait for ever.
- */
-static uint64_t outcome_of(struct local *l, uint32_t slot)
+/* The state word of our task's slot if it is an outcome, else 0. */
+static uint64_t outcome_of(const struct local *l, fab_id id)
 {
     /* seq_cst: S2 of wake.h when it stands behind bell_parked; acquire besides, for the result's
      * bytes */
-    uint64_t w = at_load(&l->seg->slot[slot].state);
-    return slot_is_outcome(w) && slot_epoch(w) == l->tasks.at[slot].epoch ? w : 0;
+    uint64_t w = at_load(&l->seg->slot[(uint32_t)id].state);
+    return slot_is_outcome(w) && slot_epoch(w) == (uint32_t)(id >> 32) ? w : 0;
 }
 
 /* fabricd has died, and with it who would bring this task back: nobody has started it, or whoever
@@ -268,34 +256,33 @@ static bool abandoned(const struct local *l, uint32_t slot)
 
 /* The slot no longer holds our task, and it has no outcome: somebody wrote over it. Asked after
  * sleeps that ended by time. */
-static bool damaged(const struct local *l, uint32_t slot)
+static bool damaged(const struct local *l, fab_id id)
 {
-    const struct seg_slot *sl = &l->seg->slot[slot];
+    const struct seg_slot *sl = &l->seg->slot[(uint32_t)id];
     uint64_t w = at_load(&sl->state);
     uint32_t st = slot_state(w);
-    return slot_epoch(w) != l->tasks.at[slot].epoch || st < SLOT_READY || st >= SLOT_STATES ||
+    return slot_epoch(w) != (uint32_t)(id >> 32) || st < SLOT_READY || st >= SLOT_STATES ||
            meta_producer(at_load(&sl->meta)) != l->me;
 }
 
 /* Tells of such a task and leaves its slot alone: it is not ours any more. */
-static void take_lost(struct local *l, uint32_t slot, struct fab_outcome *o)
+static void take_lost(struct local *l, uint32_t pos, struct fab_outcome *o)
 {
-    *o = (struct fab_outcome){.id = (fab_id)l->tasks.at[slot].epoch << 32 | slot,
-                              .tag = l->linked ? 0 : l->tasks.tag[slot],
+    *o = (struct fab_outcome){.id = outstanding_at(&l->tasks, pos),
+                              .tag = l->tasks.tag ? l->tasks.tag[pos & l->tasks.mask] : 0,
                               .status = FAB_LOST};
-    tasks_remove(l, slot);
+    outstanding_remove(&l->tasks, pos);
     at_add(&l->seg->head->damage, 1);
     at_store(&l->seg->head->check_wanted, 1);
 }
 
 static size_t take_damaged(struct local *l, struct fab_outcome *out, size_t max)
 {
-    uint32_t head = l->seg->slots;
     size_t n = 0;
-    for (uint32_t slot = l->tasks.at[head].next, next; slot != head && n < max; slot = next) {
-        next = l->tasks.at[slot].next;
-        if (damaged(l, slot))
-            take_lost(l, slot, &out[n++]);
+    for (uint32_t pos = l->tasks.head, end = l->tasks.tail; pos != end && n < max; pos++) {
+        fab_id id = outstanding_at(&l->tasks, pos);
+        if (id && damaged(l, id))
+            take_lost(l, pos, &out[n++]);
     }
     return n;
 }
@@ -309,9 +296,9 @@ SELDOM static void measure(struct local *l, const struct fab_outcome *out, size_
     const struct fab_outcome *o = &out[(l->taken.turn += 7) % n];
     const struct segment *s = l->seg;
     uint32_t slot = (uint32_t)o->id, weight = span_weight(&l->taken, (uint32_t)n, gap);
-    if (o->status != FAB_COMPLETED || l->linked || s->times[slot].epoch != (uint32_t)(o->id >> 32))
+    if (o->status != FAB_COMPLETED || l->linked || slot_epoch(s->times[slot].lease) != (uint32_t)(o->id >> 32))
         return;
-    span_add(l, SPAN_ROOM, (uint64_t)l->tasks.at[slot].room << ROOM_UNIT_SHIFT, weight);
+    span_add(l, SPAN_ROOM, (uint64_t)outstanding_room(&l->tasks, o->id) << ROOM_UNIT_SHIFT, weight);
     span_add(l, SPAN_FETCH, span_between(s->times[slot].finished, o->taken), weight);
     span_add(l, SPAN_ROUND, span_between(s->slot[slot].stamp, o->taken), weight);
 }
@@ -325,28 +312,34 @@ static inline void taken(struct local *l, const struct fab_outcome *out, size_t 
 
 static_assert(offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_outcome, len) == 8,
               "take_plain() writes len, status and attempts as one number");
+static_assert(offsetof(struct seg_slot, res) - offsetof(struct seg_slot, tag) == 8 &&
+                  offsetof(struct fab_outcome, small) - offsetof(struct fab_outcome, tag) == 8,
+              "take_plain() copies tag and result as one");
 
-/* The common outcome: completed, with an argument and a result that need no block, of a handle of
- * the plain kind; w is its word. The task stays in the list: the caller takes it out, with its
- * neighbours. False: nothing has happened, take() has to look. */
-static inline bool take_plain(const struct seg_slot *sl, uint32_t slot, uint64_t w, uint64_t now,
-                              struct fab_outcome *o)
+/* The common outcome: DONE at the first attempt, with an argument and a result that need no block, of a
+ * handle of the plain kind. Its word, less the slot's number, plus the id: */
+static inline uint64_t plain_word(const struct local *l)
+{
+    return slot_word(0, l->me, 1, SLOT_DONE);
+}
+
+/* Reads it. The task stays outstanding: the caller takes it out, with its neighbours. False: nothing has
+ * happened, take() has to look. */
+static inline bool take_plain(const struct seg_slot *sl, fab_id id, uint64_t now, struct fab_outcome *o)
 {
     const uint64_t eights = 8ull << 32 | 8;
-    uint64_t lens, rest = 8; /* read once */
+    uint64_t lens, len = 8; /* read once */
     memcpy(&lens, &sl->arg_len, sizeof lens);
     if (__builtin_expect(lens != eights, 0)) {
-        rest = lens >> 32;
-        if (rest > 8 || (uint32_t)lens > 64)
+        len = lens >> 32;
+        if (len > 8 || (uint32_t)lens > 64)
             return false;
     }
-    rest |= (uint64_t)FAB_COMPLETED << 32 | (w & SLOT_ATTEMPT_MASK) << (48 - 8);
-    o->id = (w & ~0xffffffffull) | slot;
-    o->tag = sl->tag;
+    o->id = id;
     o->kernel = sl->kernel;
-    o->small = sl->res;
+    memcpy(&o->tag, &sl->tag, 16);
     o->data = NULL;
-    memcpy(&o->len, &rest, sizeof rest);
+    memcpy(&o->len, &(uint64_t){1ull << 48 | (uint64_t)FAB_COMPLETED << 32 | len}, 8);
     o->taken = now;
     CRASH_POINT("take.read");
     return true;
@@ -357,53 +350,42 @@ static inline bool is_plain_handle(const struct local *l)
     return !l->linked && !l->named;
 }
 
-/* The list goes on from `before` with `slot`: what stood between was taken. */
-static void join(struct local *l, uint32_t before, uint32_t slot)
+/* At most so many of a run of tasks from pos on can be taken as one. */
+static inline size_t look_most(const struct local *l, uint32_t pos, size_t max)
 {
-    l->tasks.at[before].next = slot;
-    l->tasks.at[slot].prev = before;
-    if (l->tasks.cursor != l->seg->slots && l->tasks.at[l->tasks.cursor].epoch == 0)
-        l->tasks.cursor = slot;
+    const struct outstanding *o = &l->tasks;
+    uint32_t in_array = o->mask + 1 - (pos & o->mask), room = l->stock.cap - l->stock.n;
+    max = max < room ? max : room;
+    max = max < in_array ? max : in_array;
+    return max < o->tail - pos ? max : o->tail - pos;
 }
 
-/* The same as look() for as long as it meets common outcomes, from `slot` on. Stops at the first
- * task that is something else, which *stopped_at gets. */
-LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t slot, struct fab_outcome *out,
-                                         size_t max, uint32_t *stopped_at)
+/* The same as look() for as long as it meets common outcomes, from pos on. Returns how many it took. */
+LOOP_OF_ITS_OWN static size_t look_plain(struct local *l, uint32_t pos, struct fab_outcome *out, size_t max)
 {
-    const struct segment *s = l->seg;
-    struct outstanding_task *const list = l->tasks.at;
-    struct seg_slot *const slots = s->slot;
-    const uint64_t done = slot_word(0, l->me, 0, SLOT_DONE);
-    const uint32_t head = s->slots, before = list[slot].prev, room = l->stock.cap - l->stock.n;
-    uint32_t *stock = l->stock.slot + l->stock.n;
-    uint64_t now = 0;
+    struct seg_slot *const slots = l->seg->slot;
+    const uint64_t *const ids = &l->tasks.id[pos & l->tasks.mask], done = plain_word(l);
+    uint64_t *const stock = l->stock.id + l->stock.n;
+    const size_t most = look_most(l, pos, max);
     size_t n = 0;
-    if (max > room)
-        max = room;
-    for (; slot != head && n < max; n++) {
+    if (!ids[0] || at_load_rlx(&slots[(uint32_t)ids[0]].state) != ids[0] - (uint32_t)ids[0] + done)
+        return 0; /* relaxed: looked at again */
+    const uint64_t now = clock_ticks();
+    for (; n < most; n++) {
+        uint64_t id = ids[n];
+        uint32_t slot = (uint32_t)id;
         const struct seg_slot *sl = &slots[slot];
-        struct outstanding_task *task = &list[slot];
         /* acquire: pairs with the worker's CAS to DONE. A miss is looked at again, by outcome_of(),
          * which is S2 of wake.h where that is needed. */
-        uint64_t w = at_load_acq(&sl->state);
-        if ((w & ~(uint64_t)SLOT_ATTEMPT_MASK) != (done | (uint64_t)task->epoch << 32))
+        if (at_load_acq(&sl->state) != id - slot + done || !id || !take_plain(sl, id, now, &out[n]))
             break;
-        if (n == 0)
-            now = clock_ticks();
-        if (!take_plain(sl, slot, w, now, &out[n]))
-            break;
-        task->epoch = 0;
-        stock[n] = slot;
+        stock[n] = slot_id_after(id);
         CRASH_POINT("take.given");
-        slot = task->next;
     }
-    *stopped_at = slot;
     if (n == 0)
         return 0;
-    join(l, before, slot);
+    outstanding_remove_run(&l->tasks, pos, (uint32_t)n);
     l->taken_at = now;
-    l->tasks.n -= (uint32_t)n;
     l->stock.n += (uint32_t)n;
     l->stock.lazy = true;
     return n;
@@ -446,18 +428,17 @@ static int may_sleep(struct local *l, int64_t timeout_ns, uint64_t *deadline, ui
 int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
 {
     struct local *l = (struct local *)f;
-    uint32_t slot = (uint32_t)id;
+    uint32_t slot = (uint32_t)id, pos;
     uint64_t deadline = 0, net = 0, w;
     uint64_t before = l->taken_at;
     free_held(l);
-    if (slot >= l->seg->slots || l->tasks.at[slot].epoch == 0 ||
-        l->tasks.at[slot].epoch != (uint32_t)(id >> 32))
+    if (!outstanding_find(&l->tasks, id, &pos))
         return err_set(-ENOENT, "no such task is outstanding");
     spin_start(&l->spin);
     uint32_t looks = 1;
     if (timeout_ns != 0)
         patience_wait(l->wait_patience);
-    for (; !(w = outcome_of(l, slot)); looks++) {
+    for (; !(w = outcome_of(l, id)); looks++) {
         if (timeout_ns == 0)
             return deadline_error(0, "the task is not done");
         if (spin_on(&l->spin))
@@ -468,14 +449,14 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1); /* S1 */
-        if ((w = outcome_of(l, slot)))      /* S2 */
+        if ((w = outcome_of(l, id)))      /* S2 */
             break;
         rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
-        if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, slot))
+        if (rc == -ETIMEDOUT && net == WAKE_NET_NS && outcome_of(l, id))
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
-        else if (rc == -ETIMEDOUT && damaged(l, slot)) {
+        else if (rc == -ETIMEDOUT && damaged(l, id)) {
             unpark(l);
-            take_lost(l, slot, out);
+            take_lost(l, pos, out);
             return 0;
         } else if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, slot))
             return fabricd_gone();
@@ -488,10 +469,10 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     }
     unpark(l);
     l->taken_at = clock_ticks();
-    if (slot_state(w) == SLOT_DONE && is_plain_handle(l) &&
-        take_plain(&l->seg->slot[slot], slot, w, l->taken_at, out)) {
-        tasks_remove(l, slot);
-        slot_give(l->seg, &l->stock, l->me, slot);
+    if (w == id - slot + plain_word(l) && is_plain_handle(l) &&
+        take_plain(&l->seg->slot[slot], id, l->taken_at, out)) {
+        outstanding_remove(&l->tasks, pos);
+        slot_give(l->seg, &l->stock, l->me, id);
         CRASH_POINT("take.given");
     } else {
         take(l, slot, w, out);
@@ -500,58 +481,55 @@ int local_wait(fab_t *f, fab_id id, struct fab_outcome *out, int64_t timeout_ns)
     return 0;
 }
 
-/* Looks at outstanding tasks from `slot` on, takes (a link: reads) what is done; stops after
- * `misses` unfinished ones. */
-static size_t look(struct local *l, uint32_t slot, uint32_t misses, struct fab_outcome *out,
+/* Looks at outstanding tasks from pos on, takes (a link: reads) what is done; stops after `misses`
+ * unfinished ones. */
+static size_t look(struct local *l, uint32_t pos, uint32_t misses, struct fab_outcome *out,
                    size_t max, uint32_t *stopped_at)
 {
-    const uint32_t head = l->seg->slots;
     const bool plain = is_plain_handle(l);
     size_t n = 0;
-    while (slot != head && misses > 0 && n < max && l->held_n < LOCAL_HELD_MAX) {
-        size_t k = plain ? look_plain(l, slot, out + n, max - n, &slot) : 0;
+    while (pos != l->tasks.tail && misses > 0 && n < max && l->held_n < LOCAL_HELD_MAX) {
+        size_t k = plain ? look_plain(l, pos, out + n, max - n) : 0;
         n += k;
+        pos += (uint32_t)k;
         if (k > 0)
             continue;
-        uint32_t next = l->tasks.at[slot].next;
-        uint64_t w = outcome_of(l, slot);
+        fab_id id = outstanding_at(&l->tasks, pos++);
+        uint64_t w = id ? outcome_of(l, id) : 0;
         if (w && n == 0)
             l->taken_at = clock_ticks();
         if (!w)
-            misses--;
+            misses -= id != 0;
         else if (l->linked)
-            (void)read_outcome(l, slot, w, &out[n++]);
+            (void)read_outcome(l, (uint32_t)id, w, &out[n++]);
         else
-            take(l, slot, w, &out[n++]);
-        slot = next;
+            take(l, (uint32_t)id, w, &out[n++]);
     }
-    *stopped_at = slot;
+    *stopped_at = pos;
     return n;
 }
 
 /* A cheap look: the oldest tasks, and now and then some more from where the last look ended. */
 static size_t look_around(struct local *l, struct fab_outcome *out, size_t max)
 {
-    uint32_t head = l->seg->slots, end;
-    size_t n = look(l, l->tasks.at[head].next, LOOK_AHEAD, out, max, &end);
-    if (n > 0 || end == head || (l->spin.round & 7) != 1)
+    struct outstanding *o = &l->tasks;
+    uint32_t end;
+    size_t n = look(l, o->head, LOOK_AHEAD, out, max, &end);
+    if (n > 0 || end == o->tail || (l->spin.round & 7) != 1)
         return n;
-    uint32_t from = l->tasks.cursor == head ? l->tasks.at[head].next : l->tasks.cursor;
-    n = look(l, from, LOOK_CURSOR, out, max, &end);
-    l->tasks.cursor = end;
-    return n;
+    return look(l, outstanding_has(o, o->cursor) ? o->cursor : o->head, LOOK_CURSOR, out, max, &o->cursor);
 }
 
 long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeout_ns)
 {
     struct local *l = (struct local *)f;
-    uint32_t head = l->seg->slots, end;
+    uint32_t end;
     uint64_t deadline = 0, net = 0, before = l->taken_at;
     size_t n;
     free_held(l);
     if (l->tasks.n == 0)
         return err_set(-ENOENT, "no task is outstanding");
-    n = look(l, l->tasks.at[head].next, 1, out, max, &end);
+    n = look(l, l->tasks.head, 1, out, max, &end);
     if (n > 0) { /* no need to wait */
         taken(l, out, n, before);
         return (long)n;
@@ -569,20 +547,20 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
         uint32_t seq = at_load(&l->self->bell_seq);
         l->parked = true;
         at_store(&l->self->bell_parked, 1);                              /* S1 */
-        n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end); /* S2: all of them */
+        n = look(l, l->tasks.head, UINT32_MAX, out, max, &end); /* S2: all of them */
         if (n > 0)
             break;
         rc = futex_sleep(&l->self->bell_seq, seq, net); /* S3 */
         spin_miss(&l->spin);
         spin_start(&l->spin);
-        n = look(l, l->tasks.at[head].next, UINT32_MAX, out, max, &end);
+        n = look(l, l->tasks.head, UINT32_MAX, out, max, &end);
         if (n > 0 && rc == -ETIMEDOUT && net == WAKE_NET_NS)
             wake_net_caught(l->seg, &l->self->bell_seq, seq);
         if (n == 0 && rc == -ETIMEDOUT)
             n = take_damaged(l, out, max);
         if (n > 0)
             break;
-        if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, l->tasks.at[head].next))
+        if (rc == -ETIMEDOUT && local_daemon_gone(l) && abandoned(l, (uint32_t)outstanding_at(&l->tasks, l->tasks.head)))
             return fabricd_gone();
     }
     if (deadline == 0)
@@ -602,10 +580,11 @@ size_t local_read_any(struct local *l, struct fab_outcome *out, size_t max)
 
 bool local_arm_bell(struct local *l)
 {
-    uint32_t head = l->seg->slots;
     at_store(&l->self->bell_parked, 1); /* S1 */
-    for (uint32_t slot = l->tasks.at[head].next; slot != head; slot = l->tasks.at[slot].next)
-        if (outcome_of(l, slot)) /* S2 */
+    for (uint32_t pos = l->tasks.head; pos != l->tasks.tail; pos++) {
+        fab_id id = outstanding_at(&l->tasks, pos);
+        if (id && outcome_of(l, id)) /* S2 */
             return false;
+    }
     return true;
 }

@@ -18,6 +18,13 @@ static inline void *pages_new(size_t len)
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* Another place for the same content, and zeros behind it; p is no more. NULL: no memory, p is as it was. */
+static inline void *pages_grow(void *p, size_t len, size_t more)
+{
+    p = mremap(p, len, more, MREMAP_MAYMOVE);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 /* NULL is allowed. */
 static inline void pages_free(void *p, size_t len)
 {

@@ -42,22 +42,22 @@ static bool has_room(const struct segment *s, struct seg_ring *r, uint64_t *know
 /* P2 for n positions from pos on, all in one lap. Returns how many of the slots are in: a position
  * closed under us is skipped, its slot takes the next. */
 static inline uint32_t publish_run(const struct segment *s, struct seg_ring *r, uint64_t pos,
-                                   const uint32_t *slot, uint32_t n)
+                                   const uint64_t *id, uint32_t n)
 {
     const uint32_t lap = lap_of(s, pos);
     const uint64_t high = ring_cell_word(lap, 0);
     _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)], *end = cell + n;
-    const uint32_t *next = slot;
+    const uint64_t *next = id;
     for (; cell < end; cell++) {
         uint64_t old = at_load_rlx(cell); /* a guess for the CAS, which checks it */
         /* the common case: the cell has nothing newer; seq_cst as in publish() */
-        if ((int32_t)((uint32_t)(old >> 32) - lap) < 0 && at_cas(cell, &old, high | *next))
+        if ((int32_t)((uint32_t)(old >> 32) - lap) < 0 && at_cas(cell, &old, high | (uint32_t)*next))
             next++;
         else
-            next += publish(s, r, pos + (uint64_t)(n - (end - cell)), *next);
+            next += publish(s, r, pos + (uint64_t)(n - (end - cell)), (uint32_t)*next);
         CRASH_POINT("ring.p2");
     }
-    return (uint32_t)(next - slot);
+    return (uint32_t)(next - id);
 }
 
 /* One of one, if all goes well. */
@@ -79,10 +79,10 @@ static inline bool put_one(const struct segment *s, struct seg_ring *r, uint64_t
 }
 
 uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
-                       const uint32_t *slot, uint32_t n)
+                       const uint64_t *id, uint32_t n)
 {
     uint32_t done = 0;
-    if (n == 1 && put_one(s, r, known_head, *slot))
+    if (n == 1 && put_one(s, r, known_head, (uint32_t)*id))
         return 1;
     for (uint32_t tries = 0; done < n && tries < TRIES_MAX; tries++) {
         uint32_t k = n - done;
@@ -96,9 +96,9 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *kn
         CRASH_POINT("ring.p1");
         uint32_t before_lap = s->ring_cells - (uint32_t)(pos & (s->ring_cells - 1));
         uint32_t first = k < before_lap ? k : before_lap;
-        done += publish_run(s, r, pos, slot + done, first);
+        done += publish_run(s, r, pos, id + done, first);
         if (first < k) /* what was skipped stays for the next round */
-            done += publish_run(s, r, pos + first, slot + done, k - first);
+            done += publish_run(s, r, pos + first, id + done, k - first);
     }
     return done;
 }
@@ -106,7 +106,7 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *kn
 bool ring_put(const struct segment *s, struct seg_ring *r, uint32_t slot)
 {
     uint64_t head = at_load_rlx(&r->head); /* as in has_room() */
-    return ring_put_many(s, r, &head, &slot, 1) == 1;
+    return ring_put_many(s, r, &head, &(uint64_t){slot}, 1) == 1;
 }
 
 uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, uint32_t max)

@@ -24,14 +24,14 @@ int slot_stock_init(struct slot_stock *st, uint32_t cap)
     st->cap = cap;
     st->lazy = false;
     st->out = NULL;
-    st->slot = calloc(cap, sizeof *st->slot);
-    return st->slot ? 0 : -ENOMEM;
+    st->id = calloc(cap, sizeof *st->id);
+    return st->id ? 0 : -ENOMEM;
 }
 
 void slot_stock_free(struct slot_stock *st)
 {
-    free(st->slot);
-    st->slot = NULL;
+    free(st->id);
+    st->id = NULL;
     st->n = st->cap = 0;
 }
 
@@ -56,10 +56,10 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
             uint64_t w = at_load(&s->slot[slot].state);
             /* A hint may be stale: only a slot that is FREE becomes ours. The epoch grows here, so
              * an id of the slot's former task can't name the next one. */
+            uint32_t epoch = slot_epoch_after(slot_epoch(w));
             if (slot_state(w) == SLOT_FREE &&
-                at_cas(&s->slot[slot].state, &w,
-                       slot_word(slot_epoch_after(slot_epoch(w)), me, 0, SLOT_FILLING)))
-                st->slot[st->n++] = slot;
+                at_cas(&s->slot[slot].state, &w, slot_word(epoch, me, 0, SLOT_FILLING)))
+                st->id[st->n++] = slot_id(slot, epoch);
             CRASH_POINT("slot.filling");
         }
     }
@@ -101,20 +101,20 @@ bool slot_to_free(const struct segment *s, uint32_t slot, uint64_t w)
     return free_slot(s, slot, w, NULL);
 }
 
-static void settle(const struct segment *s, uint32_t me, uint32_t slot)
+static void settle(const struct segment *s, uint32_t me, uint64_t id)
 {
-    _Atomic uint64_t *state = &s->slot[slot].state;
+    _Atomic uint64_t *state = &s->slot[(uint32_t)id].state;
     uint64_t w = at_load_rlx(state); /* ours, only we change it */
     /* release: pairs with whoever claims the next task in this slot; what we read of the old task
      * stays before it */
     if (slot_owner(w) == me && (slot_is_outcome(w) || slot_state(w) == SLOT_ZOMBIE))
-        at_store_rel(state, slot_word(slot_next_epoch(w), me, 0, SLOT_FILLING));
+        at_store_rel(state, slot_word((uint32_t)(id >> 32), me, 0, SLOT_FILLING));
 }
 
 void slot_settle_top(const struct segment *s, const struct slot_stock *st, uint32_t me)
 {
     if (st->n > 0)
-        settle(s, me, st->slot[st->n - 1]);
+        settle(s, me, st->id[st->n - 1]);
 }
 
 void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t me)
@@ -123,14 +123,15 @@ void slot_stock_settle(const struct segment *s, struct slot_stock *st, uint32_t 
         return;
     st->lazy = false;
     for (uint32_t i = 0; i < st->n; i++)
-        settle(s, me, st->slot[i]);
+        settle(s, me, st->id[i]);
 }
 
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep)
 {
     while (st->n > keep) {
-        uint32_t slot = st->slot[--st->n];
-        settle(s, me, slot);
+        uint64_t id = st->id[--st->n];
+        uint32_t slot = (uint32_t)id;
+        settle(s, me, id);
         uint64_t w = at_load(&s->slot[slot].state);
         if (slot_state(w) == SLOT_FILLING && slot_owner(w) == me)
             (void)free_slot(s, slot, w, st->out);

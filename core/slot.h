@@ -173,10 +173,11 @@ static inline enum slot_place slot_res_place(uint32_t arg_len, uint32_t res_len)
 }
 
 /* A participant's private stock of FILLING slots: last in, first out, so that the next task uses
- * the line that is hot. cap is the most it keeps. */
+ * the line that is hot. cap is the most it keeps. An entry is what the slot's next task will be called,
+ * epoch << 32 | slot: who fills it need not read the line that it is about to write. */
 struct wake_out; /* wake.h */
 struct slot_stock {
-    uint32_t *slot;
+    uint64_t *id;
     uint32_t n, cap;
     bool lazy; /* some may still have the state words of their former tasks: see slot_give() */
     const struct wake_out *out; /* to ring fabricd when slots are given back; NULL: no need */
@@ -188,11 +189,21 @@ static inline uint32_t slot_epoch_after(uint32_t epoch)
     return epoch + 1 ? epoch + 1 : 1;
 }
 
-/* The epoch of the next task in a slot of our stock, whose state word is w. */
+static inline uint64_t slot_id(uint32_t slot, uint32_t epoch)
+{
+    return (uint64_t)epoch << 32 | slot;
+}
+/* The same slot's id with the epoch after. */
+static inline uint64_t slot_id_after(uint64_t id)
+{
+    uint64_t after;
+    return __builtin_add_overflow(id, 1ull << 32, &after) ? after + (1ull << 32) : after;
+}
+
+/* The epoch of the next task in a slot whose state word is w. */
 static inline uint32_t slot_next_epoch(uint64_t w)
 {
-    uint32_t epoch = slot_epoch(w) + (slot_state(w) != SLOT_FILLING); /* no branch: submit.c's loop */
-    return epoch + (epoch == 0);
+    return slot_state(w) == SLOT_FILLING ? slot_epoch(w) : slot_epoch_after(slot_epoch(w));
 }
 
 int slot_stock_init(struct slot_stock *st, uint32_t cap) __attribute__((warn_unused_result));
@@ -203,16 +214,16 @@ uint32_t slot_stock_refill(const struct segment *s, struct slot_stock *st, uint3
 /* Gives slots back to the free ring until the stock has at most keep. */
 void slot_stock_shrink(const struct segment *s, struct slot_stock *st, uint32_t me, uint32_t keep);
 /* Gives one slot, which me owns in any state, back: to the stock, or half of a full stock to the
- * free ring. The slot's blocks have been freed before. The state word is not written until the slot
+ * free ring. id: its last task's. The slot's blocks have been freed before. The state word is not written until the slot
  * is used again: a worker may be watching its line, and the next task's READY is then the only
  * write that takes the line away from it. Until then the slot looks like an outcome that was not
  * taken; a recovery treats both alike. */
 static inline void slot_give(const struct segment *s, struct slot_stock *st, uint32_t me,
-                             uint32_t slot)
+                             uint64_t id)
 {
     if (__builtin_expect(st->n == st->cap, 0))
         slot_stock_shrink(s, st, me, st->cap / 2);
-    st->slot[st->n++] = slot;
+    st->id[st->n++] = slot_id_after(id);
     st->lazy = true;
 }
 /* Writes what slot_give() put off: for the slot at the top of the stock, for all. Before others are

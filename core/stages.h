@@ -36,8 +36,7 @@ static inline uint64_t span_between(uint64_t from, uint64_t to)
     return to > from ? to - from : 0;
 }
 
-/* How long a task waited for room, as the producer's list keeps it: in 32 bits, so that the list's
- * entry stays 16 bytes. */
+/* How long a task waited for room, as the producer keeps it: in 32 bits (outstanding.h). */
 #define ROOM_UNIT_SHIFT 10
 static inline uint32_t room_pack(uint64_t ticks)
 {

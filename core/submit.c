@@ -27,12 +27,11 @@
 /* Tasks that were written together and are published together: consecutive ones of a submit, of one
  * queue and priority. */
 struct group {
-    uint64_t submitted;   /* ticks, the same for all */
-    uint32_t room;        /* how long they waited for it (stages.h) */
-    bool solo;            /* SLOT_SOLO, if the slot's former task was in the same queue */
-    bool run;             /* by fill_run() */
-    const uint32_t *slot; /* of a run: in the stock, above its top */
-    uint32_t slots[PUBLISH_BATCH], epoch[PUBLISH_BATCH]; /* of others */
+    uint64_t submitted; /* ticks, the same for all */
+    uint32_t room;      /* how long they waited for it (stages.h) */
+    bool solo;          /* SLOT_SOLO, if the slot's former task was in the same queue */
+    const fab_id *id;   /* of a run (fill_run()): where they are outstanding */
+    fab_id ids[PUBLISH_BATCH]; /* of others */
 };
 
 /* ---- submit ---- */
@@ -105,14 +104,12 @@ static bool is_delayed(const struct fab_task *t)
     return t->terms && t->terms->delay_ns > 0;
 }
 
-/* FILLING -> READY (or DELAYED) with everything in it. */
-static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
-                     const struct group *g, uint32_t *epoch_out)
+/* FILLING -> READY (or DELAYED) with everything in it. id: its entry in our stock, where nobody else
+ * changes it while we live. */
+static int fill_slot(struct local *l, fab_id id, const struct fab_task *t, const struct group *g)
 {
+    uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32), flags = 0, mark = 0;
     struct seg_slot *sl = &l->seg->slot[slot];
-    uint64_t w =
-        at_load_rlx(&sl->state); /* ours: nobody else changes a slot of a live owner's stock */
-    uint32_t epoch = slot_next_epoch(w), flags = 0, mark = 0;
     int rc = put_argument(l, slot, epoch, t);
     if (rc < 0)
         return rc;
@@ -139,8 +136,14 @@ static int fill_slot(struct local *l, uint32_t slot, const struct fab_task *t,
     at_store_rel(&sl->state,
                  slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) | mark);
     CRASH_POINT("submit.ready");
-    *epoch_out = epoch;
     return 0;
+}
+
+/* A task that was written, and its outcome will be waited for. */
+static inline void expect_outcome(struct local *l, fab_id id, uint64_t tag, uint32_t room)
+{
+    outstanding_add(&l->tasks, id, tag);
+    outstanding_waited(&l->tasks, id, room);
 }
 
 /* ---- plain tasks: no terms, an argument that needs no block, an outcome that is waited for ----
@@ -173,94 +176,88 @@ static inline void put_small_argument(const struct segment *s, uint32_t slot,
         memcpy(&s->slot[slot].arg, t->arg, len);
 }
 
-/* How many of the first n tasks are plain ones of the same kind as the first. */
-static inline uint32_t run_length(const struct fab_task *t, uint32_t n)
-{
-    const uint64_t kind = task_kind(t);
-    const struct fab_task *at = t + 1, *const end = t + n;
-    while (at < end && task_kind(at) == kind && !at->terms)
-        at++;
-    return (uint32_t)(at - t);
-}
+static_assert(offsetof(struct seg_slot, stamp) - offsetof(struct seg_slot, arg_len) == 8,
+              "fill_each() writes the lengths and the stamp as one");
 
-/* The loop of fill_run(). eight: all arguments have 8 bytes; linked: l->linked. Both are constants where it
- * is called: what is in the loop is half of what a submit costs. */
-static inline __attribute__((always_inline)) void fill_each(const struct local *l, const struct fab_task *t,
-                                                            uint32_t n, fab_id *ids, const struct group *g,
-                                                            bool eight, bool linked)
+/* The loop of fill_run(): writes the first of at most n tasks, and those behind it that are plain ones of the
+ * same kind, and returns how many. eight: all arguments have 8 bytes; linked: l->linked. Both are constants
+ * where it is called: what is in the loop is half of what a submit costs. */
+static inline __attribute__((always_inline)) uint32_t fill_each(const struct local *l, const struct fab_task *t,
+                                                                uint32_t n, uint64_t submitted, bool eight,
+                                                                bool linked)
 {
     const struct segment *s = l->seg;
     struct seg_slot *const slots = s->slot;
-    struct outstanding_task *const list = l->tasks.at;
-    uint64_t *const tags = l->tasks.tag;
-    const uint64_t ready = slot_word(0, l->me, 0, SLOT_READY), len = eight ? 8 : t->len;
-    const uint64_t submitted = g->submitted, meta = slot_meta(l->me, t->queue, t->priority, 0);
-    const uint32_t *at = g->slot, *const end = at + n, head = s->slots, room = g->room;
-    uint32_t last = list[head].prev;
-    struct outstanding_task *before = &list[last];
-    for (; at < end; at++, t++) {
-        uint32_t slot = *at;
-        uint64_t tag = t->tag;
+    uint64_t *const ids = &l->tasks.id[l->tasks.tail & l->tasks.mask];
+    uint64_t *const tags = linked ? NULL : &l->tasks.tag[l->tasks.tail & l->tasks.mask];
+    uint32_t *const where = l->tasks.pos, from = l->tasks.tail;
+    const uint64_t ready = slot_word(0, l->me, 0, SLOT_READY), kind = task_kind(t), len = eight ? 8 : t->len,
+                   lens_and_stamp[2] = {len, submitted}, meta = slot_meta(l->me, t->queue, t->priority, 0);
+    const uint64_t *top = l->stock.id + l->stock.n;
+    uint32_t k = 0;
+    do {
+        uint64_t id = *--top, tag = t->tag;
+        uint32_t slot = (uint32_t)id;
         struct seg_slot *sl = &slots[slot];
-        uint32_t epoch = slot_next_epoch(at_load_rlx(&sl->state)); /* ours, as in fill_slot() */
         if (eight)
             memcpy(&sl->arg, t->arg, 8);
         else
             put_small_argument(s, slot, t, (uint32_t)len);
         CRASH_POINT("submit.argument");
         sl->kernel = t->kernel;
-        memcpy(&sl->arg_len, &len, 8); /* and res_len */
+        memcpy(&sl->arg_len, lens_and_stamp, 16);
         sl->tag = tag;
-        sl->stamp = submitted;
         if (linked)
             s->ref[slot] = l->ref;
         else
-            tags[slot] = tag;
+            tags[k] = tag;
         at_store_rlx(&sl->meta, meta);
         /* release: pairs with the claimer's acquire of the state (claim.c) */
-        at_store_rel(&sl->state, ready | (uint64_t)epoch << 32);
+        at_store_rel(&sl->state, id - slot + ready);
         CRASH_POINT("submit.ready");
-        before->next = slot;
-        before = &list[slot];
-        before->prev = last;
-        before->epoch = epoch;
-        before->room = room;
-        last = slot;
-        if (ids)
-            *ids++ = (fab_id)epoch << 32 | slot;
-    }
-    before->next = head;
-    list[head].prev = last;
+        ids[k] = id;
+        where[slot] = from + k;
+        k++;
+        t++;
+    } while (k < n && task_kind(t) == kind && !t->terms);
+    return k;
 }
 
-LOOP_OF_ITS_OWN static void fill_eights(const struct local *l, const struct fab_task *t, uint32_t n,
-                                        fab_id *ids, const struct group *g)
+LOOP_OF_ITS_OWN static uint32_t fill_eights(const struct local *l, const struct fab_task *t, uint32_t n,
+                                            uint64_t submitted)
 {
-    if (ids)
-        fill_each(l, t, n, ids, g, true, false);
-    else
-        fill_each(l, t, n, NULL, g, true, false);
+    return fill_each(l, t, n, submitted, true, false);
 }
 
-/* The same as fill_slot(), for a run of n plain tasks of one kind, into the slots g->slot points
- * to. Also puts them behind the outstanding ones and writes their ids. */
-LOOP_OF_ITS_OWN static void fill_run(struct local *l, const struct fab_task *t, uint32_t n,
-                                     fab_id *ids, const struct group *g)
+/* The same as fill_slot() for a run of plain tasks of one kind: how many of the n there are, at most as many
+ * as the list of outstanding ones has in one piece. It has room for them, and the stock as many slots. They
+ * are outstanding then. */
+LOOP_OF_ITS_OWN static uint32_t fill_run(struct local *l, const struct fab_task *t, uint32_t n,
+                                         struct group *g)
 {
+    struct outstanding *o = &l->tasks;
+    uint32_t k;
+    n = outstanding_piece(o, n);
     if (l->linked)
-        fill_each(l, t, n, ids, g, false, true);
+        k = fill_each(l, t, n, g->submitted, false, true);
     else if (t->len == 8)
-        fill_eights(l, t, n, ids, g);
+        k = fill_eights(l, t, n, g->submitted);
     else
-        fill_each(l, t, n, ids, g, false, false);
-    l->tasks.n += n;
+        k = fill_each(l, t, n, g->submitted, false, false);
+    g->id = &o->id[o->tail & o->mask];
+    for (uint32_t i = 0; g->room && i < k; i++)
+        outstanding_waited(o, g->id[i], g->room);
+    l->stock.n -= k;
+    o->tail += k;
+    o->n += k;
+    return k;
 }
 
 /* Clears stale entries (of tasks that were withdrawn, or found without the ring) out of a ring that
  * has no room: what is in it is taken out and what is still READY put back, in order, but for the
- * slots in `mine`, which are put next. Death in between loses entries, which the audit puts back.
+ * tasks in `mine`, which are put next. Death in between loses entries, which the audit puts back.
  */
-static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, const uint32_t *mine,
+static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, const fab_id *mine,
                         uint32_t count)
 {
     const struct segment *s = l->seg;
@@ -277,7 +274,7 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
             bool live = slot_state(w) == SLOT_READY && meta_queue(m) == queue &&
                         meta_priority(m) == priority;
             for (uint32_t k = 0; live && k < count; k++)
-                live = mine[k] != hint[i];
+                live = (uint32_t)mine[k] != hint[i];
             if (live && !ring_put(s, r, hint[i]))
                 at_store(&s->head->audit_wanted, 1);
         }
@@ -287,45 +284,36 @@ static void clear_stale(struct local *l, uint32_t queue, uint32_t priority, cons
                1); /* somebody may have found the ring empty meanwhile */
 }
 
-static uint32_t group_epoch(const struct local *l, const struct group *g, uint32_t i)
-{
-    return g->run ? l->tasks.at[g->slot[i]].epoch : g->epoch[i];
-}
-
 /* The ring had room for the first `done` of a group alone: takes the others back, unless somebody
  * found and claimed them already. Returns how many (the first so many) count as submitted. */
 SELDOM static uint32_t take_back(struct local *l, const struct group *g, uint32_t done, uint32_t n,
                                  uint32_t given_slot)
 {
     const struct segment *s = l->seg;
-    uint32_t slot[PUBLISH_BATCH], epoch[PUBLISH_BATCH], left = done;
-    for (uint32_t i = done; i < n; i++) { /* a run's lie where the stock grows */
-        slot[i] = g->slot[i];
-        epoch[i] = group_epoch(l, g, i);
-    }
+    uint32_t left = done;
     for (uint32_t i = n; i > done; i--) {
-        struct seg_slot *sl = &s->slot[slot[i - 1]];
+        fab_id id = g->id[i - 1];
+        uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32);
+        struct seg_slot *sl = &s->slot[slot];
         uint64_t w = at_load(&sl->state);
         /* With the next epoch: who has read the word must not win the slot's next task by it. */
-        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch[i - 1] ||
-            !at_cas(&sl->state, &w,
-                    slot_word(slot_epoch_after(epoch[i - 1]), l->me, 0, SLOT_FILLING))) {
+        if (slot_state(w) != SLOT_READY || slot_epoch(w) != epoch ||
+            !at_cas(&sl->state, &w, slot_word(slot_epoch_after(epoch), l->me, 0, SLOT_FILLING))) {
             /* claimed by way of a stale entry: it and all before it count as submitted */
             at_store(&s->head->audit_wanted, 1);
             left = i;
             break;
         }
         if (slot_arg_place(sl->arg_len) == PLACE_BLOCK) {
-            if (given_slot == slot[i - 1] + 1) /* it is still the argument's only copy */
+            if (given_slot == slot + 1) /* it is still the argument's only copy */
                 arena_attach(s, l->given_unit, BLOCK_HELD, l->me, 0, 0);
             else
-                arena_free(s, &l->arena, l->me, sl->arg, slot[i - 1], epoch[i - 1]);
+                arena_free(s, &l->arena, l->me, sl->arg, slot, epoch);
             quota_arena_sub(l, slot_arg_len(sl->arg_len));
         }
-        local_unlist(l, (fab_id)epoch[i - 1] << 32 | slot[i - 1]);
+        l->stock.id[l->stock.n++] = slot_id_after(id); /* it came from there */
+        local_unlist(l, id);
     }
-    for (uint32_t i = n; i > left; i--)
-        l->stock.slot[l->stock.n++] = slot[i - 1];
     return left;
 }
 
@@ -337,12 +325,12 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const struct 
     const struct segment *s = l->seg;
     struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
     uint64_t *known_head = &l->known_head[t->queue][t->priority];
-    uint32_t done = ring_put_many(s, r, known_head, g->slot, n), given_slot = l->given_slot;
+    uint32_t done = ring_put_many(s, r, known_head, g->id, n), given_slot = l->given_slot;
     l->given_slot = 0;
     if (__builtin_expect(done == n, 1))
         return n;
-    clear_stale(l, t->queue, t->priority, g->slot + done, n - done);
-    done += ring_put_many(s, r, known_head, g->slot + done, n - done);
+    clear_stale(l, t->queue, t->priority, g->id + done, n - done);
+    done += ring_put_many(s, r, known_head, g->id + done, n - done);
     if (done < n && l->key_entry) { /* others may have been told already that it will be run */
         at_store(&s->head->audit_wanted, 1);
         return n;
@@ -354,14 +342,20 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const struct 
 
 /* ---- keys ---- */
 
+static fab_id *stock_top(struct local *l)
+{
+    return &l->stock.id[l->stock.n - 1];
+}
+
 /* The slot at the top of the stock, which has entered a key in vain, gets another epoch: dedup.h.
  */
 static void renew_top(struct local *l)
 {
-    _Atomic uint64_t *state = &l->seg->slot[l->stock.slot[l->stock.n - 1]].state;
-    /* relaxed, release: as settle() in slot.c */
-    at_store_rel(
-        state, slot_word(slot_epoch_after(slot_epoch(at_load_rlx(state))), l->me, 0, SLOT_FILLING));
+    fab_id *top = stock_top(l);
+    *top = slot_id_after(*top);
+    /* release: as settle() in slot.c */
+    at_store_rel(&l->seg->slot[(uint32_t)*top].state,
+                 slot_word((uint32_t)(*top >> 32), l->me, 0, SLOT_FILLING));
 }
 
 /* A task whose key another one has: it is its own outcome at once. */
@@ -369,16 +363,16 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
 {
     _Atomic uint64_t *c = &l->self->counts[t->queue].duplicates;
     at_store_rlx(c, at_load_rlx(c) + 1); /* our own counter, read by status alone */
-    uint32_t slot = l->stock.slot[l->stock.n - 1];
+    fab_id mine = *stock_top(l);
+    uint32_t slot = (uint32_t)mine;
     struct seg_slot *sl = &l->seg->slot[slot];
-    uint32_t epoch = slot_epoch(at_load_rlx(&sl->state)); /* ours */
     renew_top(l);
     if (t->flags & FAB_NO_WAIT) {
         if (id)
-            *id = (fab_id)epoch << 32 | slot; /* nobody's any more */
+            *id = mine; /* nobody's any more */
         return;
     }
-    epoch = slot_epoch(at_load_rlx(&sl->state));
+    mine = *stock_top(l);
     l->stock.n--;
     sl->kernel = t->kernel;
     sl->arg_len = sl->res_len = 0;
@@ -387,11 +381,12 @@ static void be_duplicate(struct local *l, const struct fab_task *t, fab_id *id)
     if (l->linked)
         l->seg->ref[slot] = l->ref;
     at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, 0));
-    at_store_rel(&sl->state, slot_word(epoch, l->me, 0, SLOT_DUPLICATE)); /* for the undertaker */
+    /* release: for the undertaker */
+    at_store_rel(&sl->state, slot_word((uint32_t)(mine >> 32), l->me, 0, SLOT_DUPLICATE));
     CRASH_POINT("dedup.duplicate");
-    local_tasks_add(l, slot, epoch, t->tag, 0);
+    expect_outcome(l, mine, t->tag, 0);
     if (id)
-        *id = (fab_id)epoch << 32 | slot;
+        *id = mine;
 }
 
 enum entered { ENTERED, ENTERED_NOT_NOW, ENTERED_TWICE };
@@ -401,9 +396,9 @@ enum entered { ENTERED, ENTERED_NOT_NOW, ENTERED_TWICE };
 static enum entered enter_key(struct local *l, const struct fab_task *t, fab_id *id)
 {
     slot_settle_top(l->seg, &l->stock, l->me); /* the undertaker reads its word */
-    uint32_t slot = l->stock.slot[l->stock.n - 1], entry;
-    uint32_t epoch = slot_epoch(at_load_rlx(&l->seg->slot[slot].state)); /* ours */
-    switch (dedup_enter(l->seg, l->me, slot, epoch, t->queue, t->terms->key, t->terms->dedup_ns,
+    fab_id mine = *stock_top(l);
+    uint32_t entry;
+    switch (dedup_enter(l->seg, l->me, (uint32_t)mine, (uint32_t)(mine >> 32), t->queue, t->terms->key, t->terms->dedup_ns,
                         &entry, &l->lack_until)) {
     case KEY_ENTERED:
         l->key_entry = entry + 1;
@@ -423,9 +418,9 @@ static enum entered enter_key(struct local *l, const struct fab_task *t, fab_id 
 }
 
 /* The end of a submit that has entered a key; k: whether its task was accepted. */
-static void leave_key(struct local *l, uint32_t slot, uint32_t epoch, bool accepted)
+static void leave_key(struct local *l, fab_id id, bool accepted)
 {
-    uint32_t entry = l->key_entry - 1;
+    uint32_t slot = (uint32_t)id, epoch = (uint32_t)(id >> 32), entry = l->key_entry - 1;
     l->key_entry = 0;
     if (accepted) {
         dedup_confirm(l->seg, l->me, entry, slot, epoch);
@@ -440,34 +435,29 @@ static void leave_key(struct local *l, uint32_t slot, uint32_t epoch, bool accep
 /* Tasks that can't go the short way. Returns how many were written, or why the first was not: 0 for
  * want of room. */
 LOOP_OF_ITS_OWN static long fill_slots(struct local *l, const struct fab_task *t, uint32_t n,
-                                       fab_id *ids, struct group *g)
+                                       struct group *g)
 {
     uint32_t k = 0;
     int rc = 0;
-    g->slot = g->slots;
-    g->run = false;
+    g->id = g->ids;
     if (t->terms)
         n = 1; /* such tasks go one by one */
     while (k < n && t[k].queue == t->queue && t[k].priority == t->priority) {
-        uint32_t slot = l->stock.slot[l->stock.n - 1];
+        fab_id id = *stock_top(l);
         if (k > 0 && (t[k].terms || check_task(l, &t[k]) < 0))
             break;
-        rc = fill_slot(l, slot, &t[k], g, &g->epoch[k]);
+        rc = fill_slot(l, id, &t[k], g);
         if (rc < 0)
             break;
         l->stock.n--;
         if (t[k].flags & FAB_NO_WAIT)
             l->unwaited = true;
         else
-            local_tasks_add(l, slot, g->epoch[k], t[k].tag, g->room);
-        if (ids)
-            ids[k] = (fab_id)g->epoch[k] << 32 | slot;
-        g->slots[k++] = slot;
+            expect_outcome(l, id, t[k].tag, g->room);
+        g->ids[k++] = id;
     }
-    if (k == 0 && l->key_entry) {
-        uint32_t top = l->stock.slot[l->stock.n - 1];
-        leave_key(l, top, slot_epoch(at_load_rlx(&l->seg->slot[top].state)), false);
-    }
+    if (k == 0 && l->key_entry)
+        leave_key(l, *stock_top(l), false);
     if (k == 0)
         return rc == -ENOSPC ? 0 : rc;
     return k;
@@ -503,6 +493,8 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
             return 0;
         }
     }
+    if (!outstanding_reserve(&l->tasks, (uint32_t)n))
+        return err_set(-ENOMEM, "no memory for more outstanding tasks");
     if (t->terms && t->terms->key) {
         enum entered how = enter_key(l, t, ids);
         if (how != ENTERED)
@@ -513,22 +505,19 @@ static long submit_group(struct local *l, const struct fab_task *t, size_t n, fa
     queue_use(l->seg, t->queue,
               t->priority); /* before they are READY: our death may leave them so */
     g->solo = n == 1 && l->tasks.n == 0 && !l->unwaited && !t->terms;
-    if (n > 1 && is_plain(t)) {
-        k = run_length(t, (uint32_t)n);
-        l->stock.n -= (uint32_t)k;
-        g->slot = l->stock.slot + l->stock.n;
-        g->run = true;
-        fill_run(l, t, (uint32_t)k, ids, g);
-    } else if ((k = fill_slots(l, t, (uint32_t)n, ids, g)) <= 0) {
+    if (n > 1 && is_plain(t))
+        k = fill_run(l, t, (uint32_t)n, g);
+    else if ((k = fill_slots(l, t, (uint32_t)n, g)) <= 0)
         return k;
-    }
+    if (ids)
+        memcpy(ids, g->id, (size_t)k * sizeof *ids);
     if (!is_delayed(t))
         k = publish(l, t, g, (uint32_t)k);
     if (t->terms && k > 0)
-        terms_note(l->seg, &l->out, g->slot[0]);
+        terms_note(l->seg, &l->out, (uint32_t)g->id[0]);
     CRASH_POINT("submit.published");
     if (l->key_entry)
-        leave_key(l, g->slot[0], g->epoch[0], true);
+        leave_key(l, g->id[0], true);
     if (k)
         tell(l, t->queue, (uint32_t)k);
     return k;
@@ -542,6 +531,7 @@ static inline bool can_go_alone(const struct local *l, const struct fab_task *t)
 {
     const struct segment *s = l->seg;
     return t->len == 8 && !t->flags && !t->terms && !l->linked && l->stock.n > 0 &&
+           l->tasks.tail - l->tasks.head <= l->tasks.mask &&
            t->queue < s->queues && t->priority < FAB_PRIORITIES && !queue_draining(s, t->queue) &&
            (queue_priorities(s, t->queue) >> t->priority & 1);
 }
@@ -551,37 +541,33 @@ static inline bool can_go_alone(const struct local *l, const struct fab_task *t)
 static int submit_alone(struct local *l, const struct fab_task *t, fab_id *id, struct group *g)
 {
     const struct segment *s = l->seg;
-    uint32_t slot = l->stock.slot[l->stock.n - 1], q = t->queue, pr = t->priority;
+    fab_id mine = *stock_top(l);
+    uint32_t slot = (uint32_t)mine, q = t->queue, pr = t->priority;
     struct seg_slot *sl = &s->slot[slot];
     /* the worker that completed the slot's last task may be watching it: one trip of the line, not
      * two */
     cpu_prefetch_write(sl);
-    uint64_t w = at_load_rlx(&sl->state); /* ours, as in fill_slot() */
-    uint32_t epoch = slot_next_epoch(w);
-    uint64_t ready = slot_word(epoch, l->me, 0, SLOT_READY);
+    uint64_t ready = mine - slot + slot_word(0, l->me, 0, SLOT_READY);
     if (l->tasks.n == 0 && !l->unwaited && meta_queue(at_load_rlx(&sl->meta)) == q)
         ready |= SLOT_SOLO; /* as in submit_group(), fill_slot() */
     memcpy(&sl->arg, t->arg, 8);
     CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
-    memcpy(&sl->arg_len, &(uint64_t){8}, 8); /* and res_len */
+    memcpy(&sl->arg_len, (uint64_t[]){8, g->submitted}, 16); /* as in fill_each() */
     sl->tag = t->tag;
-    sl->stamp = g->submitted;
     at_store_rlx(&sl->meta, slot_meta(l->me, q, pr, 0));
     /* release: pairs with the claimer's acquire of the state (claim.c) */
     at_store_rel(&sl->state, ready);
     CRASH_POINT("submit.ready");
     l->stock.n--;
-    local_tasks_add(l, slot, epoch, t->tag, 0);
+    expect_outcome(l, mine, t->tag, 0);
     if (id)
-        *id = (fab_id)epoch << 32 | slot;
+        *id = mine;
     if (__builtin_expect(
-            ring_put_many(s, segment_ready_ring(s, q, pr), &l->known_head[q][pr], &slot, 1) == 0,
+            ring_put_many(s, segment_ready_ring(s, q, pr), &l->known_head[q][pr], &mine, 1) == 0,
             0)) {
-        g->run = false;
-        g->slot = g->slots;
-        g->slots[0] = slot;
-        g->epoch[0] = epoch;
+        g->id = g->ids;
+        g->ids[0] = mine;
         if (publish(l, t, g, 1) == 0)
             return 0;
     }

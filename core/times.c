@@ -17,10 +17,10 @@ int local_times(const fab_t *f, const struct fab_outcome *o, struct fab_times *o
         return err_set(-EINVAL, "not an outcome of this handle");
     struct seg_times t = s->times[slot]; /* read once */
     uint64_t submitted = s->slot[slot].stamp;
-    uint64_t published = submitted + ((uint64_t)l->tasks.at[slot].room << ROOM_UNIT_SHIFT);
+    uint64_t published = submitted + ((uint64_t)outstanding_room(&l->tasks, o->id) << ROOM_UNIT_SHIFT);
     /* the slot may be in use again, or the task never have been started */
     if (slot_epoch(at_load(&s->slot[slot].state)) - (uint32_t)(o->id >> 32) > 1 ||
-        l->tasks.at[slot].epoch != 0 || t.epoch != (uint32_t)(o->id >> 32) || submitted == 0)
+        outstanding_in_slot(&l->tasks, slot) || slot_epoch(t.lease) != (uint32_t)(o->id >> 32) || submitted == 0)
         return err_set(-ENODATA, "nothing is known of this task's times (any more)");
     *out =
         (struct fab_times){.room_ns = segment_ticks_to_ns(s, published - submitted),

@@ -397,17 +397,18 @@ int link_open(struct link **out, const struct link_params *p)
     rc = local_open(&k->local, p->seg, k->participant, k->generation, p->daemon_fd, -1, -1);
     if (rc < 0)
         goto fail;
-    k->local->linked = true;
     k->local->follow_mask = 0;
     k->ticks_per_ns = (double)p->seg->ticks_hz / 1e9;
     k->ran_ticks = UINT64_MAX; /* code 0 */
     k->big_in.room = link_room;
     k->big_in.unroom = link_unroom;
     k->big_in.owner = k;
-    if (p->session != LINK_NEW)
-        local_take_up(k->local);
+    rc = p->session != LINK_NEW ? local_take_up(k->local) : 0;
     k->submit_window = window_of(p, p->session == LINK_TAKEN_UP ? k->local->tasks.n : 0);
-    rc = p->roles & FAB_PRODUCER ? producer_open(k) : 0;
+    if (rc == 0)
+        rc = local_link(k->local, k->submit_window);
+    if (rc == 0 && (p->roles & FAB_PRODUCER))
+        rc = producer_open(k);
     if (rc < 0)
         goto fail;
     if (p->session != LINK_NEW)

@@ -61,15 +61,13 @@ static void know_anew(struct link *k, uint32_t slot, uint64_t id)
 
 void resume_open(struct link *k, bool resumed)
 {
-    const struct local *l = k->local;
-    uint32_t head = l->seg->slots;
-    for (uint32_t slot = l->tasks.at[head].next, next; slot != head; slot = next) {
-        uint64_t id = (uint64_t)l->tasks.at[slot].epoch << 32 | slot;
-        next = l->tasks.at[slot].next; /* a dropped one leaves the list */
-        if (resumed)
-            know(k, slot, id);
-        else
-            know_anew(k, slot, id);
+    const struct outstanding *o = &k->local->tasks;
+    for (uint32_t pos = o->head, end = o->tail; pos != end; pos++) {
+        uint64_t id = outstanding_at(o, pos); /* a dropped one leaves a gap */
+        if (id && resumed)
+            know(k, (uint32_t)id, id);
+        else if (id)
+            know_anew(k, (uint32_t)id, id);
     }
     CRASH_POINT("resume.known");
     k->exchange = resumed ? EXCHANGE_HEAR : EXCHANGE_KEPT;

@@ -316,7 +316,7 @@ static void work(struct daemon *d)
     if (id < 0 || local_open(&l, &d->seg, (uint32_t)id, generation, d->out.daemon_fd, -1, -1) < 0)
         return;
     if (kept >= 0)
-        local_take_up(l);
+        (void)!local_take_up(l);
     use(&l->base);
     timers_scan(&d->timers, &d->seg);
     (void)timers_run(&d->timers, &d->seg, &d->out, d->me);
@@ -348,7 +348,7 @@ static void attach(const struct segment *s)
     struct local *l;
     look_in(s);
     if (local_open(&l, s, 1, 1, -1, -1, -1) == 0) {
-        local_take_up(l);
+        (void)!local_take_up(l);
         use(&l->base);
         fab_close(&l->base);
     }

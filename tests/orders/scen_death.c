@@ -58,7 +58,7 @@ static void check_home(uint32_t slot, bool stocks)
     MD_CHECK(standing == 0 || slot_state(w) == SLOT_FREE, "an entry leads to a slot in use");
     for (uint32_t i = 0; stocks && i < MD_THREADS; i++)
         for (uint32_t k = 0; k < handles[i]->stock.n; k++)
-            standing += handles[i]->stock.slot[k] == slot;
+            standing += (uint32_t)handles[i]->stock.id[k] == slot;
     MD_CHECK(standing == 1, "slot %u in state %u stands in %u places", slot, slot_state(w),
              standing);
 }
@@ -270,7 +270,7 @@ static void pdies_check(void)
 {
     for (uint32_t i = 0; i < world.slots; i++) {
         uint64_t w = at_load(&world.slot[i].state);
-        bool in_stock = handles[1]->stock.n && handles[1]->stock.slot[0] == i;
+        bool in_stock = handles[1]->stock.n && (uint32_t)handles[1]->stock.id[0] == i;
         if (!answered)
             MD_CHECK(slot_state(w) == SLOT_FREE || in_stock, "slot %u is left in state %u", i,
                      slot_state(w));

@@ -28,8 +28,7 @@ static void reset(uint32_t cells)
 
 static void put_all(uint32_t first, uint32_t n, uint32_t batch)
 {
-    uint32_t value[VALUES];
-    uint64_t head = at_load_rlx(&world_ring()->head); /* as ring_put() */
+    uint64_t value[VALUES], head = at_load_rlx(&world_ring()->head); /* as ring_put() */
     for (uint32_t i = 0; i < n; i++) {
         value[i] = first + i;
         payload[first + i] = world_answer(first + i);

@@ -244,13 +244,13 @@ static void stock_user(void)
     for (int round = 0; round < 2; round++) {
         slot_stock_refill(&world, &l->stock, l->me, 2);
         for (uint32_t i = 0; i < l->stock.n; i++) {
-            uint32_t slot = l->stock.slot[i];
+            uint32_t slot = (uint32_t)l->stock.id[i];
             MD_CHECK(owner[slot] == 0, "slot %u has two owners", slot);
             owner[slot] = 1 + md_self();
             world.slot[slot].tag = l->me; /* a race unless the hand-over orders it */
         }
         for (uint32_t i = 0; i < l->stock.n; i++)
-            owner[l->stock.slot[i]] = 0;
+            owner[(uint32_t)l->stock.id[i]] = 0;
         slot_stock_shrink(&world, &l->stock, l->me, 0);
     }
 }

@@ -121,7 +121,7 @@ static void check(void)
         ring_scan(&world, world.free_ring, count_entry, NULL);
     for (uint32_t i = 0; i < 2; i++)
         for (uint32_t k = 0; k < handles[i]->stock.n; k++)
-            standing += handles[i]->stock.slot[k] == slot;
+            standing += (uint32_t)handles[i]->stock.id[k] == slot;
     MD_CHECK(standing == 1, "slot %u, in state %u of owner %u, stands in %u places", slot, slot_state(w),
              slot_owner(w), standing);
 }

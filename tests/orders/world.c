@@ -15,10 +15,11 @@ static size_t used;
 
 static struct {
     struct local local;
-    uint32_t stock[WORLD_SLOTS_MAX];
+    uint64_t stock[WORLD_SLOTS_MAX];
     uint32_t held[LOCAL_HELD_MAX];
-    struct outstanding_task tasks[WORLD_SLOTS_MAX + 1];
-    uint64_t tags[WORLD_SLOTS_MAX], known_head[1][SEG_PRIORITIES];
+    uint64_t ids[2 * WORLD_SLOTS_MAX], tags[2 * WORLD_SLOTS_MAX], room[WORLD_SLOTS_MAX];
+    uint32_t pos[WORLD_SLOTS_MAX];
+    uint64_t known_head[1][SEG_PRIORITIES];
 } handles[MD_THREADS];
 
 void *world_alloc(size_t bytes)
@@ -81,15 +82,13 @@ struct local *world_local(uint32_t me, uint32_t stock)
     l->hot = world.slots;
     l->lease_low = (uint32_t)slot_word(0, me, 0, SLOT_LEASED);
     spin_init(&l->spin, world.ticks_hz, -1);
-    l->stock.slot = handles[me].stock;
+    l->stock.id = handles[me].stock;
     l->stock.cap = stock;
     l->held = handles[me].held;
-    l->tasks.at = handles[me].tasks;
-    l->tasks.tag = handles[me].tags;
+    l->tasks = (struct outstanding){.id = handles[me].ids, .tag = handles[me].tags, .pos = handles[me].pos,
+                                    .room = handles[me].room, .slots = world.slots, .mask = 2 * WORLD_SLOTS_MAX - 1};
     l->known_head = handles[me].known_head;
     l->follow_mask = UINT64_MAX;
-    l->tasks.at[world.slots].prev = l->tasks.at[world.slots].next = world.slots;
-    l->tasks.cursor = world.slots;
     return l;
 }
 

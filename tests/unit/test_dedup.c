@@ -219,7 +219,7 @@ static uint32_t filling(uint32_t *epoch, uint32_t *entry, uint64_t key)
     uint64_t until;
     cr_assert_geq(slot_stock_refill(&seg, &l->stock, l->me, 1), 1);
     slot_stock_settle(&seg, &l->stock, l->me);
-    uint32_t slot = l->stock.slot[--l->stock.n];
+    uint32_t slot = (uint32_t)l->stock.id[--l->stock.n];
     *epoch = slot_epoch(at_load(&seg.slot[slot].state));
     cr_assert_eq(dedup_enter(&seg, l->me, slot, *epoch, 0, key, 60000 * MS, entry, &until),
                  KEY_ENTERED);

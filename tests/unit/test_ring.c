@@ -28,20 +28,22 @@ Test(ring, is_empty_at_first)
 Test(ring, gives_back_in_order)
 {
     struct segment s;
-    uint32_t in[10], got[10];
+    uint64_t in[10];
+    uint32_t got[10];
     unit_segment(&s, SLOTS, 1, 0, 1);
     struct seg_ring *r = ring_of(&s);
     uint64_t head = at_load(&r->head);
     for (uint32_t i = 0; i < 10; i++)
-        in[i] = i * 7 % SLOTS;
+        in[i] = (uint64_t)(i + 3) << 32 | i * 7 % SLOTS; /* ids: the upper half is no concern of the ring's */
     cr_assert_eq(ring_put_many(&s, r, &head, in, 6), 6);
     for (uint32_t i = 6; i < 10; i++)
-        cr_assert(ring_put(&s, r, in[i]));
+        cr_assert(ring_put(&s, r, (uint32_t)in[i]));
     cr_assert_eq(ring_depth(r), 10);
     cr_assert(ring_ready(&s, r));
     cr_assert_eq(ring_take(&s, r, got, 3), 3);
     cr_assert_eq(ring_take(&s, r, got + 3, 10), 7);
-    cr_assert_arr_eq(got, in, sizeof in);
+    for (uint32_t i = 0; i < 10; i++)
+        cr_assert_eq(got[i], (uint32_t)in[i]);
     cr_assert_eq(ring_depth(r), 0);
     segment_unmap(&s);
 }
@@ -55,7 +57,8 @@ Test(ring, keeps_order_over_many_laps)
     struct seg_ring *r = ring_of(&s);
     uint64_t head = at_load(&r->head);
     for (int round = 0; round < 20000; round++) {
-        uint32_t in[50], n = (uint32_t)(unit_random(&seed) % 50) + 1;
+        uint64_t in[50];
+        uint32_t n = (uint32_t)(unit_random(&seed) % 50) + 1;
         for (uint32_t i = 0; i < n; i++)
             in[i] = (next_in + i) % SLOTS;
         next_in += ring_put_many(&s, r, &head, in, n);
@@ -90,7 +93,8 @@ Test(ring, lap_numbers_may_run_over)
 Test(ring, put_is_refused_when_half_full)
 {
     struct segment s;
-    uint32_t all[SLOTS + 8], got[SLOTS];
+    uint64_t all[SLOTS + 8];
+    uint32_t got[SLOTS];
     unit_segment(&s, SLOTS, 1, 0, 1);
     struct seg_ring *r = ring_of(&s);
     uint64_t head = at_load(&r->head);
@@ -215,7 +219,8 @@ Test(ring, random_damage_never_hangs_nor_leads_outside, .timeout = 30)
     unit_segment(&s, SLOTS, 1, 0, 1);
     struct seg_ring *r = ring_of(&s);
     for (int round = 0; round < 20000; round++) {
-        uint32_t got[16], in[4] = {1, 2, 3, 4};
+        uint64_t in[4] = {1, 2, 3, 4};
+        uint32_t got[16];
         struct count c = {0};
         uint64_t base = unit_random(&seed) >> (unit_random(&seed) % 64);
         at_store(&r->head, base);
@@ -245,16 +250,18 @@ struct hammer {
     _Atomic uint32_t duplicates, moves, stop;
 };
 
-/* Takes up to max tokens into hand; returns how many. */
+/* Takes up to max (<= 8) tokens into hand; returns how many. */
 static uint32_t take_tokens(const struct segment *s, struct hammer *h, struct seg_ring *r,
-                            uint32_t *hand, uint32_t max)
+                            uint64_t *hand, uint32_t max)
 {
-    uint32_t n = ring_take(s, r, hand, max);
+    uint32_t got[8], n = ring_take(s, r, got, max);
     for (uint32_t k = 0; k < n; k++)
-        if (at_swap(&h->held[hand[k]], 1))
+        if (at_swap(&h->held[got[k]], 1))
             at_add(&h->duplicates, 1);
-    for (uint32_t k = 0; k < n; k++)
-        at_store(&h->held[hand[k]], 0);
+    for (uint32_t k = 0; k < n; k++) {
+        at_store(&h->held[got[k]], 0);
+        hand[k] = got[k];
+    }
     return n;
 }
 
@@ -262,7 +269,7 @@ static void move_tokens(const struct segment *s, struct hammer *h, uint32_t roun
 {
     struct seg_ring *ring[2] = {segment_ready_ring(s, 0, 0), segment_ready_ring(s, 0, 1)};
     uint64_t head[2] = {at_load(&ring[0]->head), at_load(&ring[1]->head)};
-    uint32_t hand[TOKENS]; /* can't overflow: no token is there twice */
+    uint64_t hand[TOKENS]; /* can't overflow: no token is there twice */
     for (uint32_t i = 0; i < rounds && !at_load_rlx(&h->stop); i++) {
         uint32_t from = unit_random(&seed) & 1;
         uint32_t n = take_tokens(s, h, ring[from], hand, (uint32_t)(unit_random(&seed) % 8) + 1);

@@ -107,7 +107,7 @@ Test(stock, refill_takes_free_slots_once)
     cr_assert_eq(slot_stock_refill(&s, &b, 2, 40), SLOTS - 40, "all there are");
     cr_assert_eq(slot_stock_refill(&s, &b, 2, 40), SLOTS - 40);
     for (uint32_t i = 0; i < SLOTS; i++) {
-        uint32_t slot = i < 40 ? a.slot[i] : b.slot[i - 40];
+        uint32_t slot = i < 40 ? (uint32_t)a.id[i] : (uint32_t)b.id[i - 40];
         cr_assert_lt(slot, SLOTS);
         cr_assert_not(seen[slot]);
         seen[slot] = true;
@@ -125,7 +125,7 @@ Test(stock, shrink_gives_back_what_is_ours)
     unit_segment(&s, SLOTS, 4, 0, 1);
     cr_assert_eq(slot_stock_init(&a, 32), 0);
     cr_assert_eq(slot_stock_refill(&s, &a, 1, 32), 32);
-    uint32_t stolen = a.slot[20];
+    uint32_t stolen = (uint32_t)a.id[20];
     at_store(&s.slot[stolen].state, slot_word(1, 2, 1, SLOT_LEASED));
     slot_stock_shrink(&s, &a, 1, 16);
     cr_assert_eq(a.n, 16);
@@ -149,7 +149,7 @@ Test(stock, stale_hints_are_skipped)
         at_store(&s.slot[i].state, slot_word(3, 2, 0, SLOT_READY));
     cr_assert_eq(slot_stock_refill(&s, &a, 1, SLOTS), SLOTS / 2);
     for (uint32_t i = 0; i < a.n; i++)
-        cr_assert_eq(a.slot[i] % 2, 1);
+        cr_assert_eq(a.id[i] % 2, 1);
     for (uint32_t i = 0; i < SLOTS; i += 2)
         cr_assert_eq(word(&s, i), slot_word(3, 2, 0, SLOT_READY));
     slot_stock_free(&a);
@@ -186,20 +186,20 @@ Test(stock, give_puts_off_the_state_word)
     cr_assert_eq(slot_stock_init(&a, 8), 0);
     uint64_t done = slot_word(5, 1, 2, SLOT_DONE);
     at_store(&s.slot[9].state, done);
-    slot_give(&s, &a, 1, 9);
+    slot_give(&s, &a, 1, slot_id(9, 5));
     cr_assert_eq(a.n, 1);
     cr_assert_eq(word(&s, 9), done, "put off");
-    cr_assert_eq(slot_next_epoch(done), 6, "used as it is, the next task has a new epoch");
+    cr_assert_eq(a.id[0], slot_id(9, 6), "the next task has a new epoch");
     slot_stock_settle(&s, &a, 1);
     cr_assert_eq(word(&s, 9), slot_word(6, 1, 0, SLOT_FILLING));
-    cr_assert_eq(slot_next_epoch(word(&s, 9)), 6, "counted once");
+    cr_assert_eq(a.id[0], slot_id(9, 6), "counted once");
     slot_stock_settle(&s, &a, 1);
     cr_assert_eq(word(&s, 9), slot_word(6, 1, 0, SLOT_FILLING));
 
     at_store(&s.slot[10].state, done);
     at_store(&s.slot[11].state, done);
-    slot_give(&s, &a, 1, 10);
-    slot_give(&s, &a, 1, 11);
+    slot_give(&s, &a, 1, slot_id(10, 5));
+    slot_give(&s, &a, 1, slot_id(11, 5));
     cr_assert_eq(word(&s, 10), done, "several at once");
     slot_settle_top(&s, &a, 1);
     cr_assert_eq(word(&s, 11), slot_word(6, 1, 0, SLOT_FILLING));
@@ -219,9 +219,9 @@ Test(stock, a_full_one_gives_half_to_the_free_ring)
     cr_assert_eq(slot_stock_init(&a, 8), 0);
     cr_assert_eq(slot_stock_refill(&s, &a, 1, 8), 8);
     at_store(&s.slot[60].state, slot_word(1, 1, 1, SLOT_FAILED));
-    slot_give(&s, &a, 1, 60);
+    slot_give(&s, &a, 1, slot_id(60, 1));
     cr_assert_eq(a.n, 5);
-    cr_assert_eq(a.slot[4], 60, "last in, first out");
+    cr_assert_eq(a.id[4], slot_id(60, 2), "last in, first out");
     cr_assert_eq(unit_slots_in(&s, SLOT_FREE), SLOTS - 8 + 4 - 1);
     slot_stock_shrink(&s, &a, 1, 0);
     cr_assert_eq(unit_slots_in(&s, SLOT_FREE), SLOTS);
@@ -237,7 +237,7 @@ Test(stock, one_slot_is_room_enough)
     cr_assert_eq(slot_stock_init(&a, 1), 0);
     for (uint32_t i = 0; i < 10; i++) {
         at_store(&s.slot[i].state, slot_word(1, 1, 1, SLOT_DONE));
-        slot_give(&s, &a, 1, i);
+        slot_give(&s, &a, 1, slot_id(i, 1));
         cr_assert_eq(a.n, 1);
     }
     slot_stock_shrink(&s, &a, 1, 0);
@@ -256,7 +256,8 @@ Test(stock, epochs_grow_with_each_use)
     for (int round = 0; round < 100; round++) {
         cr_assert_eq(slot_stock_refill(&s, &a, 1, SLOTS), SLOTS);
         for (uint32_t i = 0; i < SLOTS; i++) {
-            uint32_t slot = a.slot[i], epoch = slot_epoch(word(&s, slot));
+            uint32_t slot = (uint32_t)a.id[i], epoch = slot_epoch(word(&s, slot));
+            cr_assert_eq(a.id[i], slot_id(slot, epoch));
             cr_assert_gt(epoch, last[slot]);
             last[slot] = epoch;
         }
@@ -299,10 +300,10 @@ static void *taker_thread(void *arg)
     for (int round = 0; round < 20000; round++) {
         uint32_t n = slot_stock_refill(t->s, &st, t->me, 1 + (uint32_t)round % 24);
         for (uint32_t i = 0; i < n; i++)
-            if (at_add(&t->held[st.slot[i]], 1))
+            if (at_add(&t->held[(uint32_t)st.id[i]], 1))
                 at_add(t->errors, 1);
         for (uint32_t i = 0; i < n; i++)
-            at_sub(&t->held[st.slot[i]], 1);
+            at_sub(&t->held[(uint32_t)st.id[i]], 1);
         slot_stock_shrink(t->s, &st, t->me, (uint32_t)round % 3);
         if (round % 3)
             slot_stock_shrink(t->s, &st, t->me, 0);

@@ -32,7 +32,7 @@ Test(undertaker, an_argument_half_attached_goes_too)
     cr_assert_gt(slot_stock_refill(&seg, &l->stock, l->me, 3), 2);
     for (int i = 0; i < 3; i++) {
         cr_assert_eq(arena_alloc(&seg, &l->arena, l->me, i == 2 ? 200000 : 300, &unit[i]), 0);
-        uint32_t slot = l->stock.slot[i];
+        uint32_t slot = (uint32_t)l->stock.id[i];
         if (i > 0)
             arena_attach(&seg, unit[i], BLOCK_ARG, l->me, slot,
                          slot_epoch(at_load(&seg.slot[slot].state)));
