@@ -20,6 +20,7 @@
 #include "core/dedup.h"
 #include "core/error.h"
 #include "core/lease.h"
+#include "core/pair.h"
 #include "core/queue.h"
 #include "core/ring.h"
 #include "core/terms.h"
@@ -137,8 +138,9 @@ struct hints {
 /* In meta: queue and priority, and the marks of tasks that win() must look at more closely. */
 #define META_WIN_MASK (0xffffull << 32 | (uint64_t)(META_TERMS | META_CANCEL | META_SUSPECT) << 16)
 
-static_assert(offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
-              "lease_plain() writes len, attempt, queue and priority as one number");
+static_assert(offsetof(struct fab_lease, len) - offsetof(struct fab_lease, arg) == 8 &&
+                  offsetof(struct fab_lease, priority) + 1 - offsetof(struct fab_lease, len) == 8,
+              "lease_plain() writes arg, len, attempt, queue and priority as one");
 static_assert(offsetof(struct seg_slot, arg) - offsetof(struct seg_slot, kernel) == 8 &&
                   offsetof(struct fab_lease, small) - offsetof(struct fab_lease, kernel) == 8,
               "lease_plain() copies kernel and argument as one");
@@ -147,7 +149,7 @@ static_assert(offsetof(struct seg_slot, arg) - offsetof(struct seg_slot, kernel)
 struct plain {
     uint64_t low;    /* the lower half of their leases' words */
     uint64_t wanted; /* of their meta, under META_WIN_MASK */
-    uint64_t rest;   /* of their leases from len on, but for len */
+    pair rest;       /* of their leases from arg on, for arguments of 8 bytes */
     uint64_t claimed;
 };
 
@@ -155,7 +157,7 @@ static inline struct plain plain_of(const struct local *l, uint32_t queue, uint3
 {
     return (struct plain){.low = l->lease_low | 1u << 8,
                           .wanted = slot_meta(0, queue, priority, 0),
-                          .rest = 1ull << 32 | (uint64_t)queue << 48 | (uint64_t)priority << 56,
+                          .rest = pair_of(0, (uint64_t)priority << 56 | (uint64_t)queue << 48 | 1ull << 32 | 8),
                           .claimed = l->claimed_at};
 }
 
@@ -167,15 +169,16 @@ static inline bool lease_plain(const struct segment *s, const struct seg_slot *s
     lease->ref[0] = slot;
     lease->ref[1] = w;
     lease->ref[2] = p->claimed;
-    memcpy(&lease->kernel, &sl->kernel, 16);
-    lease->arg = NULL;
+    pair_copy(&lease->kernel, &sl->kernel);
+    pair_put(&lease->arg, p->rest);
     lease->due_ns = 0;
-    memcpy(&lease->len, &(uint64_t){p->rest | len}, 8);
-    if (__builtin_expect(len > 8, 0)) {
-        if (len > 64)
-            return false;
+    if (__builtin_expect(len == 8, 1))
+        return true;
+    lease->len = len;
+    if (len > 64)
+        return false;
+    if (len > 8)
         memcpy(lease->small, s->wide[slot].bytes, sizeof lease->small);
-    }
     return true;
 }
 
@@ -256,12 +259,9 @@ static uint32_t claim_ring(struct local *l, uint32_t queue, uint32_t priority,
 {
     uint32_t hint[CLAIM_BATCH], won = 0;
     struct seg_ring *r = segment_ready_ring(l->seg, queue, priority);
-    const struct seg_slot *const slots = l->seg->slot;
     while (won < max && !l->alone && ring_ready(l->seg, r)) {
         uint32_t want = max - won < CLAIM_BATCH ? max - won : CLAIM_BATCH;
         struct hints left = {hint, ring_take(l->seg, r, hint, want)};
-        for (uint32_t i = 1; i < left.n; i++)
-            cpu_prefetch_write(&slots[hint[i]]);
         if (l->deep)
             ring_fetch_ahead(l->seg, r, left.n);
         l->claimed_at = clock_ticks();
@@ -297,9 +297,8 @@ static uint32_t claim_rings(struct local *l, uint32_t queue, struct fab_lease *l
             if (used >> pr & 1)
                 won = claim_ring(l, queue, pr, lease, 0, 1);
     }
-    for (uint32_t pr = 0; pr < SEG_PRIORITIES && won < max; pr++)
-        if (used >> pr & 1)
-            won += claim_ring(l, queue, pr, lease + won, won, max - won);
+    for (; used && won < max; used &= used - 1)
+        won += claim_ring(l, queue, (uint32_t)__builtin_ctz(used), lease + won, won, max - won);
     return won;
 }
 

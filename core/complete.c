@@ -16,6 +16,7 @@
 #include "core/dead.h"
 #include "core/error.h"
 #include "core/lease.h"
+#include "core/participant.h"
 #include "core/stages.h"
 #include "core/terms.h"
 
@@ -273,7 +274,6 @@ struct run {
     uint64_t from, step;
     /* A link's tasks were run elsewhere, side by side: how long each, in ticks; UINT64_MAX: not known. Else NULL. */
     const uint64_t *ran;
-    uint64_t marks; /* META_ORPHAN: a task's producer has gone meanwhile */
 };
 
 /* now, from, step of all that is left. */
@@ -304,7 +304,7 @@ static inline __attribute__((always_inline)) size_t complete_run(const struct lo
     const uint64_t turn = low ^ ((meta_producer(meta) + 1) << 16 | 1u << 8 | SLOT_DONE);
     const struct fab_lease *lease = run->lease, *const end = lease + run->n;
     const struct fab_result *res = run->res;
-    uint64_t at = run->from, marks = 0;
+    uint64_t at = run->from;
     for (; lease < end; lease++, res++) {
         uint64_t slot = lease->ref[0], w = lease->ref[1], expect = w;
         if (slot >= count || res->len != 8 || (uint32_t)w != low || lease->ref[2] != claimed)
@@ -330,9 +330,7 @@ static inline __attribute__((always_inline)) size_t complete_run(const struct lo
         if (!at_cas(&sl->state, &expect, w ^ turn))
             break;
         CRASH_POINT("complete.done");
-        marks |= at_load(&sl->meta); /* seq_cst: finish() has why */
     }
-    run->marks = marks;
     return (size_t)(lease - run->lease);
 }
 
@@ -346,7 +344,7 @@ LOOP_OF_ITS_OWN static size_t complete_elsewhere(const struct local *l, struct r
     return complete_run(l, run, run->ran);
 }
 
-/* The producer of a run has died: as in finish(). */
+/* The producer of a run has died: as in finish(), for those of its tasks that have the mark by now. */
 SELDOM static void free_orphans(struct local *l, const struct run *run, size_t k)
 {
     for (size_t i = 0; i < k; i++) {
@@ -376,7 +374,7 @@ static size_t run_of(struct local *l, struct run *run)
 {
     const struct segment *s = l->seg;
     const struct fab_lease *lease = run->lease;
-    size_t pick = (l->finished.turn += 7) % run->n;
+    size_t pick = span_pick(&l->finished, run->n < UINT32_MAX ? (uint32_t)run->n : UINT32_MAX);
     if (lease->ref[0] >= s->slots || lease[pick].ref[0] >= s->slots)
         return 0;
     /* relaxed, read once: complete_run() compares each task's with it */
@@ -384,6 +382,8 @@ static size_t run_of(struct local *l, struct run *run)
     uint32_t producer = meta_producer(run->meta);
     if (meta_flags(run->meta) & (META_NO_WAIT | META_ORPHAN) || producer >= s->participants)
         return 0;
+    struct seg_participant *p = &s->participant[producer];
+    uint64_t life = at_load(&p->life);
     if (run->from < lease->ref[2])
         run->from = lease->ref[2];
     uint64_t gap = run->now - l->finished_at, stamp = s->slot[lease[pick].ref[0]].stamp;
@@ -396,9 +396,11 @@ static size_t run_of(struct local *l, struct run *run)
     l->hot_word = lease[k - 1].ref[1];
     l->hot_meta = run->meta;
     bump(&l->self->counts[meta_queue(run->meta) % SEG_QUEUES_MAX].completed, k);
-    if (meta_flags(run->marks) & META_ORPHAN)
+    /* Instead of at each task's mark, as in finish(), we look whether their producer has lived all the while:
+     * its life ends before the undertaker sets a mark, and he looks at the states behind that. */
+    if (participant_life(life) != LIFE_LIVE || at_load(&p->life) != life)
         free_orphans(l, run, k);
-    bell_ring(s, &s->participant[producer], &l->out); /* W2 of wake.h, for all of them */
+    bell_ring(s, p, &l->out); /* W2 of wake.h, for all of them */
     if (span_due(&l->finished, (uint32_t)k, gap) && pick < k)
         measure_run(l, run, pick, stamp, gap);
     return k;

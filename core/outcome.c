@@ -17,6 +17,7 @@
 #include "core/dead.h"
 #include "core/error.h"
 #include "core/local.h"
+#include "core/pair.h"
 #include "core/stages.h"
 #include "core/terms.h"
 
@@ -289,11 +290,11 @@ static size_t take_damaged(struct local *l, struct fab_outcome *out, size_t max)
 
 /* ---- where the time went ---- */
 
-/* One of n outcomes that were taken at once, in turn the first, the last and what is between, goes
- * into this producer's histograms. gap: ticks since the take before. */
+/* One of n outcomes that were taken at once goes into this producer's histograms. gap: ticks since the
+ * take before. */
 SELDOM static void measure(struct local *l, const struct fab_outcome *out, size_t n, uint64_t gap)
 {
-    const struct fab_outcome *o = &out[(l->taken.turn += 7) % n];
+    const struct fab_outcome *o = &out[span_pick(&l->taken, (uint32_t)n)];
     const struct segment *s = l->seg;
     uint32_t slot = (uint32_t)o->id, weight = span_weight(&l->taken, (uint32_t)n, gap);
     if (o->status != FAB_COMPLETED || l->linked || slot_epoch(s->times[slot].lease) != (uint32_t)(o->id >> 32))
@@ -310,8 +311,9 @@ static inline void taken(struct local *l, const struct fab_outcome *out, size_t 
         measure(l, out, n, l->taken_at - before);
 }
 
-static_assert(offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_outcome, len) == 8,
-              "take_plain() writes len, status and attempts as one number");
+static_assert(offsetof(struct fab_outcome, len) - offsetof(struct fab_outcome, data) == 8 &&
+                  offsetof(struct fab_outcome, attempts) + 2 - offsetof(struct fab_outcome, len) == 8,
+              "take_plain() writes data, len, status and attempts as one");
 static_assert(offsetof(struct seg_slot, res) - offsetof(struct seg_slot, tag) == 8 &&
                   offsetof(struct fab_outcome, small) - offsetof(struct fab_outcome, tag) == 8,
               "take_plain() copies tag and result as one");
@@ -328,18 +330,17 @@ static inline uint64_t plain_word(const struct local *l)
 static inline bool take_plain(const struct seg_slot *sl, fab_id id, uint64_t now, struct fab_outcome *o)
 {
     const uint64_t eights = 8ull << 32 | 8;
-    uint64_t lens, len = 8; /* read once */
+    uint64_t lens; /* read once */
     memcpy(&lens, &sl->arg_len, sizeof lens);
+    pair_put(&o->data, pair_of(0, 1ull << 48 | (uint64_t)FAB_COMPLETED << 32 | 8));
     if (__builtin_expect(lens != eights, 0)) {
-        len = lens >> 32;
-        if (len > 8 || (uint32_t)lens > 64)
+        if (lens >> 32 > 8 || (uint32_t)lens > 64)
             return false;
+        o->len = (uint32_t)(lens >> 32);
     }
     o->id = id;
     o->kernel = sl->kernel;
-    memcpy(&o->tag, &sl->tag, 16);
-    o->data = NULL;
-    memcpy(&o->len, &(uint64_t){1ull << 48 | (uint64_t)FAB_COMPLETED << 32 | len}, 8);
+    pair_copy(&o->tag, &sl->tag);
     o->taken = now;
     CRASH_POINT("take.read");
     return true;
@@ -529,7 +530,9 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
     free_held(l);
     if (l->tasks.n == 0)
         return err_set(-ENOENT, "no task is outstanding");
-    n = look(l, l->tasks.head, 1, out, max, &end);
+    n = is_plain_handle(l) ? look_plain(l, l->tasks.head, out, max) : 0;
+    if (n < max && l->tasks.n > 0)
+        n += look(l, l->tasks.head, 1, out + n, max - n, &end);
     if (n > 0) { /* no need to wait */
         taken(l, out, n, before);
         return (long)n;

@@ -32,7 +32,7 @@ static inline void queue_use(const struct segment *s, uint32_t queue, uint32_t p
 }
 static inline uint32_t queue_priorities(const struct segment *s, uint32_t queue)
 {
-    return at_load_rlx(&s->queue[queue].priorities);
+    return at_load_rlx(&s->queue[queue].priorities) & ((1u << SEG_PRIORITIES) - 1);
 }
 
 /* For who is about to claim. Relaxed: a look, see above. */

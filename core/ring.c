@@ -44,14 +44,14 @@ static bool has_room(const struct segment *s, struct seg_ring *r, uint64_t *know
 static inline uint32_t publish_run(const struct segment *s, struct seg_ring *r, uint64_t pos,
                                    const uint64_t *id, uint32_t n)
 {
-    const uint32_t lap = lap_of(s, pos);
-    const uint64_t high = ring_cell_word(lap, 0);
+    const uint64_t high = ring_cell_word(lap_of(s, pos), 0);
     _Atomic uint64_t *cell = &r->cell[pos & (s->ring_cells - 1)], *end = cell + n;
     const uint64_t *next = id;
     for (; cell < end; cell++) {
         uint64_t old = at_load_rlx(cell); /* a guess for the CAS, which checks it */
-        /* the common case: the cell has nothing newer; seq_cst as in publish() */
-        if ((int32_t)((uint32_t)(old >> 32) - lap) < 0 && at_cas(cell, &old, high | (uint32_t)*next))
+        /* the common case: the cell has nothing newer (laps are compared as in publish(), in place);
+         * seq_cst as there */
+        if ((int64_t)(old - high) < 0 && at_cas(cell, &old, high | (uint32_t)*next))
             next++;
         else
             next += publish(s, r, pos + (uint64_t)(n - (end - cell)), (uint32_t)*next);
@@ -94,11 +94,11 @@ uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *kn
         }
         uint64_t pos = at_add(&r->tail, k); /* P1 for k at once */
         CRASH_POINT("ring.p1");
-        uint32_t before_lap = s->ring_cells - (uint32_t)(pos & (s->ring_cells - 1));
-        uint32_t first = k < before_lap ? k : before_lap;
-        done += publish_run(s, r, pos, id + done, first);
-        if (first < k) /* what was skipped stays for the next round */
-            done += publish_run(s, r, pos + first, id + done, k - first);
+        for (uint32_t piece; k > 0; k -= piece, pos += piece) { /* what was skipped stays for the next round */
+            uint32_t before_lap = s->ring_cells - (uint32_t)(pos & (s->ring_cells - 1));
+            piece = k < before_lap ? k : before_lap;
+            done += publish_run(s, r, pos, id + done, piece);
+        }
     }
     return done;
 }
@@ -123,6 +123,7 @@ uint32_t ring_take(const struct segment *s, struct seg_ring *r, uint32_t *slot, 
                 break;
             slot[n] = (uint32_t)cell;
             n += (uint32_t)cell < slots; /* else a tombstone, or damage */
+            cpu_prefetch_write(&s->slot[(uint32_t)cell & s->slot_mask]); /* who takes it looks there next */
         }
         if (seen == 0)
             return 0;

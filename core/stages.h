@@ -48,7 +48,7 @@ static inline uint32_t room_pack(uint64_t ticks)
  * them. Each is that comes a millisecond or more after the one before. (By time alone long tasks
  * would be counted for the short ones before them.) gap: ticks since the one before; n: how many
  * came at once. */
-#define SPAN_PACE 64u
+#define SPAN_PACE 128u
 static inline bool span_due(struct span_pace *p, uint32_t n, uint64_t gap)
 {
     p->n += n;
@@ -69,6 +69,13 @@ static inline uint32_t span_weight(struct span_pace *p, uint32_t n, uint64_t gap
     }
     p->n = 0;
     return all;
+}
+
+/* Which of n that came at once: any, over time each as often as the others. */
+static inline uint32_t span_pick(struct span_pace *p, uint32_t n)
+{
+    p->turn += 0x9e3779b9u; /* the golden ratio's part of 2^32 */
+    return (uint32_t)((uint64_t)p->turn * n >> 32);
 }
 
 static inline void span_add(const struct local *l, enum seg_span span, uint64_t ticks, uint32_t n)

@@ -17,6 +17,7 @@
 #include "core/dedup.h"
 #include "core/error.h"
 #include "core/local.h"
+#include "core/pair.h"
 #include "core/queue.h"
 #include "core/ring.h"
 #include "core/stages.h"
@@ -192,7 +193,8 @@ static inline __attribute__((always_inline)) uint32_t fill_each(const struct loc
     uint64_t *const tags = linked ? NULL : &l->tasks.tag[l->tasks.tail & l->tasks.mask];
     uint32_t *const where = l->tasks.pos, from = l->tasks.tail;
     const uint64_t ready = slot_word(0, l->me, 0, SLOT_READY), kind = task_kind(t), len = eight ? 8 : t->len,
-                   lens_and_stamp[2] = {len, submitted}, meta = slot_meta(l->me, t->queue, t->priority, 0);
+                   meta = slot_meta(l->me, t->queue, t->priority, 0);
+    const pair lens_and_stamp = pair_of(len, submitted);
     const uint64_t *top = l->stock.id + l->stock.n;
     uint32_t k = 0;
     do {
@@ -205,7 +207,7 @@ static inline __attribute__((always_inline)) uint32_t fill_each(const struct loc
             put_small_argument(s, slot, t, (uint32_t)len);
         CRASH_POINT("submit.argument");
         sl->kernel = t->kernel;
-        memcpy(&sl->arg_len, lens_and_stamp, 16);
+        pair_put(&sl->arg_len, lens_and_stamp);
         sl->tag = tag;
         if (linked)
             s->ref[slot] = l->ref;
@@ -229,21 +231,21 @@ LOOP_OF_ITS_OWN static uint32_t fill_eights(const struct local *l, const struct 
     return fill_each(l, t, n, submitted, true, false);
 }
 
+LOOP_OF_ITS_OWN static uint32_t fill_others(const struct local *l, const struct fab_task *t, uint32_t n,
+                                            uint64_t submitted)
+{
+    return l->linked ? fill_each(l, t, n, submitted, false, true) : fill_each(l, t, n, submitted, false, false);
+}
+
 /* The same as fill_slot() for a run of plain tasks of one kind: how many of the n there are, at most as many
  * as the list of outstanding ones has in one piece. It has room for them, and the stock as many slots. They
  * are outstanding then. */
-LOOP_OF_ITS_OWN static uint32_t fill_run(struct local *l, const struct fab_task *t, uint32_t n,
-                                         struct group *g)
+static inline uint32_t fill_run(struct local *l, const struct fab_task *t, uint32_t n, struct group *g)
 {
     struct outstanding *o = &l->tasks;
-    uint32_t k;
     n = outstanding_piece(o, n);
-    if (l->linked)
-        k = fill_each(l, t, n, g->submitted, false, true);
-    else if (t->len == 8)
-        k = fill_eights(l, t, n, g->submitted);
-    else
-        k = fill_each(l, t, n, g->submitted, false, false);
+    uint32_t k = t->len == 8 && !l->linked ? fill_eights(l, t, n, g->submitted)
+                                           : fill_others(l, t, n, g->submitted);
     g->id = &o->id[o->tail & o->mask];
     for (uint32_t i = 0; g->room && i < k; i++)
         outstanding_waited(o, g->id[i], g->room);
@@ -317,20 +319,14 @@ SELDOM static uint32_t take_back(struct local *l, const struct group *g, uint32_
     return left;
 }
 
-/* Publishes n READY slots of one queue and priority; returns how many (the first so many) count as
- * submitted. */
-static uint32_t publish(struct local *l, const struct fab_task *t, const struct group *g,
-                        uint32_t n)
+/* The rest of publish() when the ring has no room for all of them by its head: `done` are in. */
+SELDOM static uint32_t publish_rest(struct local *l, const struct fab_task *t, const struct group *g,
+                                    uint32_t n, uint32_t done, uint32_t given_slot)
 {
     const struct segment *s = l->seg;
-    struct seg_ring *r = segment_ready_ring(s, t->queue, t->priority);
-    uint64_t *known_head = &l->known_head[t->queue][t->priority];
-    uint32_t done = ring_put_many(s, r, known_head, g->id, n), given_slot = l->given_slot;
-    l->given_slot = 0;
-    if (__builtin_expect(done == n, 1))
-        return n;
     clear_stale(l, t->queue, t->priority, g->id + done, n - done);
-    done += ring_put_many(s, r, known_head, g->id + done, n - done);
+    done += ring_put_many(s, segment_ready_ring(s, t->queue, t->priority),
+                          &l->known_head[t->queue][t->priority], g->id + done, n - done);
     if (done < n && l->key_entry) { /* others may have been told already that it will be run */
         at_store(&s->head->audit_wanted, 1);
         return n;
@@ -338,6 +334,18 @@ static uint32_t publish(struct local *l, const struct fab_task *t, const struct 
     if (done < n)
         l->lack = LACK_RING;
     return done < n ? take_back(l, g, done, n, given_slot) : n;
+}
+
+/* Publishes n READY slots of one queue and priority; returns how many (the first so many) count as
+ * submitted. */
+static inline uint32_t publish(struct local *l, const struct fab_task *t, const struct group *g, uint32_t n)
+{
+    const struct segment *s = l->seg;
+    uint32_t given_slot = l->given_slot;
+    uint32_t done = ring_put_many(s, segment_ready_ring(s, t->queue, t->priority),
+                                  &l->known_head[t->queue][t->priority], g->id, n);
+    l->given_slot = 0;
+    return __builtin_expect(done == n, 1) ? n : publish_rest(l, t, g, n, done, given_slot);
 }
 
 /* ---- keys ---- */
@@ -553,7 +561,7 @@ static int submit_alone(struct local *l, const struct fab_task *t, fab_id *id, s
     memcpy(&sl->arg, t->arg, 8);
     CRASH_POINT("submit.argument");
     sl->kernel = t->kernel;
-    memcpy(&sl->arg_len, (uint64_t[]){8, g->submitted}, 16); /* as in fill_each() */
+    pair_put(&sl->arg_len, pair_of(8, g->submitted)); /* as in fill_each() */
     sl->tag = t->tag;
     at_store_rlx(&sl->meta, slot_meta(l->me, q, pr, 0));
     /* release: pairs with the claimer's acquire of the state (claim.c) */

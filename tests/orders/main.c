@@ -54,7 +54,7 @@ const struct md_weak md_weaks[] = {
     {"any-outcome-relaxed", "look_plain", "at_load_acq", NULL, MD_RLX, "wake-any"},
     {"hot-claim-relaxed", "claim_hot", "at_cas", "&sl->state", MD_RLX, "slot-hot"},
     {"orphan-look-relaxed", "local_complete", "at_load", "&sl->meta", MD_RLX, "orphan"},
-    {"orphan-run-look-relaxed", "complete_run", "at_load", "&sl->meta", MD_RLX, "orphan-run"},
+    {"orphan-run-look-relaxed", "run_of", "at_load", "&p->life", MD_RLX, "orphan-run"},
     {"orphan-mark-acq_rel", "orphan", "at_cas", "&sl->meta", MD_ACQ_REL, "orphan"},
     {"orphan-state-acquire", "orphan", "at_load", "&sl->state", MD_ACQ, "orphan"},
     {"key-publish-release", "take_entry", "at_store", "&e->word", MD_REL, "keys"},

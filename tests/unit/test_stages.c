@@ -132,7 +132,7 @@ Test(stages, the_wait_for_room_is_told_apart)
     cr_assert_eq((uint64_t)room_pack(5000000) << ROOM_UNIT_SHIFT, 5000000 / 1024 * 1024);
 }
 
-/* Quick ones one by one: a histogram has every 64th, and counts it for all. */
+/* Quick ones one by one: a histogram has one in SPAN_PACE, and counts it for all. */
 Test(stages, one_of_many_stands_for_all)
 {
     enum { N = 64 * 40 };
@@ -148,8 +148,8 @@ Test(stages, one_of_many_stands_for_all)
         cr_assert_eq(fab_wait_any(p, o, 64, 0), 64);
     }
     uint64_t run = at_load(&span(w, SPAN_RUN)->count), round = at_load(&span(p, SPAN_ROUND)->count);
-    cr_assert(run > N - 64 && run <= N, "%lu of %d", (unsigned long)run, N);
-    cr_assert(round > N - 64 && round <= N, "%lu of %d", (unsigned long)round, N);
+    cr_assert(run > N - (int)SPAN_PACE && run <= N, "%lu of %d", (unsigned long)run, N);
+    cr_assert(round > N - (int)SPAN_PACE && round <= N, "%lu of %d", (unsigned long)round, N);
     cr_assert_eq(at_load(&span(w, SPAN_WAIT)->count), run);
     cr_assert_eq(at_load(&span(w, SPAN_ROUND)->count), 0, "that is the producer's");
 }
@@ -174,7 +174,7 @@ Test(stages, a_long_task_stands_for_itself)
     }
     const struct hist *h = span(w, SPAN_RUN);
     uint64_t all = at_load(&h->count);
-    cr_assert(all > ROUNDS * (SHORT + 1) - 64 && all <= ROUNDS * (SHORT + 1));
+    cr_assert(all > ROUNDS * (SHORT + 1) - SPAN_PACE && all <= ROUNDS * (SHORT + 1));
     cr_assert_lt(hist_quantile(h, 0.9), MS, "nine of ten are short");
     cr_assert_geq(hist_quantile(h, 0.995), 2 * MS, "one of 51 is long");
     uint64_t sum = at_load(&h->sum);
