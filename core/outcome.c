@@ -490,17 +490,21 @@ static size_t look(struct local *l, uint32_t pos, uint32_t misses, struct fab_ou
     const bool plain = is_plain_handle(l);
     size_t n = 0;
     while (pos != l->tasks.tail && misses > 0 && n < max && l->held_n < LOCAL_HELD_MAX) {
+        if (!outstanding_at(&l->tasks, pos)) {
+            pos++;
+            continue;
+        }
         size_t k = plain ? look_plain(l, pos, out + n, max - n) : 0;
         n += k;
         pos += (uint32_t)k;
         if (k > 0)
             continue;
         fab_id id = outstanding_at(&l->tasks, pos++);
-        uint64_t w = id ? outcome_of(l, id) : 0;
+        uint64_t w = outcome_of(l, id);
         if (w && n == 0)
             l->taken_at = clock_ticks();
         if (!w)
-            misses -= id != 0;
+            misses--;
         else if (l->linked)
             (void)read_outcome(l, (uint32_t)id, w, &out[n++]);
         else
@@ -530,6 +534,7 @@ long local_wait_any(fab_t *f, struct fab_outcome *out, size_t max, int64_t timeo
     free_held(l);
     if (l->tasks.n == 0)
         return err_set(-ENOENT, "no task is outstanding");
+    outstanding_tidy(&l->tasks);
     n = is_plain_handle(l) ? look_plain(l, l->tasks.head, out, max) : 0;
     if (n < max && l->tasks.n > 0)
         n += look(l, l->tasks.head, 1, out + n, max - n, &end);
@@ -577,6 +582,7 @@ size_t local_read_any(struct local *l, struct fab_outcome *out, size_t max)
 {
     if (l->tasks.n == 0)
         return 0;
+    outstanding_tidy(&l->tasks);
     l->spin.round = 1; /* a try looks further, too */
     return look_around(l, out, max);
 }

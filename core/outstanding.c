@@ -38,8 +38,8 @@ void outstanding_no_tags(struct outstanding *o)
     o->tag = NULL;
 }
 
-/* Closes the gaps: what is left moves to the tail. */
-static void close_gaps(struct outstanding *o)
+/* What is left moves to the tail. */
+void outstanding_close_gaps(struct outstanding *o)
 {
     uint32_t to = o->tail;
     for (uint32_t from = o->tail; from != o->head;) {
@@ -91,7 +91,7 @@ bool outstanding_make_room(struct outstanding *o, uint32_t k)
 {
     while (o->tail - o->head + k > o->mask + 1) {
         if (o->n + k <= (o->mask + 1) / 2) /* so it pays: as many come and go before the next time */
-            close_gaps(o);
+            outstanding_close_gaps(o);
         else if (!grow(o))
             return false;
     }

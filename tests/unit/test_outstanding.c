@@ -90,6 +90,8 @@ Test(outstanding, does_what_a_list_does)
         for (uint32_t i = 0; i < many && model.n > (mode == 3 ? 0 : 1); i++)
             take(mode == 0 ? 0 : mode == 1 ? model.n - 1 : (uint32_t)(unit_random(&seed) % model.n));
         compare();
+        outstanding_tidy(&o);
+        compare();
     }
     outstanding_free(&o);
 }
@@ -125,6 +127,9 @@ Test(outstanding, memory_follows_the_tasks_not_the_time)
         take(model.n - 1);
     }
     cr_assert_leq(o.mask, 1023);
+    outstanding_tidy(&o);
+    cr_assert_leq(o.tail - o.head, 2 + OUTSTANDING_GAPS);
+    compare();
     uint32_t pos;
     cr_assert(outstanding_find(&o, old, &pos));
     while (model.n < 3000)
