@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * claim.c - the worker's side of a local handle: claim, complete, fail, release.
+ * claim.c - the worker's side of a local handle, first half: claim (complete.c ends leases).
  *
  * A claim takes hints from the queue's ready rings, best priority first, and wins each task with
  * one CAS on its slot. While a worker spins without work it also watches the slot it

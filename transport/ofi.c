@@ -433,14 +433,22 @@ static int post_send(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr
     return posted(ep, op, fi_send(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, op));
 }
 
+/* For an operation whose end is to be told. NULL: *rc says why not. */
+static struct ofi_op *op_to_post(struct tr_ep *ep, void *ctx, int *rc)
+{
+    struct ofi_op *op = ep->closed ? NULL : get_op(ep, ctx, false);
+    if (!op)
+        *rc = ep->closed ? -ENOTCONN : try_later(ep->dom);
+    return op;
+}
+
 static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_mr *mr,
                       const struct tr_remote *to, uint64_t offset, void *ctx)
 {
-    if (ep->closed)
-        return -ENOTCONN;
-    struct ofi_op *op = get_op(ep, ctx, false);
+    int rc;
+    struct ofi_op *op = op_to_post(ep, ctx, &rc);
     if (!op)
-        return try_later(ep->dom);
+        return rc;
     return posted(ep, op,
                   fi_write(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, to->addr + offset,
                            to->key, op));
@@ -449,11 +457,10 @@ static int post_write(struct tr_ep *ep, const void *buf, size_t len, struct tr_m
 static int post_read(struct tr_ep *ep, void *buf, size_t len, struct tr_mr *mr,
                      const struct tr_remote *from, uint64_t offset, void *ctx)
 {
-    if (ep->closed)
-        return -ENOTCONN;
-    struct ofi_op *op = get_op(ep, ctx, false);
+    int rc;
+    struct ofi_op *op = op_to_post(ep, ctx, &rc);
     if (!op)
-        return try_later(ep->dom);
+        return rc;
     return posted(ep, op,
                   fi_read(ep->ep, buf, len, mr ? fi_mr_desc(mr->mr) : NULL, 0, from->addr + offset,
                           from->key, op));

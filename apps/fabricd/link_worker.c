@@ -102,14 +102,23 @@ static uint64_t started_at(struct link *k, uint8_t code)
     return ticks < heard ? heard - ticks : 0;
 }
 
+/* The lease whose end the record tells. Its end while its argument is being sent would leave that memory to
+ * others. -EPROTO: the peer does not hold it. */
+static int lease_to_end(struct link *k, const struct record *r, struct link_lease **own)
+{
+    *own = lease_of(k, r->ref);
+    return *own && !link_still_leaving(k, REC_LEASE, r->ref)
+               ? 0
+               : err_set(-EPROTO, "a result for a lease this peer does not hold");
+}
+
 int worker_on_done(struct link *k, const struct record *r, const void *data)
 {
-    struct link_lease *own = lease_of(k, r->ref);
+    struct link_lease *own;
     char text[256];
-    int rc;
-    /* its end while its argument is being sent would leave that memory to others */
-    if (!own || link_still_leaving(k, REC_LEASE, r->ref))
-        return err_set(-EPROTO, "a result for a lease this peer does not hold");
+    int rc = lease_to_end(k, r, &own);
+    if (rc < 0)
+        return rc;
     struct fab_lease l = {.ref = {own->ref[0], own->ref[1], own->ref[2]}, .queue = own->queue};
     if (own->revoked) {
         end_lease(k, own);
@@ -155,9 +164,10 @@ int worker_gather(struct link *k, struct worker_done *d, const struct record *r)
 {
     if (r->type != REC_DONE || r->flags & REC_BIG || r->priority != FAB_COMPLETED || r->len != sizeof *d->bytes)
         return 0;
-    struct link_lease *own = lease_of(k, r->ref);
-    if (!own || link_still_leaving(k, REC_LEASE, r->ref)) /* as in worker_on_done() */
-        return err_set(-EPROTO, "a result for a lease this peer does not hold");
+    struct link_lease *own;
+    int rc = lease_to_end(k, r, &own);
+    if (rc < 0)
+        return rc;
     if (!own->revoked) {
         struct fab_lease *l = &d->lease[d->n];
         memcpy(l->ref, own->ref, sizeof l->ref);
@@ -168,7 +178,7 @@ int worker_gather(struct link *k, struct worker_done *d, const struct record *r)
         d->n++;
     }
     end_lease(k, own); /* now: a second result for it would be one too many */
-    int rc = d->n == LINK_DONE_MAX ? worker_settle(k, d) : 0;
+    rc = d->n == LINK_DONE_MAX ? worker_settle(k, d) : 0;
     return rc < 0 ? rc : 1;
 }
 
