@@ -105,7 +105,24 @@ static bool is_delayed(const struct fab_task *t)
     return t->terms && t->terms->delay_ns > 0;
 }
 
-/* FILLING -> READY (or DELAYED) with everything in it. id: its entry in our stock, where nobody else
+static_assert(offsetof(struct seg_slot, stamp) - offsetof(struct seg_slot, arg_len) == 8,
+              "write_task() writes the lengths and the stamp as one");
+
+/* FILLING -> the state of the word, with everything in it; the argument is there. */
+static inline void write_task(struct seg_slot *sl, const struct fab_task *t, pair lens_and_stamp,
+                              uint64_t meta, uint64_t word)
+{
+    CRASH_POINT("submit.argument");
+    sl->kernel = t->kernel;
+    pair_put(&sl->arg_len, lens_and_stamp);
+    sl->tag = t->tag;
+    at_store_rlx(&sl->meta, meta);
+    /* release: pairs with the claimer's acquire of the state (claim.c) */
+    at_store_rel(&sl->state, word);
+    CRASH_POINT("submit.ready");
+}
+
+/* FILLING -> READY (or DELAYED). id: its entry in our stock, where nobody else
  * changes it while we live. */
 static int fill_slot(struct local *l, fab_id id, const struct fab_task *t, const struct group *g)
 {
@@ -120,23 +137,15 @@ static int fill_slot(struct local *l, fab_id id, const struct fab_task *t, const
         flags |= META_TERMS;
     if (g->solo && meta_queue(at_load_rlx(&sl->meta)) == t->queue) /* still the former task's */
         mark = SLOT_SOLO;
-    CRASH_POINT("submit.argument");
-    sl->kernel = t->kernel;
-    sl->arg_len = t->len | (t->terms ? ARG_TERMS : 0);
     if (t->terms) {
         terms_put(l->seg, slot, t->terms);
         terms_of(l->seg, slot)->dedup = l->key_entry;
     }
-    sl->res_len = 0;
-    sl->tag = t->tag;
     if (__builtin_expect(l->linked, 0))
         l->seg->ref[slot] = l->ref;
-    sl->stamp = g->submitted;
-    at_store_rlx(&sl->meta, slot_meta(l->me, t->queue, t->priority, flags));
-    /* release: pairs with the claimer's acquire of the state (claim.c) */
-    at_store_rel(&sl->state,
-                 slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) | mark);
-    CRASH_POINT("submit.ready");
+    write_task(sl, t, pair_of(t->len | (t->terms ? ARG_TERMS : 0), g->submitted),
+               slot_meta(l->me, t->queue, t->priority, flags),
+               slot_word(epoch, l->me, 0, is_delayed(t) ? SLOT_DELAYED : SLOT_READY) | mark);
     return 0;
 }
 
@@ -177,9 +186,6 @@ static inline void put_small_argument(const struct segment *s, uint32_t slot,
         memcpy(&s->slot[slot].arg, t->arg, len);
 }
 
-static_assert(offsetof(struct seg_slot, stamp) - offsetof(struct seg_slot, arg_len) == 8,
-              "fill_each() writes the lengths and the stamp as one");
-
 /* The loop of fill_run(): writes the first of at most n tasks, and those behind it that are plain ones of the
  * same kind, and returns how many. eight: all arguments have 8 bytes; linked: l->linked. Both are constants
  * where it is called: what is in the loop is half of what a submit costs. */
@@ -198,25 +204,18 @@ static inline __attribute__((always_inline)) uint32_t fill_each(const struct loc
     const uint64_t *top = l->stock.id + l->stock.n;
     uint32_t k = 0;
     do {
-        uint64_t id = *--top, tag = t->tag;
+        uint64_t id = *--top;
         uint32_t slot = (uint32_t)id;
         struct seg_slot *sl = &slots[slot];
         if (eight)
             memcpy(&sl->arg, t->arg, 8);
         else
             put_small_argument(s, slot, t, (uint32_t)len);
-        CRASH_POINT("submit.argument");
-        sl->kernel = t->kernel;
-        pair_put(&sl->arg_len, lens_and_stamp);
-        sl->tag = tag;
         if (linked)
             s->ref[slot] = l->ref;
         else
-            tags[k] = tag;
-        at_store_rlx(&sl->meta, meta);
-        /* release: pairs with the claimer's acquire of the state (claim.c) */
-        at_store_rel(&sl->state, id - slot + ready);
-        CRASH_POINT("submit.ready");
+            tags[k] = t->tag;
+        write_task(sl, t, lens_and_stamp, meta, id - slot + ready);
         ids[k] = id;
         where[slot] = from + k;
         k++;
@@ -559,14 +558,7 @@ static int submit_alone(struct local *l, const struct fab_task *t, fab_id *id, s
     if (l->tasks.n == 0 && !l->unwaited && meta_queue(at_load_rlx(&sl->meta)) == q)
         ready |= SLOT_SOLO; /* as in submit_group(), fill_slot() */
     memcpy(&sl->arg, t->arg, 8);
-    CRASH_POINT("submit.argument");
-    sl->kernel = t->kernel;
-    pair_put(&sl->arg_len, pair_of(8, g->submitted)); /* as in fill_each() */
-    sl->tag = t->tag;
-    at_store_rlx(&sl->meta, slot_meta(l->me, q, pr, 0));
-    /* release: pairs with the claimer's acquire of the state (claim.c) */
-    at_store_rel(&sl->state, ready);
-    CRASH_POINT("submit.ready");
+    write_task(sl, t, pair_of(8, g->submitted), slot_meta(l->me, q, pr, 0), ready);
     l->stock.n--;
     expect_outcome(l, mine, t->tag, 0);
     if (id)

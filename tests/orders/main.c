@@ -50,7 +50,7 @@ const struct md_weak md_weaks[] = {
     {"run-done-relaxed", "complete_run", "at_cas", "&sl->state", MD_RLX, "slot-run"},
     {"run-bell-look-acquire", "bell_ring", "at_load", "&p->bell_parked", MD_ACQ, "wake-any"},
     {"done-relaxed", "local_complete", "at_cas", "&sl->state", MD_RLX, "slot-handover"},
-    {"READY-relaxed", "fill_slot", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
+    {"READY-relaxed", "write_task", "at_store_rel", "&sl->state", MD_RLX, "slot-hot"},
     {"any-outcome-relaxed", "look_plain", "at_load_acq", NULL, MD_RLX, "wake-any"},
     {"hot-claim-relaxed", "claim_hot", "at_cas", "&sl->state", MD_RLX, "slot-hot"},
     {"orphan-look-relaxed", "local_complete", "at_load", "&sl->meta", MD_RLX, "orphan"},
