@@ -64,12 +64,14 @@ static inline uint64_t ring_depth(struct seg_ring *r)
     return tail > head ? tail - head : 0;
 }
 
-/* Has the slots of the next n entries brought from memory meanwhile. For a ring so deep that they are
- * in no cache: a line that was just written is better left where it is. */
+/* After n entries were taken: has the slots of as many, a little further on, brought from memory meanwhile.
+ * For a ring so deep that they are in no cache: a line that was just written is better left where it is. So
+ * far, that who takes one by one does not come to them before they are there. */
+#define RING_AHEAD 8u
 static inline void ring_fetch_ahead(const struct segment *s, struct seg_ring *r, uint32_t n)
 {
-    uint64_t head = at_load_rlx(&r->head); /* relaxed: a guess */
-    uint32_t at = (uint32_t)head & (s->ring_cells - 1), lap = (uint32_t)(head >> s->ring_shift);
+    uint64_t from = at_load_rlx(&r->head) + RING_AHEAD; /* relaxed: a guess */
+    uint32_t at = (uint32_t)from & (s->ring_cells - 1), lap = (uint32_t)(from >> s->ring_shift);
     for (uint32_t i = at; i < at + n && i < s->ring_cells; i++) {
         uint64_t cell = at_load_rlx(&r->cell[i]); /* relaxed: nothing behind it is read */
         if ((uint32_t)(cell >> 32) != lap)
