@@ -506,6 +506,16 @@ void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived)
     *arrived = l->arrived;
 }
 
+uint32_t lane_credits(const struct lane *l)
+{
+    return l->credits;
+}
+
+uint32_t lane_cells(const struct lane *l)
+{
+    return l->p.cells;
+}
+
 void lane_stats(const struct lane *l, struct lane_stats *out)
 {
     *out = l->st;

@@ -117,6 +117,9 @@ struct lane_stats {
     uint64_t tx_stalls; /* lane_tx_room() refused for want of credit */
     uint32_t credits;   /* cells we may still send */
 };
+/* Batches that may be posted now, and the most that may be on their way. */
+uint32_t lane_credits(const struct lane *l);
+uint32_t lane_cells(const struct lane *l);
 /* Messages posted so far, and arrived, bare credits among them: the other side's numbers are the same
  * when nothing is on its way. */
 void lane_counts(const struct lane *l, uint32_t *sent, uint32_t *arrived);

@@ -198,6 +198,7 @@ struct remote {
     uint32_t cancels, attended; /* CANCELs that came, and as of the last fab_attend() */
     uint64_t looked_at;         /* fab_cancelled(): ticks */
     uint64_t flushed_at, flush_ticks;
+    uint64_t paced_at; /* ticks: gathered ends were last sent while there were leases at hand */
     uint64_t ticks_hz;
     double ns_per_tick;
 };

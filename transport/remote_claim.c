@@ -8,7 +8,9 @@
  * While the thread sleeps for an outcome or for room, it has none at hand: remote_give_back().
  *
  * Completions gather in the lane's batch and go out when it is full, when no more leases are at
- * hand, or after 50 us of further work (flush_ticks).
+ * hand, or after 50 us of further work (flush_ticks). On a wire so long that the credits are used up
+ * before the first ones are back, the second half of them has to last a round trip: else eight
+ * results would be on their way, and the worker would wait with all its leases at hand.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -130,6 +132,18 @@ static long hand_over(struct remote *r, uint32_t queue, struct fab_lease *l, siz
     return (long)n;
 }
 
+/* Sends what was gathered, if it is time; the last credit is for a full batch, or for the end of
+ * the work at hand. */
+static bool flush_paced(struct remote *r, uint64_t now)
+{
+    uint32_t credits = r->lane ? lane_credits(r->lane) : 0, half = r->lane ? lane_cells(r->lane) / 2 : 0;
+    if (credits <= half && half > 0 && (credits <= 1 || (double)(now - r->paced_at) * half < r->rtt_ticks))
+        return false;
+    r->paced_at = now;
+    (void)remote_flush(r);
+    return true;
+}
+
 long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int64_t timeout_ns)
 {
     struct remote *r = (struct remote *)f;
@@ -157,10 +171,12 @@ long remote_claim(fab_t *f, uint32_t queue, struct fab_lease *l, size_t max, int
         if (due) {
             r->flushed_at = now;
             remote_echo(r, now);
-            (void)remote_flush(r);
+            bool sent = flush_paced(r, now);
             rc = remote_progress(r);
             if (rc < 0)
                 return rc;
+            if (!sent) /* credits may have come */
+                (void)flush_paced(r, now);
         }
         if (at_hand(r, queue))
             return hand_over(r, queue, l, max, clock_ticks());

@@ -34,6 +34,16 @@ await() { # FILE TEXT: until the file has the text, at most $AWAIT (10) s; woken
         grep -q -m1 -- "$2" <&3; found=$?
         kill $tail; exit $found' _ "$1" "$2"
 }
+ended() { # PID [SECONDS]: until the process has ended, at most 10 s; also where nobody reaps it, as in containers without an init
+    python3 -c 'import os, select, sys
+try:
+    fd = os.pidfd_open(int(sys.argv[1]))
+except ProcessLookupError:
+    sys.exit(0)
+p = select.poll()
+p.register(fd, select.POLLIN)
+sys.exit(0 if p.poll(1000 * int(sys.argv[2])) else 1)' "$1" "${2:-10}"
+}
 free_port() {
     python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'
 }

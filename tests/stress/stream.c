@@ -159,15 +159,23 @@ static uint64_t alone(fab_t *f)
 }
 
 #define MS_10 10000000u
+/* Under the thread sanitizer the copying of a large payload holds up a task for longer than any
+ * bar here: it says nothing about times. That everything is answered, and right, it does. */
+#ifdef __SANITIZE_THREAD__
+#define TIMED false
+#else
+#define TIMED true
+#endif
 
 /* n small tasks were answered meanwhile. */
 static void check(const char *when, size_t n, uint64_t ns, uint64_t p50_alone)
 {
     /* one in 10 ms at least: on a busy machine a large one is too quick for more */
-    cr_assert_geq(n, ns < 10 * MS_10 ? ns / MS_10 : 10, "%s: only %zu small tasks were answered in %llu ms", when, n,
+    size_t least = !TIMED ? 1 : ns < 10 * MS_10 ? ns / MS_10 : 10;
+    cr_assert_geq(n, least, "%s: only %zu small tasks were answered in %llu ms", when, n,
                   (unsigned long long)ns / 1000000);
     uint64_t p50 = say(when, n, ns), most = 50 * p50_alone > 10000000 ? 50 * p50_alone : 10000000;
-    cr_assert_lt(p50, most);
+    cr_assert(!TIMED || p50 < most, "p50 %llu us", (unsigned long long)p50 / 1000);
 }
 
 /* Small tasks until the large one has its outcome. */
