@@ -132,12 +132,13 @@ static long hand_over(struct remote *r, uint32_t queue, struct fab_lease *l, siz
     return (long)n;
 }
 
-/* Sends what was gathered, if it is time; the last credit is for a full batch, or for the end of
- * the work at hand. */
+/* Sends what was gathered, if it is time; on a long wire the last credit is for a full batch, or for
+ * the end of the work at hand. On a short one credits are back before they run out. */
 static bool flush_paced(struct remote *r, uint64_t now)
 {
-    uint32_t credits = r->lane ? lane_credits(r->lane) : 0, half = r->lane ? lane_cells(r->lane) / 2 : 0;
-    if (credits <= half && half > 0 && (credits <= 1 || (double)(now - r->paced_at) * half < r->rtt_ticks))
+    uint32_t half = r->lane ? lane_cells(r->lane) / 2 : 0, credits = half ? lane_credits(r->lane) : 0;
+    if (half && credits <= half && r->rtt_ticks > (double)r->flush_ticks * half &&
+        (credits <= 1 || (double)(now - r->paced_at) * half < r->rtt_ticks))
         return false;
     r->paced_at = now;
     (void)remote_flush(r);
