@@ -5,7 +5,8 @@
  *
  * Tasks come at the tail and leave mostly at the head, so a look at them goes through consecutive memory,
  * however many wait. Who is removed from between leaves a gap, an id of 0; gaps go with the head, when
- * there is no more room, or when there are as many as tasks: closing them then costs a move or two a task. A task's position is a number that only grows and runs over; it stands in the array
+ * there is no more room, or when there are half as many as tasks and some: closing them then costs a move or
+ * three a task. A task's position is a number that only grows and runs over; it stands in the array
  * at its lower bits. The arrays grow with the tasks that are outstanding at once.
  *
  * Threads: the handle's own memory. Invariant: the entry at the head, when there is one, is no gap.
@@ -77,8 +78,7 @@ static inline bool outstanding_has(const struct outstanding *o, uint32_t pos)
 }
 
 void outstanding_close_gaps(struct outstanding *o);
-/* Before a look at all of it: no more gaps than tasks, or thereabouts, however long one stays that came
- * first. Positions change. */
+/* Before a look at all of it: few gaps, however long one stays that came first. Positions change. */
 static inline void outstanding_tidy(struct outstanding *o)
 {
     if (__builtin_expect(o->tail - o->head - o->n > o->n / 2 + OUTSTANDING_GAPS, 0))

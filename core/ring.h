@@ -80,8 +80,8 @@ static inline void ring_fetch_ahead(const struct segment *s, struct seg_ring *r,
     }
 }
 
-/* Puts n slots (the lower halves of id) in order; returns how many fitted (the first so many). known_head: what the caller
- * last saw of head, kept by it from put to put and read anew only when the ring looks full by it:
+/* Puts n slots, the lower halves of id, in order; returns how many fitted (the first so many).
+ * known_head: what the caller last saw of head, kept by it from put to put and read anew only when the ring looks full by it:
  * head's line belongs to the consumers. */
 uint32_t ring_put_many(const struct segment *s, struct seg_ring *r, uint64_t *known_head,
                        const uint64_t *id, uint32_t n);

@@ -16,9 +16,9 @@
 #define SPIN_MAX_NS 100000
 /* Spins in a row while a large payload is on its way. */
 #define COMING_SPINS 10u
+#define FLUSH_WAIT_NS 100000000u /* fab_flush(): see there */
 /* How long a closing handle waits for its last bytes to leave, and for the word that tasks nobody
  * waits for have been taken in (a full fabric takes its time). */
-#define FLUSH_WAIT_NS 100000000u /* fab_flush(): see there */
 #define CLOSE_NS          200000000u
 #define CLOSE_UNWAITED_NS 10000000000u
 /* Results over this take a millisecond or more to send. */

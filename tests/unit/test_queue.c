@@ -41,6 +41,22 @@ static struct fab_queue_info info_of(fab_t *f)
     return i;
 }
 
+/* Somebody wrote over the hint: it leads to no ring that is not there. */
+Test(queue, marks_of_priorities_that_do_not_exist_lead_nowhere)
+{
+    struct fab_lease l[2];
+    begin();
+    fab_t *p = unit_handle(&seg, "producer", 0), *w = unit_handle(&seg, "worker", 0);
+    at_store(&seg.queue[0].priorities, UINT32_MAX);
+    cr_assert_eq(queue_priorities(&seg, 0), (1u << SEG_PRIORITIES) - 1);
+    cr_assert_eq(fab_claim(w, 0, l, 2, 0), -EAGAIN);
+    submit(p, 0, NULL);
+    cr_assert_eq(fab_claim(w, 0, l, 2, 0), 1);
+    fab_close(w);
+    fab_close(p);
+    segment_unmap(&seg);
+}
+
 Test(queue, what_is_paused_is_not_claimed)
 {
     begin();
